@@ -1,0 +1,1 @@
+"""Patterns as data, and the one engine that applies rules."""

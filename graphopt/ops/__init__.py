@@ -1,0 +1,1 @@
+"""The operator table: what each operator means, written once."""

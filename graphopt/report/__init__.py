@@ -1,0 +1,1 @@
+"""What happened, as data and as text."""

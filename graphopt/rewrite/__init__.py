@@ -1,0 +1,1 @@
+"""Lossless rewriting: clean, fold, fuse."""

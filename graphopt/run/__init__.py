@@ -1,0 +1,1 @@
+"""Everything that executes a model. The only folder that imports onnxruntime."""
