@@ -1,0 +1,107 @@
+"""What a model file holds that the graph in memory has no place for.
+
+onnx-ir drops sparse initializers and training information, and writes a value_info for everything it knows a type of.
+Here the first two are set aside at load and put back at the end, and the third is kept to the values that had one.
+What cannot be set aside safely makes the model untouchable: it is emitted as it came, with the reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import onnx
+import onnx_ir as ir
+
+from graphopt.graph.nodes import PROTECTED, graphs
+
+__all__ = ["Carried", "from_proto", "to_proto"]
+
+
+@dataclass(frozen=True)
+class Carried:
+    """What to put back into the file, and the reason not to touch the graph, if there is one."""
+
+    sparse: tuple[onnx.SparseTensorProto, ...] = ()
+    training: tuple[onnx.TrainingInfoProto, ...] = ()
+    described: frozenset[str] = frozenset()
+    """Names that had a value_info, in any graph."""
+    untouchable: str | None = None
+
+
+def from_proto(proto: onnx.ModelProto) -> tuple[ir.Model, Carried]:
+    """The graph of `proto`, and what has no place in it. `proto` is emptied of the latter."""
+    nested = [g for g in _graph_protos(proto.graph) if g is not proto.graph]
+    untouchable = None
+    if any(g.sparse_initializer for g in nested):
+        untouchable = "a body of If, Loop or Scan holds sparse initializers"
+    carried = Carried(
+        sparse=tuple(proto.graph.sparse_initializer),
+        training=tuple(proto.training_info),
+        described=frozenset(i.name for g in (proto.graph, *nested) for i in g.value_info),
+        untouchable=untouchable,
+    )
+    # A sparse weight becomes an input in the meantime: a value that rules see and know nothing about.
+    for tensor in carried.sparse:
+        proto.graph.input.append(
+            onnx.helper.make_tensor_value_info(tensor.values.name, tensor.values.data_type, list(tensor.dims))
+        )
+    del proto.graph.sparse_initializer[:]
+    model = ir.from_proto(proto)
+    _protect(model, _names_in(carried.training) | {n for g in (proto.graph, *nested) for n in _annotated(g)})
+    return model, carried
+
+
+def to_proto(model: ir.Model, carried: Carried) -> onnx.ModelProto:
+    """The file's contents for `model`, with what was carried put back."""
+    proto = ir.to_proto(model)
+    sparse = {t.values.name for t in carried.sparse}
+    kept = [i for i in proto.graph.input if i.name not in sparse]
+    del proto.graph.input[:]
+    proto.graph.input.extend(kept)
+    proto.graph.sparse_initializer.extend(carried.sparse)
+    proto.training_info.extend(carried.training)
+    for graph in _graph_protos(proto.graph):
+        described = [i for i in graph.value_info if i.name in carried.described]
+        del graph.value_info[:]
+        graph.value_info.extend(described)
+    return proto
+
+
+def _graph_protos(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """The graph and all bodies below it."""
+    pending = [graph]
+    while pending:
+        current = pending.pop()
+        yield current
+        for node in current.node:
+            for a in node.attribute:
+                if a.HasField("g"):
+                    pending.append(a.g)
+                pending.extend(a.graphs)
+
+
+def _annotated(graph: onnx.GraphProto) -> Iterator[str]:
+    for annotation in graph.quantization_annotation:
+        yield annotation.tensor_name
+        yield from (entry.value for entry in annotation.quant_parameter_tensor_names)
+
+
+def _names_in(training: tuple[onnx.TrainingInfoProto, ...]) -> set[str]:
+    """Every name of the inference graph that training may refer to."""
+    names: set[str] = set()
+    for info in training:
+        for binding in (*info.initialization_binding, *info.update_binding):
+            names.update((binding.key, binding.value))
+        for graph in (*_graph_protos(info.initialization), *_graph_protos(info.algorithm)):
+            names.update(name for node in graph.node for name in node.input)
+    return names
+
+
+def _protect(model: ir.Model, names: set[str]) -> None:
+    if not names:
+        return
+    for graph in graphs(model):
+        for value in (*graph.inputs, *graph.initializers.values(), *(o for n in graph for o in n.outputs)):
+            if value.name in names:
+                value.meta[PROTECTED] = True

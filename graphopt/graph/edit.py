@@ -1,0 +1,375 @@
+"""The only way to change a graph.
+
+A rule builds its replacement in a `Draft`, which touches nothing; `Editor.commit` checks it and puts it in, or raises
+`Refused` with the reason. Every change is recorded as an `Edit`, so that what was done cannot be misreported, and so
+that a second run can be told to stop after the k-th edit or to leave single ones out: that is all that roll-back and
+bisecting need.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from graphopt.graph import shapes
+from graphopt.graph.nodes import graphs, is_protected, key, subgraphs
+
+__all__ = ["Draft", "Edit", "Editor", "Exactness", "Refused"]
+
+
+class Exactness(IntEnum):
+    """How closely the graph after a change computes what it computed before."""
+
+    BITWISE = 0
+    """The same bits, with the runtime's own optimizations off."""
+    ROUNDING = 1
+    """The same function of the reals, rounded differently."""
+    LOSSY = 2
+    """Another function, within the budget the user set."""
+
+
+class Refused(Exception):  # noqa: N818 - an answer, not a malfunction
+    """The change would not be safe. Its text is the reason."""
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One change that was made: which rule, where, and which values it computes anew."""
+
+    rule: str
+    root: str
+    """Key of the node at which the rule fired, or the name of a constant."""
+    occurrence: int
+    """Counts from 0 the edits that one rule made at one root."""
+    exactness: Exactness
+    values: tuple[str, ...] = field(default=(), compare=False)
+    """Names of the values that are computed differently from now on."""
+    reduction: int = field(default=1, compare=False)
+    """Length of the longest sum that is now rounded differently."""
+
+    def __str__(self) -> str:
+        return f"{self.rule} at {self.root}" + (f" (#{self.occurrence + 1})" if self.occurrence else "")
+
+
+class Draft:
+    """The nodes and constants that a rule wants in place of what it matched. Nothing is in the graph yet."""
+
+    def __init__(self, root: ir.Node) -> None:
+        self.root = root
+        self.nodes: list[ir.Node] = []
+        self.constants: list[ir.Value] = []
+        self.reduction = 1
+
+    def const(self, array: NDArray[Any], hint: str) -> ir.Value:
+        """A new constant, named after `hint` once it is in the graph."""
+        contents = np.ascontiguousarray(array).reshape(array.shape)
+        return self.tensor(ir.tensor(contents), hint)
+
+    def tensor(self, tensor: ir.TensorProtocol, hint: str) -> ir.Value:
+        """As `const`, for a tensor that exists already (it is shared, not copied)."""
+        value = ir.Value(
+            name=hint, const_value=tensor, type=ir.TensorType(tensor.dtype), shape=ir.Shape(tensor.shape.numpy())
+        )
+        self.constants.append(value)
+        return value
+
+    def node(
+        self,
+        op_type: str,
+        inputs: Sequence[ir.Value | None],
+        attributes: Mapping[str, Any] | None = None,
+        *,
+        domain: str = "",
+    ) -> ir.Value:
+        """A new node with one output, which is returned."""
+        made = ir.node(op_type, list(inputs), dict(attributes or {}), domain=domain)
+        self.nodes.append(made)
+        return made.outputs[0]
+
+    def like(self, node: ir.Node, inputs: Sequence[ir.Value | None], **changed: Any) -> ir.Value:
+        """A copy of a one-output `node` with other inputs; an attribute set to None is left out."""
+        kept = {name: a for name, a in node.attributes.items() if name not in changed}
+        fresh = ir.convenience.convert_attributes({n: v for n, v in changed.items() if v is not None})
+        made = ir.Node(node.domain, node.op_type, list(inputs), [*kept.values(), *fresh], overload=node.overload)
+        made.metadata_props.update(node.metadata_props)
+        self.nodes.append(made)
+        return made.outputs[0]
+
+
+class Editor:
+    """Changes one model, and keeps the record of it.
+
+    Args:
+        model: changed in place.
+        skip: edits that must not be made.
+        limit: number of edits after which every further one is refused.
+        keep: keys of nodes that stay as they are.
+    """
+
+    def __init__(
+        self,
+        model: ir.Model,
+        *,
+        skip: Collection[Edit] = (),
+        limit: int | None = None,
+        keep: Collection[str] = (),
+    ) -> None:
+        self.model = model
+        self.edits: list[Edit] = []
+        self._skip = frozenset(skip)
+        self._limit = limit
+        self._keep = frozenset(keep)
+        self._made: Counter[tuple[str, str]] = Counter()
+        self._names = {
+            name
+            for graph in graphs(model)
+            for node in graph
+            for name in (node.name, *(o.name for o in node.outputs))
+            if name
+        }
+        for graph in graphs(model):
+            self._names.update(v.name for v in (*graph.inputs, *graph.initializers.values()) if v.name)
+
+    # -- what a pass calls ------------------------------------------------------------------------------------------
+
+    def commit(
+        self,
+        rule: str,
+        exactness: Exactness,
+        replaced: Mapping[ir.Value, ir.Value],
+        *,
+        draft: Draft | None = None,
+        matched: Iterable[ir.Node] = (),
+    ) -> None:
+        """Let every reader of each old value read the new one, then sweep what nothing reads any more.
+
+        A new value that the draft made takes over the name of the old one.
+
+        Args:
+            rule: name for the record.
+            exactness: of this edit.
+            replaced: old value (an output of one node, the root) to the value that takes its place.
+            draft: where the new nodes and constants were made.
+            matched: further nodes that this edit makes superfluous.
+
+        Raises:
+            Refused: the edit is not wanted or not safe; the graph is as it was.
+        """
+        root = next(iter(replaced)).producer()
+        if root is None or root.graph is None:
+            raise Refused("the value is not computed by a node of this graph")
+        made = {v for n in draft.nodes for v in n.outputs} | set(draft.constants) if draft else set()
+        for old, new in replaced.items():
+            self._check(old, new, fresh=new in made)
+        for node in {root, *matched}:
+            self._check_node(node, replaced)
+        edit = self._admit(rule, root, exactness, [o.name or "" for o in replaced], draft.reduction if draft else 1)
+        if draft:
+            self._place(draft, root, replaced)
+        for old, new in replaced.items():
+            self._substitute(old, new, fresh=new in made)
+        self._sweep([root, *matched])
+        self.edits.append(edit)
+
+    def remove(self, rule: str, node: ir.Node) -> None:
+        """Take out a node whose outputs nothing reads, and whatever only it read.
+
+        Raises:
+            Refused: something reads it, or the edit is not wanted.
+        """
+        if any(is_read(v) for v in node.outputs):
+            raise Refused("its result is used")
+        self._check_node(node, {})
+        edit = self._admit(rule, node, Exactness.BITWISE)
+        self._sweep([node])
+        self.edits.append(edit)
+
+    def drop_output(self, rule: str, node: ir.Node, index: int) -> None:
+        """Leave out an optional output that nothing reads.
+
+        Raises:
+            Refused: something reads it, or the edit is not wanted.
+        """
+        if is_read(node.outputs[index]):
+            raise Refused("its result is used")
+        self._check_node(node, {})
+        edit = self._admit(rule, node, Exactness.BITWISE)
+        if index == len(node.outputs) - 1:
+            node.resize_outputs(index)
+        else:
+            node.outputs[index].name = ""
+        self.edits.append(edit)
+
+    def merge_constants(self, rule: str, duplicate: ir.Value, original: ir.Value) -> None:
+        """Let every reader of one initializer read another one that holds the same.
+
+        Raises:
+            Refused: a feed, an output or an annotation refers to it by name, or the edit is not wanted.
+        """
+        if duplicate.is_graph_output() or duplicate.is_graph_input() or is_protected(duplicate):
+            raise Refused("it is referred to by name")
+        edit = self._admit(rule, duplicate, Exactness.BITWISE)
+        duplicate.replace_all_uses_with(original)
+        _drop_initializer(duplicate)
+        self.edits.append(edit)
+
+    def drop_constant(self, rule: str, value: ir.Value) -> None:
+        """Take out an initializer that nothing reads.
+
+        Raises:
+            Refused: it is read or referred to by name, or the edit is not wanted.
+        """
+        if is_read(value) or value.is_graph_input():
+            raise Refused("it is used")
+        edit = self._admit(rule, value, Exactness.BITWISE)
+        _drop_initializer(value)
+        self.edits.append(edit)
+
+    def annotate(self, rule: str, owner: ir.Node | ir.Value, change: Mapping[str, Any]) -> None:
+        """Set attributes of a node or value that do not take part in the computation (`doc_string`, …).
+
+        Raises:
+            Refused: the edit is not wanted.
+        """
+        edit = self._admit(rule, owner, Exactness.BITWISE)
+        for name, value in change.items():
+            if name == "metadata_props":
+                owner.metadata_props.clear()
+                owner.metadata_props.update(value)
+            else:
+                setattr(owner, name, value)
+        self.edits.append(edit)
+
+    # -- what keeps it safe -----------------------------------------------------------------------------------------
+
+    def _admit(
+        self,
+        rule: str,
+        root: ir.Node | ir.Value,
+        exactness: Exactness,
+        values: Sequence[str] = (),
+        reduction: int = 1,
+    ) -> Edit:
+        name = key(root) if isinstance(root, ir.Node) else str(root.name)
+        if name in self._keep:
+            raise Refused("it was asked to stay")
+        edit = Edit(rule, name, self._made[rule, name], exactness, tuple(values), reduction)
+        if edit in self._skip:
+            self._made[rule, name] += 1
+            raise Refused("it was found to change the result")
+        if self._limit is not None and len(self.edits) >= self._limit:
+            raise Refused("enough edits were made")
+        self._made[rule, name] += 1
+        return edit
+
+    def _check_node(self, node: ir.Node, replaced: Mapping[ir.Value, ir.Value]) -> None:
+        if key(node) in self._keep:
+            raise Refused(f"{key(node)} was asked to stay")
+        if any(is_protected(v) for v in node.outputs if v not in replaced):
+            raise Refused("an annotation refers to a value inside")
+
+    @staticmethod
+    def _check(old: ir.Value, new: ir.Value, *, fresh: bool) -> None:
+        if new is old:
+            raise Refused("nothing would change")
+        if old.type is not None and new.type is not None and old.type != new.type:
+            raise Refused(f"the type would change from {old.type} to {new.type}")
+        if old.shape is not None and new.shape is not None and not _agree(old.shape, new.shape):
+            raise Refused(f"the shape would change from {old.shape} to {new.shape}")
+        if is_protected(old) and not fresh:
+            raise Refused("an annotation refers to the value")
+        if old.is_graph_output():
+            if new.const_value is not None and new.producer() is None:
+                raise Refused("a graph output stays computed by a node")
+            if not fresh and (new.is_graph_output() or new.is_graph_input() or new.graph is not old.graph):
+                raise Refused("the graph needs this output under its own name")
+            if not fresh and is_protected(new):
+                raise Refused("an annotation refers to the value that would be renamed")
+
+    # -- how it is done ---------------------------------------------------------------------------------------------
+
+    def _fresh(self, hint: str) -> str:
+        name, count = hint, 0
+        while name in self._names:
+            count += 1
+            name = f"{hint}_{count}"
+        self._names.add(name)
+        return name
+
+    def _place(self, draft: Draft, root: ir.Node, replaced: Mapping[ir.Value, ir.Value]) -> None:
+        """Insert the draft before the root. What stands for an old value is named in `_substitute`."""
+        graph = root.graph
+        if graph is None:
+            raise Refused("the node was removed")
+        final = set(replaced.values())
+        for value in draft.constants:
+            if value in final or value.uses():
+                value.name = self._fresh(str(value.name))
+                graph.register_initializer(value)
+        base = next((o.name for o in root.outputs if o.name), "value")
+        for node in draft.nodes:
+            node.name = self._fresh(f"{root.name or base}/{node.op_type}")
+            for value in node.outputs:
+                value.name = self._fresh(f"{base}/{node.op_type}")
+        graph.insert_before(root, draft.nodes)
+        for node in draft.nodes:
+            shapes.infer_node(node, self.model)
+
+    @staticmethod
+    def _substitute(old: ir.Value, new: ir.Value, *, fresh: bool) -> None:
+        new.type = new.type or old.type
+        if old.shape is not None:
+            new.merge_shapes(old.shape)
+        name, was_output = old.name, old.is_graph_output()
+        if was_output and old.shape is not None:
+            new.shape = old.shape.copy()  # the declared shape belongs to the interface
+        old.replace_all_uses_with(new, replace_graph_outputs=True)
+        if fresh or was_output:
+            old.name = None
+            new.name = name
+
+    def _sweep(self, doomed: list[ir.Node]) -> None:
+        """Remove each node that nothing reads, then what became superfluous by that."""
+        pending = list(doomed)
+        while pending:
+            node = pending.pop()
+            graph = node.graph
+            if graph is None or any(is_read(v) for v in node.outputs) or key(node) in self._keep:
+                continue
+            inside = [n for body in subgraphs(node) for n in body.all_nodes()]
+            sources = [v for n in (node, *inside) for v in n.inputs if v is not None]
+            for inner in inside:
+                for index in range(len(inner.inputs)):
+                    inner.replace_input_with(index, None)
+            graph.remove(node, safe=True)
+            for value in sources:
+                producer = value.producer()
+                if producer is not None:
+                    pending.append(producer)
+                elif value.is_initializer() and not is_read(value) and not value.is_graph_input():
+                    _drop_initializer(value)
+
+
+def is_read(value: ir.Value) -> bool:
+    """Whether a node, an output or an annotation refers to `value`."""
+    return bool(value.uses()) or value.is_graph_output() or is_protected(value)
+
+
+def _drop_initializer(value: ir.Value) -> None:
+    graph = value.graph
+    if graph is not None and value.name is not None and value.name in graph.initializers:
+        del graph.initializers[value.name]
+
+
+def _agree(a: ir.Shape, b: ir.Shape) -> bool:
+    """Whether two shapes can describe one tensor: the same rank and no two different numbers on an axis."""
+    return len(a) == len(b) and all(
+        x == y for x, y in zip(a, b, strict=True) if isinstance(x, int) and isinstance(y, int)
+    )

@@ -1,0 +1,355 @@
+"""Models in, models out: one loader and one saver.
+
+The loader reads the file once, checks it, and hands the graph on with what is needed to put it back. The saver writes
+beside the target, reads back what it wrote, and only then moves it into place: OUT is the old file or the new one,
+never half of either.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnx.checker
+import onnx_ir as ir
+from google.protobuf.message import DecodeError, Message
+
+from graphopt.errors import InputError, MachineError, UsageError
+from graphopt.graph import invariants, shapes
+from graphopt.graph.carry import Carried, from_proto, to_proto
+from graphopt.graph.nodes import KEY, graphs, is_overridable
+
+__all__ = ["EXTERNAL_ABOVE", "Source", "load", "save", "serialize"]
+
+EXTERNAL_ABOVE = 2_000_000_000
+"""Bytes of weights above which they are written beside the model: protobuf ends at 2 GiB."""
+
+_CONSTANT_INITIALIZERS_BEFORE_IR = 4
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model as it was given, and its graph."""
+
+    model: ir.Model
+    name: str
+    """What messages call it: its path, or "model" where it came from memory."""
+    runnable: bytes | Path
+    """What the runtime is given: the serialized model, or its file where weights are external."""
+    sha256: str
+    """Of the file followed by its external data."""
+    size: int
+    """Bytes of the file and its external data."""
+    carried: Carried
+    notes: tuple[str, ...] = ()
+
+    @property
+    def path(self) -> Path | None:
+        """The file it was read from, if it was."""
+        return self.runnable if isinstance(self.runnable, Path) else self._origin
+
+    _origin: Path | None = None
+
+
+def load(model: str | os.PathLike[str] | onnx.ModelProto | ir.Model | Any, *, freeze: bool = False) -> Source:
+    """Read a model from a file or take one from memory, check it, and learn its shapes.
+
+    Args:
+        model: a path, an `onnx.ModelProto`, an `onnx_ir.Model`, or torch's `ONNXProgram`. It is not changed.
+        freeze: make constants of the initializers that a feed could override.
+
+    Raises:
+        InputError: it cannot be read, is no ONNX model, or is not a valid one; the text says why.
+    """
+    if isinstance(model, str | os.PathLike):
+        path = Path(model)
+        return _load(_read(path), path, path.resolve().parent, freeze=freeze)
+    inner = getattr(model, "model", model)  # torch's ONNXProgram holds an onnx_ir.Model
+    if isinstance(inner, ir.Model):
+        inner = ir.to_proto(inner)
+    if not isinstance(inner, onnx.ModelProto):
+        raise UsageError(f"a {type(model).__name__} is no model: give a path, an onnx.ModelProto or an onnx_ir.Model")
+    if _external(inner):
+        raise InputError("a model in memory must hold its weights: load its external data first, or give its path")
+    return _load(inner.SerializeToString(), None, None, freeze=freeze)
+
+
+def _read(path: Path) -> bytes:
+    if path.is_dir():
+        raise InputError(f"{path} is a folder: give the .onnx file inside it")
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist: give the path of an .onnx file") from None
+    except OSError as problem:
+        raise InputError(f"{path} cannot be read: {problem.strerror or problem}") from None
+    if not content:
+        raise InputError(f"{path} is empty: export the model again")
+    return content
+
+
+def _load(content: bytes, path: Path | None, folder: Path | None, *, freeze: bool) -> Source:
+    name = str(path) if path else "model"
+    proto = onnx.ModelProto()
+    try:
+        proto.ParseFromString(content)
+    except DecodeError:
+        raise InputError(f"{name} is not a complete ONNX model: the file is truncated or of another format") from None
+    if not proto.HasField("graph") or not proto.opset_import:
+        raise InputError(f"{name} is not an ONNX model: it has no graph or no operator set")
+    external = _resolve(proto, name, folder)
+    sha256, size = _digest(content, external)
+    try:
+        model, carried = from_proto(proto)
+    except (ValueError, TypeError, KeyError, ir.serde.SerdeError) as problem:
+        raise InputError(f"{name} is not a valid ONNX model: {_first_line(problem)}") from None
+    if folder is not None and external:
+        ir.external_data.set_base_dir(model.graph, folder)
+    _order(model, name)
+    notes = tuple(_free_constants(model, freeze=freeze))
+    _check(model, name)
+    _name_keys(model)
+    shapes.infer(model)
+    runnable = path if path is not None and external else content
+    return Source(model, name, runnable, sha256, size, carried, notes, _origin=path)
+
+
+def _external(message: Message) -> list[onnx.TensorProto]:
+    """Every tensor in `message`, however deep, whose data is in another file."""
+    found, pending = [], [message]
+    while pending:
+        current = pending.pop()
+        if isinstance(current, onnx.TensorProto):
+            if current.data_location == onnx.TensorProto.EXTERNAL:
+                found.append(current)
+            continue
+        for descriptor, value in current.ListFields():
+            if descriptor.message_type is not None:
+                pending.extend(value if descriptor.is_repeated else [value])
+    return found
+
+
+def _resolve(proto: onnx.ModelProto, name: str, folder: Path | None) -> list[Path]:
+    """The external data files, each known to lie inside the model's folder and to be long enough."""
+    files: dict[str, Path] = {}
+    for tensor in _external(proto):
+        entries = {e.key: e.value for e in tensor.external_data}
+        location = entries.get("location", "")
+        where = f"{name}: the external data of {tensor.name!r}"
+        if folder is None or not location:
+            raise InputError(f"{where} has no location: export the model again")
+        file = files.setdefault(location, folder / location)
+        real = file.resolve()
+        if Path(location).is_absolute() or not real.is_relative_to(folder):
+            raise InputError(f"{where} lies outside the model's folder ({location!r}): move it beside the model")
+        if not real.is_file():
+            raise InputError(f"{where} is missing: put {location!r} beside the model")
+        try:
+            end = int(entries.get("offset", 0)) + int(entries.get("length", 0))
+        except ValueError:
+            raise InputError(f"{where} has an offset or a length that is no number") from None
+        if end > real.stat().st_size:
+            raise InputError(f"{where} goes past the end of {location!r}: the file is truncated")
+    return list(files.values())
+
+
+def _digest(content: bytes, external: list[Path]) -> tuple[str, int]:
+    digest, size = hashlib.sha256(content), len(content)
+    for file in sorted(external):
+        size += file.stat().st_size
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 22):
+                digest.update(block)
+    return digest.hexdigest(), size
+
+
+def _order(model: ir.Model, name: str) -> None:
+    """Sort nodes so that each stands after what it reads. Some writers leave them in another order."""
+    try:
+        for graph in (model.graph, *(f.graph for f in model.functions.values())):
+            graph.sort()
+    except ValueError:
+        raise InputError(f"{name} is not a valid ONNX model: its graph has a cycle") from None
+
+
+def _free_constants(model: ir.Model, *, freeze: bool) -> Iterator[str]:
+    """Take initializers off the list of inputs where nothing can override them, or where that was asked for."""
+    listed = [v for v in model.graph.inputs if is_overridable(v)]
+    if not listed:
+        return
+    if model.ir_version < _CONSTANT_INITIALIZERS_BEFORE_IR:
+        yield f"IR version {model.ir_version} becomes 4: weights need not be inputs any more, and stay constants"
+        model.ir_version = _CONSTANT_INITIALIZERS_BEFORE_IR
+    elif freeze:
+        yield f"{len(listed)} overridable weights were made constants"
+    else:
+        yield f"{len(listed)} weights are overridable; --freeze makes them constants"
+        return
+    for value in listed:
+        model.graph.inputs.remove(value)
+
+
+def _check(model: ir.Model, name: str) -> None:
+    problem = next(invariants.broken(model), None)
+    if problem:
+        raise InputError(f"{name} is not a valid ONNX model: {problem}")
+    try:
+        onnx.checker.check_model(shapes.skeleton(model), full_check=False)
+    except (onnx.checker.ValidationError, ValueError) as error:
+        raise InputError(f"{name} is not a valid ONNX model: {_first_line(error)}") from None
+
+
+def _name_keys(model: ir.Model) -> None:
+    """Give every node its key: its name where that is unique, else operator and position."""
+    taken: set[str] = set()
+    for graph in graphs(model):
+        for index, node in enumerate(graph):
+            wish = node.name or f"{node.op_type}_{index}"
+            unique, count = wish, 0
+            while unique in taken:
+                count += 1
+                unique = f"{wish}#{count}"
+            taken.add(unique)
+            node.meta[KEY] = unique
+
+
+def _first_line(problem: Exception) -> str:
+    """The innermost cause of an error, on one line."""
+    cause: BaseException = problem
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+    return (lines[0] if lines else type(cause).__name__)[:300]
+
+
+# -- writing ---------------------------------------------------------------------------------------------------------
+
+
+def serialize(model: ir.Model, carried: Carried) -> bytes:
+    """The bytes of a model file with its weights inside. Same graph, same bytes.
+
+    Raises:
+        InputError: it would be larger than a protobuf can be.
+    """
+    inside = model.clone()
+    for graph in inside.graphs():
+        for value in graph.initializers.values():
+            if isinstance(value.const_value, ir.ExternalTensor):
+                value.const_value = ir.Tensor(value.const_value.numpy(), name=value.name)
+    return bytes(to_proto(inside, carried).SerializeToString(deterministic=True))
+
+
+def save(
+    model: bytes | ir.Model,
+    path: Path,
+    carried: Carried,
+    *,
+    check: Callable[[Path], None],
+    external_above: int = EXTERNAL_ABOVE,
+) -> None:
+    """Write a model so that `path` holds the old file or the complete new one, whatever happens in between.
+
+    Weights of more than `external_above` bytes together go to a file beside the model, named after their contents.
+
+    Args:
+        model: serialized, or a graph.
+        path: where it shall stand.
+        carried: from `load`.
+        check: called with the written file before it is moved to `path`; what it raises is passed on.
+        external_above: see above.
+
+    Raises:
+        MachineError: the folder is missing, full or not writable.
+    """
+    try:
+        with _beside(path) as (temporary, extra):
+            if isinstance(model, ir.Model) and _weight_bytes(model) > external_above:
+                content = _with_external_weights(model, carried, path, extra)
+            else:
+                content = model if isinstance(model, bytes) else serialize(model, carried)
+            _write(temporary, content)
+            check(temporary)
+            temporary.replace(path)
+            extra.clear()
+    except OSError as problem:
+        raise MachineError(f"{path} cannot be written: {problem.strerror or problem}; nothing was changed") from problem
+
+
+@contextmanager
+def _beside(path: Path) -> Iterator[tuple[Path, list[Path]]]:
+    """A temporary file in the folder of `path`, and a list of further ones: what is left of them is removed."""
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    os.close(handle)
+    temporary, extra = Path(name), list[Path]()
+    mode = path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask()
+    temporary.chmod(mode)
+    try:
+        yield temporary, extra
+    finally:
+        for file in (temporary, *extra):
+            file.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _write(path: Path, content: bytes) -> None:
+    with path.open("wb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+    if path.read_bytes() != content:
+        raise OSError(0, "what was read back is not what was written")
+
+
+def _weight_bytes(model: ir.Model) -> int:
+    return sum(v.const_value.nbytes for g in graphs(model) for v in g.initializers.values() if v.const_value)
+
+
+def _with_external_weights(model: ir.Model, carried: Carried, path: Path, extra: list[Path]) -> bytes:
+    """The bytes of a model whose large weights were written to a file beside `path`, which is added to `extra`."""
+    outside = model.clone()
+    digest = hashlib.sha256()
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".data.tmp", dir=path.parent)
+    partial = Path(name)
+    extra.append(partial)
+    large: list[tuple[ir.Value, int, int]] = []
+    with os.fdopen(handle, "wb") as stream:
+        for graph in outside.graphs():
+            for value in graph.initializers.values():
+                if value.const_value is None or value.const_value.nbytes <= shapes.SMALL:
+                    continue
+                content = value.const_value.tobytes()
+                digest.update(content)
+                large.append((value, stream.tell(), len(content)))
+                stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+    # Named after its contents, so that a model that stands there already keeps its own weights until it is replaced.
+    data = path.with_name(f"{path.name}.{digest.hexdigest()[:12]}.data")
+    if not data.exists():
+        extra.append(data)
+    partial.replace(data)
+    for value, offset, length in large:
+        tensor = value.const_value
+        if tensor is not None:
+            value.const_value = ir.ExternalTensor(
+                data.name,
+                offset,
+                length,
+                tensor.dtype,
+                shape=ir.Shape(tensor.shape.numpy()),
+                name=str(value.name),
+                base_dir=path.parent,
+            )
+    return bytes(to_proto(outside, carried).SerializeToString(deterministic=True))

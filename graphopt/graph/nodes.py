@@ -1,0 +1,114 @@
+"""Small questions about nodes and values that every room asks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+__all__ = [
+    "array",
+    "attr",
+    "graphs",
+    "input_at",
+    "is_constant",
+    "is_overridable",
+    "is_protected",
+    "key",
+    "rank",
+    "scalar",
+    "static_shape",
+    "subgraphs",
+]
+
+KEY = "graphopt.key"
+PROTECTED = "graphopt.protected"
+
+
+def key(node: ir.Node) -> str:
+    """The node's key: the name that plans, recipes and reports use for it, given at load and kept by clones.
+
+    A node made by a rewrite has none of its own and answers with its name.
+    """
+    return str(node.meta.get(KEY) or node.name or node.op_type)
+
+
+def attr(node: ir.Node, name: str, default: Any = None) -> Any:
+    """The value of an attribute, or `default` where it is absent or refers to a function's attribute."""
+    found = node.attributes.get(name)
+    return default if found is None or found.is_ref() else found.value
+
+
+def input_at(node: ir.Node, index: int) -> ir.Value | None:
+    """Input `index` of `node`; None where it is empty or left out."""
+    return node.inputs[index] if index < len(node.inputs) else None
+
+
+def is_overridable(value: ir.Value) -> bool:
+    """Whether a feed may replace this initializer: it is listed among the graph's inputs (IR version 4 and later)."""
+    return value.is_graph_input() and value.is_initializer()
+
+
+def is_protected(value: ir.Value) -> bool:
+    """Whether something outside the graph (training information, a quantization annotation) refers to the value."""
+    return PROTECTED in value.meta
+
+
+def is_constant(value: ir.Value | None) -> bool:
+    """Whether `value` is an initializer that no feed can replace and no training step changes."""
+    return (
+        value is not None
+        and value.const_value is not None
+        and value.is_initializer()
+        and not value.is_graph_input()
+        and not is_protected(value)
+    )
+
+
+def array(value: ir.Value | None) -> NDArray[Any] | None:
+    """The contents of a constant (see `is_constant`); None for anything else."""
+    if value is None or not is_constant(value) or value.const_value is None:
+        return None
+    return value.const_value.numpy()
+
+
+def rank(value: ir.Value | None) -> int | None:
+    """Number of axes, if known."""
+    return None if value is None or value.shape is None else len(value.shape)
+
+
+def static_shape(value: ir.Value | None) -> tuple[int, ...] | None:
+    """The shape, if every axis is a known number."""
+    if value is None or value.shape is None or not value.shape.is_static():
+        return None
+    return tuple(int(d) for d in value.shape.numpy())
+
+
+def subgraphs(node: ir.Node) -> Iterator[ir.Graph]:
+    """The graphs that stand in the node's own attributes (bodies of If, Loop, Scan), not those deeper down."""
+    for a in node.attributes.values():
+        if a.is_ref():
+            continue
+        if a.type is ir.AttributeType.GRAPH:
+            yield a.as_graph()
+        elif a.type is ir.AttributeType.GRAPHS:
+            yield from a.as_graphs()
+
+
+def graphs(model: ir.Model) -> Iterator[ir.Graph]:
+    """The main graph, then every subgraph below it, outer before inner. Local functions are not entered."""
+    pending = [model.graph]
+    while pending:
+        graph = pending.pop(0)
+        yield graph
+        for node in graph:
+            pending.extend(subgraphs(node))
+
+
+def scalar(value: ir.Value | None) -> Any:
+    """The one element of a constant of any rank; None for anything else."""
+    a = array(value)
+    return a.reshape(-1)[0] if isinstance(a, np.ndarray) and a.size == 1 else None

@@ -1,0 +1,120 @@
+"""Types and shapes by the official inference: over the whole graph at load, and of single nodes afterwards.
+
+graphopt has no shape rules of its own. Inference is only ever a source of further knowledge: where it fails, values
+stay without a shape and fewer rules apply.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import onnx
+import onnx.shape_inference
+import onnx_ir as ir
+
+__all__ = ["SMALL", "infer", "infer_node", "skeleton"]
+
+SMALL = 1024
+"""Bytes up to which a constant may be a shape or an axis, and so matters to inference."""
+
+_log = logging.getLogger(__name__)
+
+
+def skeleton(model: ir.Model) -> onnx.ModelProto:
+    """The graph without its large weights: each becomes an input of the same type.
+
+    What inference and the checker need is all there, and nothing is copied or read from external files.
+    """
+    bare = model.clone()
+    for graph in bare.graphs():
+        for value in list(graph.initializers.values()):
+            tensor = value.const_value
+            if tensor is None or (tensor.nbytes <= SMALL and not isinstance(tensor, ir.ExternalTensor)):
+                continue
+            if graph is bare.graph:
+                del graph.initializers[str(value.name)]
+                if not value.is_graph_input():
+                    graph.inputs.append(value)
+    return ir.to_proto(bare)
+
+
+def infer(model: ir.Model) -> None:
+    """Learn types and shapes of values from onnx's inference. Declared interfaces are left as they are."""
+    try:
+        inferred = onnx.shape_inference.infer_shapes(skeleton(model), data_prop=True)
+    except (onnx.shape_inference.InferenceError, RuntimeError, ValueError) as problem:
+        _log.debug("shape inference gave up: %s", problem)
+        return
+    _learn(model.graph, inferred.graph)
+
+
+def _learn(graph: ir.Graph, proto: onnx.GraphProto) -> None:
+    pending = [(graph, proto)]
+    while pending:
+        graph, proto = pending.pop()
+        known = {info.name: info for info in proto.value_info}
+        nodes = {tuple(node.output): node for node in proto.node if any(a.g.node or a.graphs for a in node.attribute)}
+        for node in graph:
+            for value in node.outputs:
+                info = known.get(value.name or "")
+                if info is not None and not value.is_graph_output():
+                    learn(value, ir.serde.deserialize_value_info_proto(info, None))
+            twin = nodes.get(tuple(v.name or "" for v in node.outputs))
+            if twin is not None:
+                bodies = {a.name: a for a in twin.attribute}
+                pending.extend(
+                    (a.as_graph(), bodies[a.name].g)
+                    for a in node.attributes.values()
+                    if a.type is ir.AttributeType.GRAPH and not a.is_ref() and a.name in bodies
+                )
+
+
+def learn(value: ir.Value, found: ir.Value) -> None:
+    """Add to `value` what inference found; never contradict what is known."""
+    if value.type is None:
+        value.type = found.type
+    if found.shape is None or (value.type is not None and found.type is not None and value.type != found.type):
+        return
+    if value.shape is None:
+        value.shape = found.shape.copy()
+        return
+    if len(value.shape) != len(found.shape):
+        return
+    value.shape = ir.Shape(
+        new if isinstance(have, ir.SymbolicDim) and (isinstance(new, int) or have.value is None) else have
+        for have, new in zip(value.shape, found.shape, strict=True)
+    )
+
+
+def infer_node(node: ir.Node, model: ir.Model) -> None:
+    """Learn the types and shapes of one node's outputs from those of its inputs."""
+    version = model.opset_imports.get(node.domain)
+    if version is None or any(a.is_ref() for a in node.attributes.values()):
+        return
+    types, data = {}, {}
+    for value in node.inputs:
+        if value is None or not value.name:
+            continue
+        if value.type is None:
+            return
+        types[value.name] = ir.serde.serialize_value(value).type
+        tensor = value.const_value
+        if tensor is not None and tensor.nbytes <= SMALL and not isinstance(tensor, ir.ExternalTensor):
+            data[value.name] = ir.serde.serialize_tensor(tensor)
+    try:
+        schema = onnx.defs.get_schema(node.op_type, version, node.domain)
+        found = onnx.shape_inference.infer_node_outputs(
+            schema,
+            ir.serde.serialize_node(node),
+            types,
+            data,
+            opset_imports=[onnx.helper.make_opsetid(d, v) for d, v in model.opset_imports.items()],
+            ir_version=model.ir_version,
+        )
+    except (onnx.defs.SchemaError, onnx.shape_inference.InferenceError, RuntimeError, ValueError) as problem:
+        _log.debug("no inference for %s: %s", node.name, problem)
+        return
+    for value in node.outputs:
+        if value.name in found:
+            info = onnx.ValueInfoProto(name=value.name, type=found[value.name])
+            learn(value, ir.serde.deserialize_value_info_proto(info, None))

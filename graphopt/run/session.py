@@ -1,0 +1,278 @@
+"""One onnxruntime session, told plainly: what goes in and out, which provider really runs, one sentence per error."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import io
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import ml_dtypes
+import numpy as np
+import onnxruntime as ort
+from onnxruntime.capi import onnxruntime_pybind11_state as native
+
+from graphopt.errors import InputError, MachineError
+
+__all__ = ["Device", "Feed", "Port", "Runnable", "Session", "cuda_works"]
+
+Runnable = bytes | Path
+"""A serialized model, or the file of one (above 2 GB, or with external data)."""
+
+Feed = dict[str, Any]
+"""What one run takes: input name -> ndarray | list of ndarray (sequence) | None (empty optional)."""
+
+Device = Literal["auto", "cpu", "cuda"]
+Kind = Literal["tensor", "sequence", "optional", "other"]
+
+ERRORS: Final[tuple[type[Exception], ...]] = (
+    *(e for e in vars(native).values() if isinstance(e, type) and issubclass(e, Exception)),
+    RuntimeError,
+    ValueError,
+    TypeError,
+)
+"""Everything onnxruntime raises; its own exceptions have no common base."""
+
+_CUDA: Final = "CUDAExecutionProvider"
+_ADD: Final = bytes.fromhex(
+    "08083a2d0a0c0a01780a0178120179220341646412"
+)
+"""float[2] y = Add(x, x), serialized."""
+_CUDA_OPTIONS: Final = {"use_tf32": "0"}  # else the hardware alone makes relative errors of 1e-3
+
+_FOREIGN: Final = {
+    "bfloat16": (np.dtype(ml_dtypes.bfloat16), 16),
+    "float8e4m3fn": (np.dtype(ml_dtypes.float8_e4m3fn), 17),
+    "float8e4m3fnuz": (np.dtype(ml_dtypes.float8_e4m3fnuz), 18),
+    "float8e5m2": (np.dtype(ml_dtypes.float8_e5m2), 19),
+    "float8e5m2fnuz": (np.dtype(ml_dtypes.float8_e5m2fnuz), 20),
+}
+"""Element types that numpy lacks, with their ONNX numbers: onnxruntime hands these over as raw memory only."""
+_NUMBERS: Final = dict(_FOREIGN.values())
+
+_DTYPES: Final = {
+    "float": np.dtype(np.float32),
+    "double": np.dtype(np.float64),
+    "string": np.dtype(object),
+    **{n: np.dtype(n) for n in ("bool", "float16", "complex64", "complex128")},
+    **{f"{sign}int{bits}": np.dtype(f"{sign}int{bits}") for sign in ("", "u") for bits in (8, 16, 32, 64)},
+    **{name: dtype for name, (dtype, _) in _FOREIGN.items()},
+}
+"""ONNX's names of element types, as onnxruntime spells them."""
+
+
+@dataclass(frozen=True)
+class Port:
+    """An input or output of a model.
+
+    `dtype` is None for what is no tensor; `element` is the type of the tensors in a sequence or optional as well.
+    A dimension is a number, a symbol, or None (unnamed). onnxruntime does not tell a scalar from a tensor of
+    unknown rank: both have the shape ().
+    """
+
+    name: str
+    dtype: np.dtype[Any] | None
+    shape: tuple[int | str | None, ...] | None
+    kind: Kind
+    element: np.dtype[Any] | None = None
+    type: str = ""
+
+
+class Session:
+    """A model made ready to run.
+
+    Args:
+        model: The serialized model or its file.
+        device: "cpu"; "cuda", which never falls back; or "auto", CUDA where it really runs, else the CPU.
+        optimize: All of onnxruntime's optimizations, or none.
+        threads: Threads inside one operator; 0 leaves it to onnxruntime (all cores).
+        seed: Seed of random operators whose node has none.
+
+    Raises:
+        InputError: onnxruntime does not load the model.
+        MachineError: `device` is "cuda" and CUDA does not run here.
+    """
+
+    provider: str
+    """The one really used, e.g. "CPUExecutionProvider"; never just the one asked for."""
+    reason: str
+    """Why this provider, in words."""
+
+    def __init__(
+        self, model: Runnable, *, device: Device = "cpu", optimize: bool = True, threads: int = 0, seed: int = 0
+    ) -> None:
+        cuda, self.reason = (False, "asked for") if device == "cpu" else cuda_works()
+        if device == "cuda" and not cuda:
+            raise MachineError(f"CUDA does not run here: {self.reason}.")
+        ort.set_default_logger_severity(4)  # the C++ logger writes to stderr before any session option counts
+        ort.set_seed(seed)
+        options = ort.SessionOptions()
+        options.log_severity_level = 4
+        options.intra_op_num_threads = threads
+        level = ort.GraphOptimizationLevel
+        options.graph_optimization_level = level.ORT_ENABLE_ALL if optimize else level.ORT_DISABLE_ALL
+        try:
+            self._session = _create(model, options, cuda=cuda)
+        except ERRORS as error:
+            if not cuda or device == "cuda":
+                raise InputError(f"onnxruntime does not load the model: {brief(error)}") from error
+            self.reason = f"CUDA does not load this model: {brief(error)}"
+            try:
+                self._session = _create(model, options, cuda=False)
+            except ERRORS as again:
+                raise InputError(f"onnxruntime does not load the model: {brief(again)}") from again
+        self.provider = self._session.get_providers()[0]
+        if device == "cuda" and self.provider != _CUDA:
+            raise MachineError(f"CUDA was asked for, but onnxruntime runs this model with {self.provider}.")
+        self.inputs = _ports(self._session.get_inputs())
+        self.outputs = _ports(self._session.get_outputs())
+        self.overridable = _ports(self._session.get_overridable_initializers())
+
+    def run(self, feed: Feed, outputs: Sequence[str] | None = None) -> dict[str, Any]:
+        """The values of `outputs` (default: all) for one feed.
+
+        A tensor is an ndarray (strings: of dtype object), a sequence a list, an empty optional None.
+
+        Raises:
+            InputError: The feed does not fit the inputs, or the model fails on it.
+        """
+        ports = {p.name: p for p in self.outputs}
+        names = list(ports) if outputs is None else list(outputs)
+        if unknown := [n for n in names if n not in ports]:
+            raise InputError(f"The model has no output {unknown[0]!r}; it has: {', '.join(ports)}.")
+        values = self._fitted(feed)
+        try:
+            if any(_is_foreign(p) for p in (*self.inputs, *(ports[n] for n in names))):
+                results = self._run_raw(values, names)
+            else:
+                results = self._session.run(names, values)
+        except ERRORS as error:
+            raise InputError(f"The model fails on this feed: {brief(error)}") from error
+        return dict(zip(names, results, strict=True))
+
+    def _fitted(self, feed: Feed) -> Feed:
+        """The feed with arrays in row-major order, once names and dtypes are known to fit."""
+        required = {p.name: p for p in self.inputs}
+        ports = required | {p.name: p for p in self.overridable}
+        if unknown := [n for n in feed if n not in ports]:
+            raise InputError(f"The model has no input {unknown[0]!r}; it has: {', '.join(required) or 'none'}.")
+        if missing := [n for n, p in required.items() if n not in feed and p.kind != "optional"]:
+            raise InputError(f"The feed lacks the input {missing[0]!r}.")
+        return {name: _array(ports[name], value) for name, value in feed.items()}
+
+    def _run_raw(self, feed: Feed, names: list[str]) -> list[Any]:
+        """Runs on raw memory, for element types that numpy lacks. Every input must be a tensor."""
+        if odd := [n for n, v in feed.items() if not isinstance(v, np.ndarray)]:
+            raise ValueError(f"input {odd[0]!r} is no tensor, which cannot be mixed with bfloat16 or float8")
+        values = {n: _to_native(v) for n, v in feed.items()}  # `feed` keeps the memory alive during the run
+        return [_from_native(v) for v in self._session.run_with_ort_values(names, values)]
+
+
+@functools.cache
+def cuda_works() -> tuple[bool, str]:
+    """Whether a CUDA session really runs in this process, and why (not). Tried once, with one Add."""
+    if _CUDA not in ort.get_available_providers():
+        return False, "this build of onnxruntime has no CUDA provider (install onnxruntime-gpu instead of onnxruntime)"
+    ort.set_default_logger_severity(4)
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find
+        ort.preload_dlls()  # the CUDA libraries of the nvidia-* wheels
+    try:
+        session = _create(_ADD, ort.SessionOptions(), cuda=True)
+        provider = session.get_providers()[0]
+        (y,) = session.run(None, {"x": np.ones(2, np.float32)})
+    except ERRORS as error:
+        return False, f"no CUDA device answers ({brief(error)})"
+    if provider != _CUDA:
+        return False, _missing_library()
+    if not np.array_equal(y, np.full(2, 2, np.float32)):
+        return False, "a CUDA session runs, but 1 + 1 is not 2 there"
+    return True, "a CUDA session runs"
+
+
+def brief(error: Exception, limit: int = 240) -> str:
+    """The part of an onnxruntime message that means something to its reader, on one line."""
+    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", str(error))
+    text = re.sub(
+        r"Non-zero status code returned while running (\w+) node\. Name:'(.*?)' Status Message: ", r"\1 node \2: ", text
+    )
+    text = re.sub(r"\S+\.(?:cc|h|cu|cuh):\d+ .*?\)(?: const)?(?: \[with .*?\])? (?=\S)", "", text)  # where in its C++
+    text = (
+        re.sub(r"\s+", " ", text.replace(" Please fix either the inputs/outputs or the model.", "")).strip().rstrip(".")
+    )
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"
+
+
+def _create(model: Runnable, options: ort.SessionOptions, *, cuda: bool) -> ort.InferenceSession:
+    providers = [(_CUDA, _CUDA_OPTIONS)] * cuda + ["CPUExecutionProvider"]
+    source = model if isinstance(model, bytes) else str(model)
+    # With its fallback enabled, onnxruntime prints failures to stdout and goes on with the CPU.
+    return ort.InferenceSession(source, options, providers, enable_fallback=0)
+
+
+def _missing_library() -> str:
+    """The library that keeps the CUDA provider from loading, as the system's loader names it."""
+    prefix, suffix = ("", "dll") if sys.platform == "win32" else ("lib", "so")
+    path = Path(native.__file__).with_name(f"{prefix}onnxruntime_providers_cuda.{suffix}")
+    try:
+        ctypes.CDLL(str(path))
+    except OSError as error:
+        if "undefined symbol" not in str(error):
+            return (
+                f"the CUDA or cuDNN libraries are not found ({error}); they come with onnxruntime-gpu[cuda,cudnn], "
+                "and libcuda with the driver"
+            )
+    return "no CUDA device answers (onnxruntime fell back to the CPU without saying why)"
+
+
+def _ports(args: Sequence[Any]) -> tuple[Port, ...]:
+    return tuple(_port(a) for a in args)
+
+
+def _port(arg: Any) -> Port:
+    """Reads "tensor(float)", "seq(tensor(int64))", "optional(tensor(bool))", and the like."""
+    head = arg.type.partition("(")[0]
+    kinds: dict[str, Kind] = {"tensor": "tensor", "seq": "sequence", "optional": "optional"}
+    kind = kinds.get(head, "other")
+    inner = re.fullmatch(r"(?:optional\()?(?:seq\()?tensor\((\w+)\)*", arg.type)
+    element = _DTYPES.get(inner[1]) if inner else None
+    shape = tuple(d if d != "" else None for d in arg.shape) if kind in {"tensor", "optional"} else None
+    return Port(arg.name, element if kind == "tensor" else None, shape, kind, element, arg.type)
+
+
+def _array(port: Port, value: Any) -> Any:
+    if port.kind != "tensor":
+        return value
+    if port.dtype is None:
+        raise InputError(f"Input {port.name!r} is a {port.type}, which cannot be fed from Python.")
+    array = np.asarray(value, order="C")
+    textual = port.dtype == object and array.dtype.kind in "UT"
+    if array.dtype != port.dtype and not textual:
+        raise InputError(f"Input {port.name!r} is {array.dtype}, the model takes {port.dtype}.")
+    return array.astype(object) if textual else array
+
+
+def _is_foreign(port: Port) -> bool:
+    return port.kind == "tensor" and (port.dtype is None or port.dtype in _NUMBERS)
+
+
+def _to_native(array: np.ndarray) -> ort.OrtValue:
+    if number := _NUMBERS.get(array.dtype):
+        return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(array.view(f"u{array.itemsize}"), number)
+    return ort.OrtValue.ortvalue_from_numpy(array)
+
+
+def _from_native(value: ort.OrtValue) -> Any:
+    name = value.data_type().removeprefix("tensor(").removesuffix(")")
+    if not value.is_tensor() or name not in _DTYPES:
+        raise ValueError(f"an output is a {value.data_type()}, which cannot be read from Python")
+    dtype = _DTYPES[name]
+    if dtype not in _NUMBERS:
+        return value.numpy()
+    raw = ctypes.string_at(value.data_ptr(), value.tensor_size_in_bytes())
+    return np.frombuffer(bytearray(raw), dtype).reshape(value.shape())
