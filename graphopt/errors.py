@@ -1,11 +1,11 @@
 """What can go wrong, and the exit code each kind has on the command line.
 
-    GraphoptError                70  a bug of ours, or the base for `except`
-    ├── UsageError                2  the call itself makes no sense
-    ├── InputError                3  a model, data or policy file cannot be read, is invalid or unsafe
-    │   └── NeedsData             3  no feed could be generated on which the model runs
-    ├── MachineError              3  the machine lacks what was asked for (CUDA, disk space)
-    └── Verdict                   1  it ran, and the answer is no
+GraphoptError                70  a bug of ours, or the base for `except`
+├── UsageError                2  the call itself makes no sense
+├── InputError                3  a model, data or policy file cannot be read, is invalid or unsafe
+│   └── NeedsData             3  no feed could be generated on which the model runs
+├── MachineError              3  the machine lacks what was asked for (CUDA, disk space)
+└── Verdict                   1  it ran, and the answer is no
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from google.protobuf.message import DecodeError, Message
 from graphopt.errors import InputError, MachineError, UsageError
 from graphopt.graph import invariants, shapes
 from graphopt.graph.carry import Carried, from_proto, to_proto
-from graphopt.graph.nodes import KEY, graphs, is_overridable
+from graphopt.graph.nodes import KEY, graphs, in_memory, is_overridable
 
 __all__ = ["EXTERNAL_ABOVE", "Source", "load", "save", "serialize"]
 
@@ -241,8 +241,8 @@ def serialize(model: ir.Model, carried: Carried) -> bytes:
     inside = model.clone()
     for graph in inside.graphs():
         for value in graph.initializers.values():
-            if isinstance(value.const_value, ir.ExternalTensor):
-                value.const_value = ir.Tensor(value.const_value.numpy(), name=value.name)
+            if value.const_value is not None:
+                value.const_value = in_memory(value.const_value)
     return bytes(to_proto(inside, carried).SerializeToString(deterministic=True))
 
 

@@ -13,6 +13,7 @@ __all__ = [
     "array",
     "attr",
     "graphs",
+    "in_memory",
     "input_at",
     "is_constant",
     "is_overridable",
@@ -73,6 +74,13 @@ def array(value: ir.Value | None) -> NDArray[Any] | None:
     if value is None or not is_constant(value) or value.const_value is None:
         return None
     return value.const_value.numpy()
+
+
+def in_memory(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
+    """The tensor with its contents in memory instead of in another file."""
+    if not isinstance(tensor, ir.ExternalTensor):
+        return tensor
+    return ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name)
 
 
 def rank(value: ir.Value | None) -> int | None:

@@ -75,15 +75,23 @@ def learn(value: ir.Value, found: ir.Value) -> None:
         value.type = found.type
     if found.shape is None or (value.type is not None and found.type is not None and value.type != found.type):
         return
-    if value.shape is None:
-        value.shape = found.shape.copy()
-        return
-    if len(value.shape) != len(found.shape):
-        return
-    value.shape = ir.Shape(
-        new if isinstance(have, ir.SymbolicDim) and (isinstance(new, int) or have.value is None) else have
-        for have, new in zip(value.shape, found.shape, strict=True)
+    # Inference invents names for unknown dimensions, anew in each run: no two of them may be taken for equal.
+    known = ir.Shape(
+        None if isinstance(d, ir.SymbolicDim) and str(d.value).startswith("unk__") else d for d in found.shape
     )
+    if value.shape is None:
+        value.shape = known
+        return
+    if len(value.shape) != len(known):
+        return
+    value.shape = ir.Shape(_better(have, new) for have, new in zip(value.shape, known, strict=True))
+
+
+def _better(have: int | ir.SymbolicDim, new: int | ir.SymbolicDim) -> int | ir.SymbolicDim:
+    """The more telling of two descriptions of one dimension."""
+    if isinstance(have, int) or (have.value is not None and not isinstance(new, int)):
+        return have
+    return new
 
 
 def infer_node(node: ir.Node, model: ir.Model) -> None:

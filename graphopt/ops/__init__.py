@@ -1,1 +1,29 @@
 """The operator table: what each operator means, written once."""
+
+from __future__ import annotations
+
+from graphopt.ops.cost import Cost, cost, node_cost
+from graphopt.ops.domain import domains
+from graphopt.ops.linear import Linear
+from graphopt.ops.noop import NOOPS
+from graphopt.ops.spec import OpSpec, ShapeOf
+from graphopt.ops.table import TABLE, Functions, is_foldable, is_pure, known, linears, macs, spec_of
+
+__all__ = [
+    "NOOPS",
+    "TABLE",
+    "Cost",
+    "Functions",
+    "Linear",
+    "OpSpec",
+    "ShapeOf",
+    "cost",
+    "domains",
+    "is_foldable",
+    "is_pure",
+    "known",
+    "linears",
+    "macs",
+    "node_cost",
+    "spec_of",
+]

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from graphopt.graph.nodes import array, input_at
+from graphopt.graph.nodes import array, input_at, is_constant, rank
 
-__all__ = ["Linear"]
+if TYPE_CHECKING:
+    from graphopt.graph.edit import Draft
+
+__all__ = ["Linear", "is_weight"]
+
+
+def is_weight(value: ir.Value | None) -> bool:
+    """Whether `value` is a constant of floating point numbers."""
+    return value is not None and is_constant(value) and value.dtype is not None and value.dtype.is_floating_point()
 
 
 @dataclass(frozen=True)
@@ -22,13 +30,16 @@ class Linear:
     The weight tensor has its output channels on axis `w_out` and its input channels on axis `w_in` (per group);
     the result has its channels on `y_axis` (negative counts from the end). Where `groups` > 1, axis `w_in` of Conv
     holds in/groups channels and axis `w_out` of ConvTranspose holds out/groups channels.
+
+    With y seen as (groups, out/groups, rows), where rows run over all other axes of y in their order,
+    `alpha * matrix() @ unfold(x) + beta * bias_vector()` is y; see `rows`.
     """
 
     node: ir.Node
     weight: int
     """Index of the node's weight input."""
     bias: int | None
-    """Index where the operator takes a bias, given or not; None where it has no such input."""
+    """Index where the operator takes a bias, given or not; always its last input. None where it has no such input."""
     w_out: int
     w_in: int
     y_axis: int
@@ -55,4 +66,69 @@ class Linear:
     @property
     def channels(self) -> int:
         """Number of output channels."""
-        return self.weights.shape[self.w_out] * (self.groups if self.w_out > self.w_in else 1)
+        return int(self.weights.shape[self.w_out]) * (self.groups if self.w_out > self.w_in else 1)
+
+    def bias_vector(self) -> NDArray[Any]:
+        """The bias, one number per output channel: (channels,), zeros where there is none. Not yet times beta."""
+        found = array(self.bias_value)
+        if found is None:
+            return np.zeros(self.channels, self.weights.dtype)
+        return np.broadcast_to(found.reshape(-1), self.channels)
+
+    def matrix(self) -> NDArray[Any]:
+        """The weight as (groups, out/groups, in/groups·kernel), in the weight's own dtype."""
+        grouped = np.moveaxis(self._grouped(self.weights), 1 + self.w_out, 1)
+        return grouped.reshape(*grouped.shape[:2], -1)
+
+    def unfold(self, x: NDArray[Any]) -> NDArray[Any]:
+        """What the matrix is multiplied with, for a data input `x`: (groups, in/groups·kernel, rows)."""
+        return self.unfolder(self, x)
+
+    def rows(self, y: NDArray[Any]) -> NDArray[Any]:
+        """The node's output as the matrix product gives it: (groups, out/groups, rows)."""
+        return np.moveaxis(y, self.y_axis, 0).reshape(self.groups, self.channels // self.groups, -1)
+
+    def scaled(self, out: ArrayLike = 1.0, shift: ArrayLike = 0.0) -> tuple[NDArray[Any], NDArray[Any] | None]:
+        """Weight and bias of the node that computes `out·y + shift`, with one number of each per output channel.
+
+        Computed in float64 and rounded once, to the weight's dtype. The bias is final: alpha stays an attribute of
+        the rebuilt node, beta is 1. It is None where there was none and nothing is shifted.
+
+        Args:
+            out: a number or (channels,).
+            shift: a number or (channels,).
+        """
+        weights = self.weights
+        grouped = self._grouped(weights.astype(np.float64))
+        factor = np.broadcast_to(np.asarray(out, np.float64), self.channels)
+        along = [1] * grouped.ndim
+        along[0], along[1 + self.w_out] = self.groups, -1
+        weight = (grouped * factor.reshape(along)).reshape(weights.shape).astype(weights.dtype)
+        if self.bias_value is None and not np.any(shift):
+            return weight, None
+        bias = factor * (self.beta * self.bias_vector().astype(np.float64)) + np.asarray(shift, np.float64)
+        return weight, bias.astype(weights.dtype)
+
+    def rebuild(self, draft: Draft, weight: NDArray[Any], bias: NDArray[Any] | None) -> ir.Value:
+        """The same product with another weight (laid out as the node's) and a final bias (channels,), or without one.
+
+        An operator without bias input (MatMul) gets an Add behind it, or becomes a Gemm where its data is a matrix.
+        """
+        inputs = list(self.node.inputs if self.bias is None else self.node.inputs[: self.bias])
+        inputs[self.weight] = draft.const(weight, self._hint(inputs[self.weight], "weight"))
+        offset = None if bias is None else draft.const(bias, self._hint(self.bias_value, "bias"))
+        if self.bias is not None:
+            changed = {} if self.beta == 1.0 else {"beta": None}
+            return draft.like(self.node, inputs if offset is None else [*inputs, offset], **changed)
+        if offset is None:
+            return draft.like(self.node, inputs)
+        if rank(self.node.inputs[self.x]) == 2:  # noqa: PLR2004 - a matrix
+            return draft.node("Gemm", [*inputs, offset])
+        return draft.node("Add", [draft.like(self.node, inputs), offset])
+
+    def _grouped(self, weights: NDArray[Any]) -> NDArray[Any]:
+        """The weight with its groups on an axis of their own, the first one."""
+        return weights.reshape(self.groups, -1, *weights.shape[1:])
+
+    def _hint(self, value: ir.Value | None, kind: str) -> str:
+        return value.name if value is not None and value.name else f"{self.node.name or self.node.op_type}.{kind}"

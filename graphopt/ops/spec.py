@@ -1,19 +1,39 @@
-"""The form of an entry in the operator table."""
+"""The form of an entry in the operator table, and the small words that entries are written with."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import onnx_ir as ir
 
-from graphopt.graph.values import Domain
+from graphopt.graph.nodes import input_at, rank
+from graphopt.graph.values import Bound, Domain
 from graphopt.ops.linear import Linear
 
-__all__ = ["OpSpec", "ShapeOf"]
+__all__ = [
+    "COUNT",
+    "Admits",
+    "Carries",
+    "OpSpec",
+    "ShapeOf",
+    "admit",
+    "axis_of_data",
+    "carry",
+    "extent",
+    "family",
+    "index_into",
+    "length_up_to",
+    "never",
+    "unless",
+]
 
 ShapeOf = Callable[[ir.Value | None], tuple[int, ...] | None]
 """Answers the concrete shape of a value under the binding of symbolic dimensions at hand; None if unknown or absent."""
+
+Admits = Callable[[ir.Node, int], Domain | None]
+Carries = Callable[[ir.Node], Iterable[tuple[ir.Value, ir.Value]]]
 
 
 def _no_linears(_node: ir.Node) -> tuple[Linear, ...]:
@@ -25,6 +45,14 @@ def _no_macs(_node: ir.Node, _shape: ShapeOf) -> int | None:
 
 
 def _anything(_node: ir.Node, _index: int) -> Domain | None:
+    return None
+
+
+def _no_pairs(_node: ir.Node) -> Iterable[tuple[ir.Value, ir.Value]]:
+    return ()
+
+
+def _no_pull(_node: ir.Node, _index: int, _wanted: Domain) -> Domain | None:
     return None
 
 
@@ -50,10 +78,11 @@ class OpSpec:
     Bodies of control flow are judged by `ops.is_pure`, not here."""
 
     foldable: bool = True
-    """May be evaluated ahead of time on constants. False where the constant form is the point (quantized weights)."""
+    """May be evaluated ahead of time on constants. False where the constant form is the point (quantized weights),
+    where the result cannot be an initializer (sequences, optionals), and where a body may read further values."""
 
     commutes: bool = False
-    """The order of its inputs does not matter."""
+    """Inputs 0 and 1 may change places and not a bit of the result changes (but the sign of a zero in Max and Min)."""
 
     linears: Callable[[ir.Node], tuple[Linear, ...]] = _no_linears
     """The products with constant weights inside the node, each as y = W·unfold(x) + b."""
@@ -62,8 +91,88 @@ class OpSpec:
     """Multiply-accumulates of one run at concrete shapes; None if a needed shape is unknown. Elementwise work,
     normalization, pooling and data movement count zero, as is usual in the field."""
 
-    admits: Callable[[ir.Node, int], Domain | None] = _anything
-    """The values input `index` may take, where not every value makes sense (indices, lengths, masks)."""
+    admits: Admits = _anything
+    """The values input `index` may take, where not every value makes sense (indices, lengths, divisors)."""
 
-    carries: tuple[int, ...] = ()
-    """Inputs whose elements reappear unchanged in output 0, so that what its readers accept holds for these inputs."""
+    carries: Carries = _no_pairs
+    """Pairs (source, target) of values: each element of the target is one of a source's, unchanged, or padding, so that
+    what the target's readers accept holds for the sources. Control flow pairs its values with those of its bodies."""
+
+    pulls: Callable[[ir.Node, int, Domain], Domain | None] = _no_pull
+    """The values of input `index` for which output 0 stays inside a domain; None where nothing simple can be said."""
+
+    @property
+    def multiplies(self) -> bool:
+        """Whether the operator has multiply-accumulates that count."""
+        return self.macs is not _no_macs
+
+
+# -- words for entries ----------------------------------------------------------------------------------------------
+
+
+def family(summaries: Mapping[str, str], **facts: Any) -> tuple[OpSpec, ...]:
+    """One entry per operator of `summaries`, all with the same facts."""
+    return tuple(OpSpec(op=op, summary=summary, **facts) for op, summary in summaries.items())
+
+
+def never(_node: ir.Node) -> bool:
+    """`pure` of operators that draw random numbers: two runs differ, whatever the seed attribute says."""
+    return False
+
+
+def unless(node: ir.Node, name: str, *, default: int = 0) -> bool:
+    """Whether flag attribute `name` is provably off; a reference to a function's attribute proves nothing."""
+    found = node.attributes.get(name)
+    return not default if found is None else not found.is_ref() and not found.value
+
+
+def carry(*inputs: int) -> Carries:
+    """`carries` of an operator whose output 0 holds elements of these inputs; no index given means all inputs."""
+
+    def pairs(node: ir.Node) -> Iterable[tuple[ir.Value, ir.Value]]:
+        sources = (input_at(node, i) for i in inputs) if inputs else node.inputs
+        return [(source, node.outputs[0]) for source in sources if source is not None]
+
+    return pairs
+
+
+# -- words for `admits` ---------------------------------------------------------------------------------------------
+
+
+def admit(rules: Mapping[int, Domain | Callable[[ir.Node], Domain | None]]) -> Admits:
+    """`admits` from one rule per input: a domain, or how to find it for a node."""
+
+    def admits(node: ir.Node, index: int) -> Domain | None:
+        rule = rules.get(index)
+        return rule(node) if callable(rule) else rule
+
+    return admits
+
+
+def extent(value: ir.Value | None, axis: int) -> Bound | None:
+    """Extent of one axis: a number, the name of its symbolic dimension, or None where nothing is known."""
+    if value is None or value.shape is None or not -len(value.shape) <= axis < len(value.shape):
+        return None
+    dim = value.shape[axis]
+    return dim if isinstance(dim, int) else dim.value
+
+
+def index_into(value: ir.Value | None, axis: int) -> Domain:
+    """Indices along one axis. Where its extent is unknown only index 0 is safe."""
+    found = extent(value, axis)
+    return Domain(0, 1 if found is None else found)
+
+
+def length_up_to(value: ir.Value | None, axis: int) -> Domain:
+    """Lengths from 1 to the extent of an axis (one less where the extent is symbolic, since `high` is exclusive)."""
+    found = extent(value, axis)
+    return Domain(1, found + 1 if isinstance(found, int) else found or 2)
+
+
+def axis_of_data(node: ir.Node) -> Domain:
+    """The number of an axis of input 0."""
+    return Domain(0, rank(node.inputs[0]) or 1)
+
+
+COUNT = Domain(1, 5)
+"""How often or how large, where nothing but time and memory sets a limit."""

@@ -39,9 +39,22 @@ ERRORS: Final[tuple[type[Exception], ...]] = (
 )
 """Everything onnxruntime raises; its own exceptions have no common base."""
 
+_NOISE: Final = (
+    (r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", ""),
+    (r"Non-zero status code returned while running (\w+) node\. Name:'(.*?)' Status Message: ", r"\1 node \2: "),
+    (
+        r"\S+\.(?:cc|h|cu|cuh):\d+ .*?\)(?:::<lambda\(.*?\)>)?(?: const)?(?: \[with .*?\])? (?=\S)",
+        "",
+    ),  # the place in its C++ sources
+    (r"Please fix either the inputs/outputs or the model\.", ""),
+    (r"\s+", " "),
+    (r" :", ":"),
+)
+
 _CUDA: Final = "CUDAExecutionProvider"
 _ADD: Final = bytes.fromhex(
-    "08083a2d0a0c0a01780a0178120179220341646412"
+    "08083a350a0e0a01780a017812017922034164641201615a0f0a0178120a0a"
+    "08080112040a020802620f0a0179120a0a08080112040a02080242040a00100d"
 )
 """float[2] y = Add(x, x), serialized."""
 _CUDA_OPTIONS: Final = {"use_tf32": "0"}  # else the hardware alone makes relative errors of 1e-3
@@ -197,14 +210,10 @@ def cuda_works() -> tuple[bool, str]:
 
 def brief(error: Exception, limit: int = 240) -> str:
     """The part of an onnxruntime message that means something to its reader, on one line."""
-    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", str(error))
-    text = re.sub(
-        r"Non-zero status code returned while running (\w+) node\. Name:'(.*?)' Status Message: ", r"\1 node \2: ", text
-    )
-    text = re.sub(r"\S+\.(?:cc|h|cu|cuh):\d+ .*?\)(?: const)?(?: \[with .*?\])? (?=\S)", "", text)  # where in its C++
-    text = (
-        re.sub(r"\s+", " ", text.replace(" Please fix either the inputs/outputs or the model.", "")).strip().rstrip(".")
-    )
+    text = str(error)
+    for pattern, replacement in _NOISE:
+        text = re.sub(pattern, replacement, text)
+    text = text.strip().rstrip(".")
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
 
 

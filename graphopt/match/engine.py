@@ -1,0 +1,183 @@
+"""The one driver for all rules.
+
+What it does once for all of them: looks only where a rule's root operator stands, tries the orders of commutative
+inputs lazily, insists that what lies inside a match is used nowhere else, hands the replacement to the editor, visits
+the neighbourhood again, notes near misses, and stops when nothing changes.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any as AnyValue
+
+import onnx_ir as ir
+
+from graphopt import ops
+from graphopt.errors import GraphoptError
+from graphopt.graph.edit import Draft, Editor, Exactness, Refused
+from graphopt.graph.nodes import array, graphs, is_constant, key
+from graphopt.match.pattern import Any, Const, LinearOf, NodeOf, Pattern
+from graphopt.passes import Context, Miss
+
+__all__ = ["No", "Rule", "rewrite", "rule"]
+
+
+@dataclass(frozen=True)
+class No:
+    """A rule's answer where it must not fire."""
+
+    reason: str
+
+
+Answer = ir.Value | Mapping[ir.Value, ir.Value] | No
+"""What takes the place of the root's first output; or of several outputs; or why nothing does."""
+
+Binding = dict[str, AnyValue]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A pattern, and the function that builds what replaces it."""
+
+    name: str
+    pattern: NodeOf
+    build: Callable[..., Answer]
+    exactness: Exactness
+
+    @property
+    def summary(self) -> str:
+        """First line of the function's docstring."""
+        return (self.build.__doc__ or "").strip().splitlines()[0]
+
+
+def rule(pattern: NodeOf, *, exactness: Exactness) -> Callable[[Callable[..., Answer]], Rule]:
+    """Make a rule of a function, which is given a `Draft`, the `Context`, and what the pattern binds, by name."""
+
+    def decorate(build: Callable[..., Answer]) -> Rule:
+        return Rule(build.__name__, pattern, build, exactness)
+
+    return decorate
+
+
+def rewrite(edit: Editor, ctx: Context, rules: Sequence[Rule]) -> None:
+    """Apply `rules` until none of them fires any more, in every graph of the model.
+
+    Raises:
+        GraphoptError: the rules undo each other; a bug in one of them.
+    """
+    index: dict[str, list[Rule]] = {}
+    for each in rules:
+        for name in sorted(each.pattern.ops):
+            index.setdefault(name, []).append(each)
+    work = deque(node for graph in graphs(edit.model) for node in graph if node.op_type in index)
+    waiting = set(work)
+    most = 20 * len(work) + 1000
+    before = len(edit.edits)
+    while work:
+        node = work.popleft()
+        waiting.discard(node)
+        if node.graph is None or node.domain:
+            continue
+        touched = next(filter(None, (_apply(edit, ctx, each, node) for each in index[node.op_type])), [])
+        fresh = [n for n in touched if n.op_type in index and n not in waiting]
+        work.extend(fresh)
+        waiting.update(fresh)
+        if len(edit.edits) - before > most:
+            raise GraphoptError(f"rewriting does not end; the last edits were {[str(e) for e in edit.edits[-4:]]}")
+
+
+def _apply(edit: Editor, ctx: Context, each: Rule, root: ir.Node) -> list[ir.Node]:
+    """Try one rule at one node. Answers the nodes to visit again; none where it did not fire."""
+    for binding, inside in _match_node(each.pattern, root, {}):
+        reason = _leak(inside, root)
+        if reason is None:
+            draft = Draft(root)
+            answer = each.build(draft, ctx, **binding)
+            if not isinstance(answer, No):
+                replaced = answer if isinstance(answer, Mapping) else {root.outputs[0]: answer}
+                around = _neighbours([root, *inside])
+                try:
+                    edit.commit(each.name, each.exactness, replaced, draft=draft, matched=inside)
+                except Refused as refusal:
+                    reason = str(refusal)
+                else:
+                    return [root, *draft.nodes, *around, *(n for v in replaced.values() for n in v.consumers())]
+            else:
+                reason = answer.reason
+        ctx.misses.append(Miss(each.name, key(root), reason))
+    return []
+
+
+def _neighbours(nodes: Iterable[ir.Node]) -> list[ir.Node]:
+    """The nodes that `nodes` read from: with fewer readers they may match what they did not match before."""
+    return [p for n in nodes for v in n.inputs if v is not None and (p := v.producer()) is not None]
+
+
+def _leak(inside: Sequence[ir.Node], root: ir.Node) -> str | None:
+    """Why the inner nodes of a match cannot go: something else uses what they compute."""
+    matched = {root, *inside}
+    for node in inside:
+        for value in node.outputs:
+            if value.is_graph_output() or any(user not in matched for user in value.consumers()):
+                return f"{value.name!r} is used elsewhere as well"
+    return None
+
+
+# -- matching --------------------------------------------------------------------------------------------------------
+
+Found = tuple[Binding, tuple[ir.Node, ...]]
+"""What is bound, and the nodes below the root that were matched."""
+
+
+def _match_node(pattern: NodeOf, node: ir.Node, binding: Binding) -> Iterator[Found]:
+    """All ways in which the inputs of `node` match; its operator is known to fit."""
+    if pattern.name is not None:
+        binding = binding | {pattern.name: node}
+    if pattern.inputs is None:
+        yield binding, ()
+        return
+    inputs: list[ir.Value | None] = list(node.inputs)
+    if len(inputs) > len(pattern.inputs):
+        return
+    inputs += [None] * (len(pattern.inputs) - len(inputs))
+    yield from _match_all(pattern.inputs, inputs, binding)
+    spec = ops.spec_of(node)
+    if spec is not None and spec.commutes and len(inputs) == 2:  # noqa: PLR2004 - a pair has two orders
+        yield from _match_all(pattern.inputs, inputs[::-1], binding)
+
+
+def _match_all(patterns: Sequence[Pattern], values: Sequence[ir.Value | None], binding: Binding) -> Iterator[Found]:
+    if not patterns:
+        yield binding, ()
+        return
+    for bound, nodes in _match(patterns[0], values[0], binding):
+        for rest, more in _match_all(patterns[1:], values[1:], bound):
+            yield rest, nodes + more
+
+
+def _match(pattern: Pattern, value: ir.Value | None, binding: Binding) -> Iterator[Found]:
+    if value is None:
+        if isinstance(pattern, Any | Const) and pattern.optional:
+            yield binding | {pattern.name: None}, ()
+    elif isinstance(pattern, Any):
+        if binding.get(pattern.name, value) is value:
+            yield binding | {pattern.name: value}, ()
+    elif isinstance(pattern, Const):
+        if is_constant(value):
+            yield binding | {pattern.name: array(value)}, ()
+    else:
+        node = value.producer()
+        if node is not None and value is node.outputs[0]:
+            yield from _match_producer(pattern, node, binding)
+
+
+def _match_producer(pattern: LinearOf | NodeOf, node: ir.Node, binding: Binding) -> Iterator[Found]:
+    if isinstance(pattern, LinearOf):
+        found = ops.linears(node)
+        if len(found) == 1:
+            yield binding | {pattern.name: found[0]}, (node,)
+    elif node.op_type in pattern.ops and not node.domain:
+        for bound, nodes in _match_node(pattern, node, binding):
+            yield bound, (node, *nodes)

@@ -1,0 +1,84 @@
+"""Patterns: what a rule looks for, as data.
+
+    op.BatchNormalization(linear("lin"), const("s"), const("t"), const("mu"), const("v"), name="bn")
+
+reads: a BatchNormalization node, bound to `bn`, whose first input comes from a product with a constant weight, bound
+to `lin`, and whose other inputs are constants, bound as arrays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+__all__ = ["Any", "Const", "LinearOf", "NodeOf", "Pattern", "const", "linear", "one_of", "op", "var"]
+
+
+@dataclass(frozen=True)
+class Any:
+    """Any value, bound to `name`; the same name twice means the same value. An absent input matches if `optional`."""
+
+    name: str
+    optional: bool = False
+
+
+@dataclass(frozen=True)
+class Const:
+    """A constant that no feed can override, bound to `name` as an array."""
+
+    name: str
+    optional: bool = False
+
+
+@dataclass(frozen=True)
+class LinearOf:
+    """The output of a node with exactly one product with a constant weight, bound to `name` as a `Linear`."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class NodeOf:
+    """An output 0 of a node of one of `ops` in the standard domain, bound to `name` if that is given."""
+
+    ops: frozenset[str]
+    inputs: tuple[Pattern, ...] | None
+    """One pattern for each input; None accepts any inputs."""
+    name: str | None = None
+
+
+Pattern = Any | Const | LinearOf | NodeOf
+
+
+def var(name: str, *, optional: bool = False) -> Any:
+    """Any value."""
+    return Any(name, optional)
+
+
+def const(name: str, *, optional: bool = False) -> Const:
+    """A constant."""
+    return Const(name, optional)
+
+
+def linear(name: str) -> LinearOf:
+    """A Conv, ConvTranspose, Gemm or MatMul with constant weights: whatever the operator table calls linear."""
+    return LinearOf(name)
+
+
+def one_of(*ops: str) -> Callable[..., NodeOf]:
+    """A node of one of several operators; call the result with patterns for the inputs, or with none for any."""
+
+    def build(*inputs: Pattern, name: str | None = None) -> NodeOf:
+        return NodeOf(frozenset(ops), inputs or None, name)
+
+    return build
+
+
+class _Op:
+    """`op.Add(a, b)` is a node pattern."""
+
+    def __getattr__(self, name: str) -> Callable[..., NodeOf]:
+        return one_of(name)
+
+
+op = _Op()

@@ -1,0 +1,131 @@
+"""Convolutions. X: (N, C, spatial…), Y: (N, M, spatial…); https://onnx.ai/onnx/operators/onnx__Conv.html."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from graphopt.graph.nodes import attr, input_at, is_constant
+from graphopt.ops.linear import Linear, is_weight
+from graphopt.ops.spec import OpSpec, ShapeOf
+
+__all__ = ["SPECS"]
+
+SPATIAL = 2
+"""The first spatial axis."""
+
+
+def _linear(
+    w_out: int, unfolder: Callable[[Linear, NDArray[Any]], NDArray[Any]]
+) -> Callable[[ir.Node], tuple[Linear, ...]]:
+    """`linears` of a convolution whose weight has its output channels on axis `w_out` (0 or 1)."""
+
+    def linears(node: ir.Node) -> tuple[Linear, ...]:
+        bias = input_at(node, 2)
+        if not is_weight(input_at(node, 1)) or not (bias is None or is_constant(bias)):
+            return ()
+        groups = attr(node, "group", 1)
+        return (Linear(node, 1, 2, w_out=w_out, w_in=1 - w_out, y_axis=1, unfolder=unfolder, groups=groups),)
+
+    return linears
+
+
+def _per_axis(node: ir.Node, name: str, count: int, default: int) -> Sequence[int]:
+    return attr(node, name) or [default] * count
+
+
+def _reads(node: ir.Node, axis: int, count: int, size: int, kernel: int) -> NDArray[np.intp]:
+    """Which input position each output position of a Conv reads: (kernel, output), `size` standing for padding."""
+    stride = _per_axis(node, "strides", count, 1)[axis]
+    offsets = np.arange(kernel) * _per_axis(node, "dilations", count, 1)[axis]
+    span, mode = int(offsets[-1]) + 1, attr(node, "auto_pad", "NOTSET")
+    if mode in {"SAME_UPPER", "SAME_LOWER"}:
+        total = max((-(-size // stride) - 1) * stride + span - size, 0)
+        begin = total - total // 2 if mode == "SAME_LOWER" else total // 2
+    else:
+        pads = [0] * 2 * count if mode == "VALID" else _per_axis(node, "pads", 2 * count, 0)
+        begin, total = pads[axis], pads[axis] + pads[axis + count]
+    starts = np.arange((size + total - span) // stride + 1) * stride - begin
+    found = offsets[:, None] + starts
+    return np.where((found >= 0) & (found < size), found, size)
+
+
+def _reads_transposed(node: ir.Node, axis: int, count: int, size: int, kernel: int) -> NDArray[np.intp]:
+    """As `_reads`, for a ConvTranspose: the input position that reaches an output position through a kernel offset."""
+    stride = _per_axis(node, "strides", count, 1)[axis]
+    offsets = np.arange(kernel) * _per_axis(node, "dilations", count, 1)[axis]
+    mode, shape = attr(node, "auto_pad", "NOTSET"), attr(node, "output_shape")
+    full = (size - 1) * stride + int(offsets[-1]) + 1 + _per_axis(node, "output_padding", count, 0)[axis]
+    if shape or mode in {"SAME_UPPER", "SAME_LOWER"}:
+        total = max(full - (shape[axis - count] if shape else size * stride), 0)
+        begin = total // 2 if mode == "SAME_UPPER" else total - total // 2
+    else:
+        pads = [0] * 2 * count if mode == "VALID" else _per_axis(node, "pads", 2 * count, 0)
+        begin, total = pads[axis], pads[axis] + pads[axis + count]
+    found, rest = np.divmod(np.arange(full - total) + begin - offsets[:, None], stride)
+    return np.where((rest == 0) & (found >= 0) & (found < size), found, size)
+
+
+def _unfolder(
+    reads: Callable[[ir.Node, int, int, int, int], NDArray[np.intp]],
+) -> Callable[[Linear, NDArray[Any]], NDArray[Any]]:
+    def unfold(linear: Linear, x: NDArray[Any]) -> NDArray[Any]:
+        """(N, C, spatial…) to (groups, C/groups·kernel, N·output positions)."""
+        kernel = linear.weights.shape[SPATIAL:]
+        count = len(kernel)
+        for i, k in enumerate(kernel):  # each spatial axis becomes two: offset in the kernel, position in the output
+            axis = SPATIAL + 2 * i
+            found = reads(linear.node, i, count, x.shape[axis], k)
+            zero = np.zeros_like(x, shape=(*x.shape[:axis], 1, *x.shape[axis + 1 :]))
+            x = np.take(np.concatenate([x, zero], axis), found, axis)
+        offsets, positions = range(SPATIAL, x.ndim, 2), range(SPATIAL + 1, x.ndim, 2)
+        columns = prod(x.shape[i] for i in (1, *offsets)) // linear.groups
+        return x.transpose(1, *offsets, 0, *positions).reshape(linear.groups, columns, -1)
+
+    return unfold
+
+
+def _macs(weight: int) -> Callable[[ir.Node, ShapeOf], int | None]:
+    """One product per output element and weight of its channel; products with padding count, as everywhere."""
+
+    def macs(node: ir.Node, shape: ShapeOf) -> int | None:
+        y, w = shape(node.outputs[0]), shape(input_at(node, weight))
+        return None if y is None or w is None else prod(y) * prod(w[1:])
+
+    return macs
+
+
+def _macs_transposed(node: ir.Node, shape: ShapeOf) -> int | None:
+    """One product per input element and weight of its channel, whether or not the result is cropped away."""
+    x, w = shape(node.inputs[0]), shape(node.inputs[1])
+    return None if x is None or w is None else prod(x) * prod(w[1:])
+
+
+SPECS = (
+    OpSpec(
+        op="Conv",
+        summary="Y = W ⋆ X + B; W: (M, C/group, kernel…), B: (M,)",
+        linears=_linear(0, _unfolder(_reads)),
+        macs=_macs(1),
+    ),
+    OpSpec(
+        op="ConvTranspose",
+        summary="the transpose of Conv; W: (C, M/group, kernel…), B: (M,)",
+        linears=_linear(1, _unfolder(_reads_transposed)),
+        macs=_macs_transposed,
+    ),
+    OpSpec(op="DeformConv", summary="Conv whose reading positions are moved by an input, offset", macs=_macs(1)),
+    OpSpec(op="ConvInteger", summary="Conv of 8-bit integers, minus zero points, into int32", macs=_macs(1)),
+    OpSpec(op="QLinearConv", summary="Conv of quantized tensors into a quantized tensor; w is input 3", macs=_macs(3)),
+    OpSpec(
+        op="CausalConvWithState",
+        summary="depthwise causal Conv along time that keeps its last inputs; X: (N, C, L), W: (C, 1, K)",
+        macs=_macs(1),
+    ),
+    OpSpec(op="Col2Im", summary="adds overlapping columns up into an image, the transpose of unfold"),
+)

@@ -1,0 +1,104 @@
+"""Matrix products."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from graphopt.graph.nodes import attr, input_at, is_constant, rank, static_shape
+from graphopt.ops.linear import Linear, is_weight
+from graphopt.ops.spec import OpSpec, ShapeOf
+
+__all__ = ["SPECS"]
+
+MATRIX = 2
+"""The rank of one."""
+
+
+def _unfold(_linear: Linear, x: NDArray[Any]) -> NDArray[Any]:
+    """(…, K) to (1, K, rows)."""
+    return x.reshape(-1, x.shape[-1]).T[None]
+
+
+def _is_row(value: ir.Value | None, width: int) -> bool:
+    """Whether `value` is a constant that is the same for every row of a matrix of this width, or is left out."""
+    if value is None:
+        return True
+    shape = static_shape(value)
+    if shape is None or not is_constant(value):
+        return False
+    return len(shape) <= MATRIX and prod(shape) == (shape or (1,))[-1] and prod(shape) in {1, width}
+
+
+def _gemm(node: ir.Node) -> tuple[Linear, ...]:
+    weight, transposed = input_at(node, 1), bool(attr(node, "transB", 0))
+    shape = static_shape(weight)
+    if attr(node, "transA", 0) or not is_weight(weight) or shape is None:
+        return ()
+    if not _is_row(input_at(node, 2), shape[0 if transposed else 1]):
+        return ()
+    return (
+        Linear(
+            node,
+            weight=1,
+            bias=2,
+            w_out=0 if transposed else 1,
+            w_in=1 if transposed else 0,
+            y_axis=1,
+            unfolder=_unfold,
+            alpha=attr(node, "alpha", 1.0),
+            beta=attr(node, "beta", 1.0),
+        ),
+    )
+
+
+def _matmul(node: ir.Node) -> tuple[Linear, ...]:
+    if not is_weight(input_at(node, 1)) or rank(node.inputs[1]) != MATRIX:
+        return ()
+    return (Linear(node, weight=1, bias=None, w_out=1, w_in=0, y_axis=-1, unfolder=_unfold),)
+
+
+def _product(node: ir.Node, shape: ShapeOf) -> int | None:
+    """Each output element sums over the last axis of the left operand."""
+    a, y = shape(node.inputs[0]), shape(node.outputs[0])
+    return None if not a or y is None else prod(y) * a[-1]
+
+
+def _gemm_macs(node: ir.Node, shape: ShapeOf) -> int | None:
+    a, y = shape(node.inputs[0]), shape(node.outputs[0])
+    return None if not a or y is None else prod(y) * a[0 if attr(node, "transA", 0) else 1]
+
+
+def _einsum_macs(node: ir.Node, shape: ShapeOf) -> int | None:
+    """The product of the extents of all indices: what one loop over them multiplies and adds."""
+    if len(node.inputs) < 2:  # noqa: PLR2004 - nothing is multiplied
+        return 0
+    extents: dict[str | int, int] = {}
+    terms = attr(node, "equation", "").replace(" ", "").split("->")[0].split(",")
+    for value, term in zip(node.inputs, terms, strict=True):
+        found = shape(value)
+        if found is None:
+            return None
+        head, dots, tail = term.partition("...")
+        broadcast = range(len(head) + len(tail) - len(found), 0) if dots else ()  # axes under "...", from the right
+        for index, size in zip((*head, *broadcast, *tail), found, strict=True):
+            extents[index] = max(size, extents.get(index, 1)) if size else 0
+    return prod(extents.values())
+
+
+SPECS = (
+    OpSpec(
+        op="Gemm",
+        summary="Y = alpha·A'·B' + beta·C; A': (M, K), B': (K, N), C broadcasts to (M, N)",
+        linears=_gemm,
+        macs=_gemm_macs,
+    ),
+    OpSpec(op="MatMul", summary="Y = A·B over the last two axes; (…, M, K)·(…, K, N)", linears=_matmul, macs=_product),
+    OpSpec(op="MatMulInteger", summary="MatMul of 8-bit integers, minus zero points, into int32", macs=_product),
+    OpSpec(op="QLinearMatMul", summary="MatMul of quantized tensors into a quantized tensor", macs=_product),
+    OpSpec(op="Einsum", summary="sums of products by an equation over named axes", macs=_einsum_macs),
+    OpSpec(op="Det", summary="determinants of square matrices; (…, M, M) to (…)"),
+)

@@ -1,0 +1,49 @@
+"""Normalizations: over channels, groups or axes, with statistics given or taken from the data."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from graphopt.graph.nodes import attr
+from graphopt.graph.values import Domain
+from graphopt.ops.spec import OpSpec, admit, family, unless
+
+__all__ = ["SPECS"]
+
+FIRST_INFERENCE_OPSET = 7
+"""Up to opset 6 BatchNormalization and Dropout train unless `is_test` is set."""
+
+
+def infers(node: ir.Node) -> bool:
+    """Whether a node of an early opset, if it is one, has its `is_test` flag set."""
+    opset = node.version or (node.graph.opset_imports.get("") if isinstance(node.graph, ir.Graph) else None)
+    return bool(attr(node, "is_test", opset is None or opset >= FIRST_INFERENCE_OPSET))
+
+
+def _batchnorm_is_pure(node: ir.Node) -> bool:
+    """In inference: `training_mode` off (from opset 14), no statistics put out (7 to 13), `is_test` (1 to 6)."""
+    return unless(node, "training_mode") and not any(v.name for v in node.outputs[1:]) and infers(node)
+
+
+SPECS = (
+    OpSpec(
+        op="BatchNormalization",
+        summary="(X − mean) / sqrt(var + epsilon) · scale + B per channel; X: (N, C, …), the others (C,)",
+        pure=_batchnorm_is_pure,
+        admits=admit({4: Domain(0)}),
+    ),
+    *family(
+        {
+            "InstanceNormalization": "each channel of each sample to mean B and deviation scale; X: (N, C, …)",
+            "GroupNormalization": "each group of channels of each sample normalized, then scale and bias; X: (N, C, …)",
+            "LayerNormalization": "all axes from `axis` on normalized, then Scale and B",
+            "RMSNormalization": "all axes from `axis` on divided by their root mean square, then scale",
+            "MeanVarianceNormalization": "(X − mean) / deviation over `axes`",
+            "LpNormalization": "X divided by its p-norm along `axis`",
+            "LRN": "X / (bias + alpha/size · sum of squares of neighbouring channels)^beta",
+            "Softmax": "exp(X) / sum of exp(X) along `axis` (all axes from `axis` on before opset 13)",
+            "LogSoftmax": "log of Softmax",
+            "Hardmax": "one at the first maximum along `axis`, zero elsewhere",
+        }
+    ),
+)

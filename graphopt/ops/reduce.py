@@ -1,0 +1,47 @@
+"""Reductions and running results along axes."""
+
+from __future__ import annotations
+
+from graphopt.graph.nodes import attr
+from graphopt.graph.values import Domain
+from graphopt.ops.spec import OpSpec, admit, axis_of_data, carry, family, length_up_to
+
+__all__ = ["SPECS"]
+
+SPECS = (
+    *family(
+        {"ReduceMax": "largest element over `axes`", "ReduceMin": "smallest element over `axes`"},
+        admits=admit({1: axis_of_data}),
+        carries=carry(0),
+    ),
+    *family(
+        {
+            "ReduceL1": "sum of magnitudes over `axes`",
+            "ReduceL2": "root of the sum of squares over `axes`",
+            "ReduceLogSumExp": "log of the sum of exponentials over `axes`",
+            "ReduceMean": "mean over `axes`",
+            "ReduceProd": "product over `axes`",
+            "ReduceSum": "sum over `axes`",
+            "ReduceSumSquare": "sum of squares over `axes`",
+        },
+        admits=admit({1: axis_of_data}),
+    ),
+    OpSpec(
+        op="ReduceLogSum",
+        summary="log of the sum over `axes`",
+        admits=admit({0: Domain(0), 1: axis_of_data}),
+    ),
+    *family(
+        {"ArgMax": "index of the largest element along `axis`", "ArgMin": "index of the smallest element along `axis`"}
+    ),
+    *family(
+        {"CumSum": "running sums along an axis", "CumProd": "running products along an axis"},
+        admits=admit({1: axis_of_data}),
+    ),
+    OpSpec(
+        op="TopK",
+        summary="the K largest or smallest elements along `axis`, and where they were",
+        admits=admit({1: lambda n: length_up_to(n.inputs[0], attr(n, "axis", -1))}),
+        carries=carry(0),
+    ),
+)

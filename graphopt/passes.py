@@ -1,0 +1,67 @@
+"""What a pass is, and what it is given."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from numpy.typing import NDArray
+
+from graphopt.graph.edit import Editor, Exactness
+
+__all__ = ["Context", "Evaluator", "Exactness", "Ledger", "Miss", "NotEvaluated", "Pass"]
+
+
+class NotEvaluated(Exception):  # noqa: N818 - an answer, not a malfunction
+    """A constant expression could not be computed ahead of time. Its text is the reason."""
+
+
+Evaluator = Callable[[bytes], dict[str, NDArray[Any]]]
+"""Runs a serialized model without inputs and answers its outputs by name, or raises `NotEvaluated`."""
+
+
+@dataclass
+class Ledger:
+    """How many bytes the file may still grow. What an edit saves may be spent by a later one."""
+
+    left: int
+
+    def spend(self, growth: int) -> bool:
+        """Account for an edit that makes the file `growth` bytes larger (or smaller, below zero), if there is room."""
+        if growth > max(self.left, 0):
+            return False
+        self.left -= growth
+        return True
+
+
+@dataclass(frozen=True)
+class Miss:
+    """A place where a rule looked and did nothing, and why."""
+
+    rule: str
+    root: str
+    reason: str
+
+
+@dataclass
+class Context:
+    """What all passes of one run share."""
+
+    evaluate: Evaluator
+    ledger: Ledger
+    misses: list[Miss] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Pass(ABC):
+    """One step of the story: a frozen dataclass whose fields are the options in recipes and in `--pass`."""
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    exactness: ClassVar[Exactness]
+
+    @abstractmethod
+    def run(self, edit: Editor, ctx: Context) -> None:
+        """Change the graph through `edit`, and through nothing else."""

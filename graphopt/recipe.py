@@ -1,0 +1,116 @@
+"""What is to be done, as data: passes with their fields, and what to leave alone.
+
+A pass is written `name` or `name{field=value,…}`, with values as in TOML; the same text serves on the command line, in
+a recipe file, and in the emitted model.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from graphopt.errors import InputError, UsageError
+from graphopt.passes import Pass
+from graphopt.rewrite import LOSSLESS
+
+__all__ = ["PASSES", "Recipe", "parse_pass", "spec"]
+
+PASSES: Mapping[str, type[Pass]] = {p.name: p for p in LOSSLESS}
+"""Every pass by name."""
+
+_SPEC = re.compile(r"(?P<name>[a-z][a-z0-9-]*)(?:\{(?P<fields>.*)\})?")
+_VERSION = 1
+
+
+def parse_pass(text: str) -> Pass:
+    """The pass that `text` describes.
+
+    Raises:
+        UsageError: unknown pass or field, or a value of another type.
+    """
+    found = _SPEC.fullmatch(text.strip())
+    if not found or found["name"] not in PASSES:
+        raise UsageError(f"no pass is called {text!r}: give one of {', '.join(PASSES)}, as name or name{{field=value}}")
+    kind = PASSES[found["name"]]
+    try:
+        given = tomllib.loads("p = {" + (found["fields"] or "") + "}")["p"]
+    except tomllib.TOMLDecodeError:
+        raise UsageError(f"{text!r} cannot be read: write {found['name']}{{field=value, field=value}}") from None
+    fields = {f.name: f for f in dataclasses.fields(kind)}
+    for name, value in given.items():
+        if name not in fields:
+            raise UsageError(f"{kind.name} has no field {name!r}: it has {', '.join(fields) or 'none'}")
+        expected = type(fields[name].default)
+        if type(value) is not expected and not (expected is float and type(value) is int):
+            raise UsageError(f"{kind.name}{{{name}}} is of type {expected.__name__}, not {type(value).__name__}")
+    return kind(**given)
+
+
+def spec(step: Pass) -> str:
+    """The text that `parse_pass` reads as `step`: fields at their defaults are left out."""
+    changed = [
+        f"{f.name}={json.dumps(getattr(step, f.name))}"
+        for f in dataclasses.fields(step)
+        if getattr(step, f.name) != f.default
+    ]
+    return step.name + (f"{{{','.join(changed)}}}" if changed else "")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Passes in their order, keys of nodes to leave as they are, and whether overridable weights become constants."""
+
+    passes: tuple[Pass, ...] = tuple(p() for p in LOSSLESS)
+    skip: tuple[str, ...] = ()
+    freeze: bool = False
+
+    @classmethod
+    def of(cls, passes: Sequence[str] = (), skip: Sequence[str] = (), *, freeze: bool = False) -> Recipe:
+        """From the command line's words; without passes, the lossless ones."""
+        chosen = tuple(parse_pass(p) for p in passes) or cls().passes
+        return cls(chosen, tuple(skip), freeze)
+
+    @classmethod
+    def read(cls, path: Path) -> Recipe:
+        """From a file that `text` was written to.
+
+        Raises:
+            InputError: it cannot be read or is no recipe.
+        """
+        try:
+            return cls.parse(path.read_text(encoding="utf-8"), str(path))
+        except (OSError, UnicodeDecodeError) as problem:
+            raise InputError(f"{path} cannot be read: {problem}") from None
+
+    @classmethod
+    def parse(cls, text: str, name: str = "recipe") -> Recipe:
+        """From TOML."""
+        try:
+            data: dict[str, Any] = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as problem:
+            raise InputError(f"{name} is not TOML: {problem}") from None
+        unknown = set(data) - {"version", "passes", "skip", "freeze"}
+        lists = [data.get("passes", []), data.get("skip", [])]
+        strings = all(isinstance(x, list) and all(isinstance(s, str) for s in x) for x in lists)
+        if unknown or not strings or not isinstance(data.get("freeze", False), bool):
+            raise InputError(f"{name} is no recipe: it may hold version, passes and skip (lists of text) and freeze")
+        if data.get("version") != _VERSION:
+            raise InputError(f"{name} is a recipe of version {data.get('version')}: this graphopt reads {_VERSION}")
+        return cls.of(lists[0], lists[1], freeze=data.get("freeze", False))
+
+    def text(self) -> str:
+        """As TOML."""
+        data: dict[str, Any] = {"version": _VERSION, "passes": [spec(p) for p in self.passes]}
+        if self.skip:
+            data["skip"] = list(self.skip)
+        if self.freeze:
+            data["freeze"] = True
+        return tomli_w.dumps(data, indent=0)

@@ -1,0 +1,157 @@
+"""Fuse what follows a product with a constant weight into the weight.
+
+With y = W·x + b, per output channel:
+
+    BatchNormalization(y)    → (kW)·x + (b − μ)k + t        k = s / sqrt(v + ε)
+    y · c,  y / c            → (cW)·x + cb                   c one number, or one for each channel
+    y + c,  y − c,  c − y    → ±W·x ± b + c                  where the operator has a bias
+
+Conv, ConvTranspose, Gemm and MatMul at once: all are linear in the operator table. New weights get fresh names, so a
+weight that another node shares stays as it is; then the file grows, if it may.
+
+ROUNDING: the same function of the reals.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from graphopt import ops
+from graphopt.graph.edit import Draft, Editor, Exactness
+from graphopt.graph.nodes import attr, rank
+from graphopt.match.engine import Answer, No, Rule, rewrite, rule
+from graphopt.match.pattern import const, linear, op
+from graphopt.ops import Linear
+from graphopt.passes import Context, Pass
+
+__all__ = ["FuseLinear"]
+
+BATCHNORM = "graphopt.batchnorm"
+"""Where a node keeps what its folded BatchNormalization knew of each channel: scale, shift, mean, variance."""
+
+Array = NDArray[Any]
+
+
+@rule(
+    op.BatchNormalization(linear("lin"), const("s"), const("t"), const("mu"), const("v"), name="bn"),
+    exactness=Exactness.ROUNDING,
+)
+def fold_batchnorm(
+    draft: Draft, ctx: Context, lin: Linear, s: Array, t: Array, mu: Array, v: Array, bn: ir.Node
+) -> Answer:
+    """BatchNormalization(W·x + b) becomes (kW)·x + (b − μ)k + t."""
+    if not ops.is_pure(bn, {}):
+        return No("it is in training mode")
+    if attr(bn, "spatial", 1) != 1:
+        return No("it normalizes each position by itself")
+    if _channel_axis(lin) != 1:
+        return No("channels are not on axis 1")
+    if any(p.shape != (lin.channels,) for p in (s, t, mu, v)):
+        return No("its parameters are not one per channel")
+    scale, shift, mean, variance = (p.astype(np.float64) for p in (s, t, mu, v))
+    k = scale / np.sqrt(variance + attr(bn, "epsilon", 1e-5))
+    fused = _rebuild(draft, ctx, lin, out=k, shift=shift - mean * k)
+    if isinstance(fused, ir.Value):
+        draft.nodes[0].meta[BATCHNORM] = (s, t, mu, v)
+    return fused
+
+
+@rule(op.Mul(linear("lin"), const("c"), name="node"), exactness=Exactness.ROUNDING)
+def fold_scale(draft: Draft, ctx: Context, lin: Linear, c: Array, node: ir.Node) -> Answer:
+    """(W·x + b) · c becomes (cW)·x + cb."""
+    per_channel = _per_channel(lin, c, node)
+    return per_channel if isinstance(per_channel, No) else _rebuild(draft, ctx, lin, out=per_channel)
+
+
+@rule(op.Div(linear("lin"), const("c"), name="node"), exactness=Exactness.ROUNDING)
+def fold_division(draft: Draft, ctx: Context, lin: Linear, c: Array, node: ir.Node) -> Answer:
+    """(W·x + b) / c becomes (W/c)·x + b/c."""
+    per_channel = _per_channel(lin, c, node)
+    if isinstance(per_channel, No):
+        return per_channel
+    if not np.all(per_channel):
+        return No("it divides by zero")
+    return _rebuild(draft, ctx, lin, out=1.0 / per_channel)
+
+
+@rule(op.Add(linear("lin"), const("c"), name="node"), exactness=Exactness.ROUNDING)
+def fold_shift(draft: Draft, ctx: Context, lin: Linear, c: Array, node: ir.Node) -> Answer:
+    """(W·x + b) + c becomes W·x + (b + c)."""
+    return _shifted(draft, ctx, lin, c, node, sign=1.0, offset=1.0)
+
+
+@rule(op.Sub(linear("lin"), const("c"), name="node"), exactness=Exactness.ROUNDING)
+def fold_difference(draft: Draft, ctx: Context, lin: Linear, c: Array, node: ir.Node) -> Answer:
+    """(W·x + b) − c becomes W·x + (b − c)."""
+    return _shifted(draft, ctx, lin, c, node, sign=1.0, offset=-1.0)
+
+
+@rule(op.Sub(const("c"), linear("lin"), name="node"), exactness=Exactness.ROUNDING)
+def fold_reflection(draft: Draft, ctx: Context, c: Array, lin: Linear, node: ir.Node) -> Answer:
+    """C − (W·x + b) becomes (−W)·x + (c − b)."""
+    return _shifted(draft, ctx, lin, c, node, sign=-1.0, offset=1.0)
+
+
+RULES: tuple[Rule, ...] = (fold_batchnorm, fold_scale, fold_division, fold_shift, fold_difference, fold_reflection)
+
+
+@dataclass(frozen=True)
+class FuseLinear(Pass):
+    """See the module's docstring."""
+
+    name: ClassVar[str] = "fuse-linear"
+    summary: ClassVar[str] = "BatchNormalization, scales and shifts into Conv, ConvTranspose, Gemm and MatMul"
+    exactness: ClassVar[Exactness] = Exactness.ROUNDING
+
+    def run(self, edit: Editor, ctx: Context) -> None:
+        """Until no rule fires any more."""
+        rewrite(edit, ctx, RULES)
+
+
+def _channel_axis(lin: Linear) -> int | None:
+    """The axis of the output's channels, counted from the front, if that is known."""
+    if lin.y_axis >= 0:
+        return lin.y_axis
+    axes = rank(lin.node.outputs[0])
+    return None if axes is None else lin.y_axis + axes
+
+
+def _per_channel(lin: Linear, c: Array, node: ir.Node) -> Array | No:
+    """`c` as (channels,) in float64 if that is how it meets the output, proved by its axis and not by its length."""
+    axes, axis = rank(lin.node.outputs[0]), _channel_axis(lin)
+    if c.dtype.kind != "f" or not np.all(np.isfinite(c)):
+        return No("the constant is not made of finite floats")
+    if axes is None or axis is None or c.ndim > axes or rank(node.outputs[0]) not in {None, axes}:
+        return No("how the constant meets the output is not known")
+    shape = (1,) * (axes - c.ndim) + c.shape
+    if any(d != 1 for i, d in enumerate(shape) if i != axis) or shape[axis] not in {1, lin.channels}:
+        return No("the constant is not one number for each channel")
+    return np.broadcast_to(c.astype(np.float64).reshape(-1), lin.channels)
+
+
+def _shifted(draft: Draft, ctx: Context, lin: Linear, c: Array, node: ir.Node, *, sign: float, offset: float) -> Answer:
+    if lin.bias is None and rank(lin.node.inputs[lin.x]) != 2:  # noqa: PLR2004 - a matrix, so that a Gemm takes its place
+        return No("the operator has no bias")
+    per_channel = _per_channel(lin, c, node)
+    if isinstance(per_channel, No):
+        return per_channel
+    return _rebuild(draft, ctx, lin, out=sign, shift=offset * per_channel)
+
+
+def _rebuild(
+    draft: Draft, ctx: Context, lin: Linear, *, out: Array | float = 1.0, shift: Array | float = 0.0
+) -> Answer:
+    """The node with the scale and shift inside, unless numbers overflow or the file may not grow."""
+    weight, bias = lin.scaled(out=out, shift=shift)
+    if not np.all(np.isfinite(weight)) or (bias is not None and not np.all(np.isfinite(bias))):
+        return No("the fused weights overflow their type")
+    shared = lin.node.inputs[lin.weight]
+    if shared is not None and len(shared.uses()) > 1 and not ctx.ledger.spend(weight.nbytes):
+        return No("the weight is shared and the file may not grow")
+    draft.reduction = lin.matrix().shape[-1]
+    return lin.rebuild(draft, weight, bias)

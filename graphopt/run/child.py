@@ -1,0 +1,174 @@
+"""Runs a model in a process of its own, so that a crash, a memory bomb or an endless loop costs only that process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from io import BufferedReader
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Final, Self
+
+from graphopt.run.session import Feed, Runnable
+from graphopt.run.worker import OUT_OF_MEMORY, Blobs, Limits, pack, receive, send, unpack
+
+__all__ = ["Child", "ChildFailed", "Limits"]
+
+_STARTUP_SECONDS: Final = 60.0
+
+
+class ChildFailed(Exception):  # noqa: N818 - it states what happened to the child
+    """The model was not evaluated; the text says why. The next evaluation starts afresh."""
+
+
+@dataclass(frozen=True)
+class _Worker:
+    """A running worker, what it writes to stderr, and its pipes."""
+
+    process: subprocess.Popen[bytes]
+    log: IO[bytes]
+    requests: IO[bytes]
+    replies: BufferedReader
+
+    @classmethod
+    def start(cls) -> Self:
+        log = tempfile.TemporaryFile()  # noqa: SIM115 - `end` closes it
+        path = os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, sys.path)])
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "graphopt.run.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            # The environment is passed on, not read: the system's loader may need it.
+            env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+            start_new_session=True,  # Ctrl-C is for us to handle
+        )
+        assert process.stdin is not None  # noqa: S101 - they are pipes
+        assert isinstance(process.stdout, BufferedReader)  # noqa: S101
+        return cls(process, log, process.stdin, process.stdout)
+
+    def end(self) -> None:
+        """Kills and reaps it."""
+        self.process.kill()
+        self.process.wait()
+        self.log.close()
+        self.replies.close()
+        with suppress(OSError):  # it flushes what nobody reads any more
+            self.requests.close()
+
+    def obituary(self) -> str:
+        """Why it stopped answering."""
+        try:
+            status = self.process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            return "the worker sent an answer that makes no sense"
+        self.log.seek(max(0, self.log.seek(0, os.SEEK_END) - 4096))
+        lines = self.log.read().decode(errors="replace").strip().splitlines()
+        if any("bad_alloc" in line or "MemoryError" in line for line in lines):
+            return OUT_OF_MEMORY
+        if status < 0:
+            number = signal.Signals(-status)
+            return f"the worker was killed by {number.name} ({signal.strsignal(number)})"
+        return f"the worker ended with status {status}{f': {lines[-1]}' if lines else ''}"
+
+
+class Child:
+    """A worker process under limits, started when it is first needed and again after it died.
+
+    Use it as a context manager: leaving it ends the worker.
+    """
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self.limits = limits or Limits()
+        self._worker: _Worker | None = None
+        self._held: tuple[Runnable, bool] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the worker and reaps it. A later `evaluate` starts another."""
+        worker, self._worker, self._held = self._worker, None, None
+        if worker is not None:
+            worker.end()
+
+    def evaluate(
+        self, model: Runnable, feed: Feed | None = None, *, optimize: bool = False, fetch: bool = True
+    ) -> dict[str, Any]:
+        """The outputs of `model` for one feed; the model stays loaded for a next call with the same object.
+
+        Args:
+            model: The serialized model or its file.
+            feed: Values of its inputs.
+            optimize: Let onnxruntime optimize the model.
+            fetch: Send the outputs back; without it, an empty dict says that the model ran.
+
+        Raises:
+            ChildFailed: The model does not load or run, or the worker died or reached a limit.
+        """
+        blobs: Blobs = []
+        header: dict[str, Any] = {"feed": pack(feed or {}, blobs), "optimize": optimize, "fetch": fetch}
+        if self._worker is None:
+            self._worker = _Worker.start()
+            self._exchange(self._worker, {"limits": asdict(self.limits)}, [], _STARTUP_SECONDS)
+        if self._held is None or self._held[0] is not model or self._held[1] != optimize:
+            self._held = None
+            if isinstance(model, bytes):
+                header["model"] = len(model)
+                blobs.insert(0, model)
+            else:
+                header["model"] = str(model)
+        reply, payload = self._exchange(self._worker, header, blobs, self.limits.seconds)
+        if reply["loaded"] and self._worker is not None:
+            self._held = model, optimize
+        if "error" in reply:
+            raise ChildFailed(self._explain(reply["error"]))
+        outputs: dict[str, Any] = unpack(reply["outputs"], payload)
+        return outputs
+
+    def _exchange(
+        self, worker: _Worker, header: Mapping[str, Any], blobs: Blobs, seconds: float
+    ) -> tuple[dict[str, Any], memoryview]:
+        """Sends one message and returns the answer to it; a worker that is too slow or dies is ended and reaped."""
+        late = threading.Event()
+
+        def kill() -> None:
+            late.set()
+            worker.process.kill()
+
+        timer = threading.Timer(seconds, kill)
+        timer.start()
+        try:
+            send(worker.requests, header, blobs)
+            reply = receive(worker.replies, self.limits.result_bytes)
+        except (OSError, EOFError, ValueError, KeyError) as error:
+            reason = f"it took longer than {seconds:g} s" if late.is_set() else self._explain(worker.obituary())
+            self.close()
+            raise ChildFailed(reason) from error
+        except BaseException:  # Ctrl-C above all
+            self.close()
+            raise
+        finally:
+            timer.cancel()
+            timer.join()
+        if late.is_set():  # it was killed while its answer arrived
+            self.close()
+        return reply
+
+    def _explain(self, error: str) -> str:
+        if any(sign in error for sign in (OUT_OF_MEMORY, "bad_alloc", "bad allocation", "Failed to allocate memory")):
+            memory = self.limits.memory
+            return OUT_OF_MEMORY if memory is None else f"{OUT_OF_MEMORY} (limit {memory / (1 << 30):.3g} GiB)"
+        return error

@@ -1,0 +1,258 @@
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+from onnx import parser
+
+from graphopt.errors import InputError
+from graphopt.run.compare import Comparison, OutputError, Reference, interface_changes
+from graphopt.run.session import Session
+
+EPS = float(np.finfo(np.float32).eps)
+
+
+def model(graph: str, opset: int = 21) -> bytes:
+    return bytes(parser.parse_model(f'<ir_version: 10, opset_import: ["" : {opset}]> {graph}').SerializeToString())
+
+
+def times(factor: float) -> bytes:
+    return model(f"g (float[n] x) => (float[n] y) <float f = {{{factor!r}}}> {{ y = Mul(x, f) }}")
+
+
+def plus(offset: float) -> bytes:
+    return model(f"g (float[n] x) => (float[n] y) <float d = {{{offset!r}}}> {{ y = Add(x, d) }}")
+
+
+def feeds(*rows: Any, dtype: Any = np.float32) -> list[dict[str, Any]]:
+    return [{"x": np.array(row, dtype)} for row in rows]
+
+
+def only(comparison: Comparison) -> OutputError:
+    (output,) = comparison.outputs
+    return output
+
+
+TWO = feeds([1, 2, -4], [3, 0.5])
+
+
+def test_the_original_is_equal_to_itself() -> None:
+    comparison = Reference(times(1.0), TWO).compare(times(1.0))
+    assert comparison
+    assert comparison.feeds == 2
+    output = only(comparison)
+    assert (output.max_abs, output.sqnr_db, output.note, output.evidence) == (0, None, "", True)
+
+
+def test_the_least_tolerance_is_32_eps_of_the_scale() -> None:
+    reference = Reference(times(1.0), TWO)
+    assert reference.tolerances == {"y": 8 * 4 * EPS * 4}
+    assert reference.compare(plus(32 * EPS * 4 * 0.9))
+    wrong = reference.compare(plus(32 * EPS * 4 * 1.1))
+    assert not wrong
+    assert only(wrong).note == "the error exceeds the tolerance"
+
+
+@pytest.mark.parametrize(("dtype", "kind"), [("float16", np.float16), ("double", np.float64)])
+def test_eps_is_that_of_the_type(dtype: str, kind: Any) -> None:
+    same = model(f"g ({dtype}[n] x) => ({dtype}[n] y) {{ y = Identity(x) }}")
+    assert Reference(same, feeds([4, 1], dtype=kind)).tolerances["y"] == 32 * float(np.finfo(kind).eps) * 4
+
+
+def test_bfloat16_outputs_are_compared() -> None:
+    cast = "g (float[n] x) => (bfloat16[n] y) { y = Cast <to = 16> (x) }"
+    reference = Reference(model(cast), TWO)
+    assert reference.tolerances["y"] == 32 * float(ml_dtypes.finfo(ml_dtypes.bfloat16).eps) * 4  # type: ignore[no-untyped-call]
+    assert reference.compare(model(cast))
+
+
+def test_noise_of_the_original_widens_the_tolerance() -> None:
+    reference = Reference(times(1.0), TWO, noisy=[times(1.001)])
+    assert reference.tolerances["y"] == pytest.approx(8 * 0.004, rel=1e-3)
+    assert reference.compare(times(1.007))
+    assert not reference.compare(times(1.009))
+
+
+def test_noise_that_does_not_run_is_noted() -> None:
+    reference = Reference(times(1.0), TWO, noisy=[b"no model"])
+    assert reference.notes[0].startswith("with injected noise: onnxruntime does not load the model")
+    assert reference.tolerances == Reference(times(1.0), TWO).tolerances
+
+
+def test_given_tolerances_replace_the_derived_one() -> None:
+    reference = Reference(times(1.0), TWO)
+    assert reference.compare(times(1.05), rtol=0.06)
+    assert not reference.compare(times(1.05), rtol=0.04)
+    assert not reference.compare(plus(0.1), rtol=0.1), "0.5 may be off by 0.05 only"
+    assert reference.compare(plus(0.1), atol=0.11)
+    assert not reference.compare(plus(EPS * 4), atol=0.0)
+
+
+def test_errors_are_measured() -> None:
+    output = only(Reference(times(1.0), TWO).compare(times(1.1)))
+    assert output.max_abs == pytest.approx(0.4)
+    assert output.max_rel == pytest.approx(0.1)
+    assert output.sqnr_db == pytest.approx(20, abs=1e-3)
+
+
+def test_nan_and_infinity_must_stay_where_they_are() -> None:
+    log = "g (float[n] x) => (float[n] y) { y = Log(x) }"
+    reference = Reference(model(log), feeds([1, 0, -1, 2]))
+    assert reference.compare(model(log))
+    finite = model("""g (float[n] x) => (float[n] y) <float low = {1e-9}> { a = Max(x, low) y = Log(a) }""")
+    assert only(reference.compare(finite)).note == "2 of 4 values are NaN or infinite in only one of the two"
+    assert reference.tolerances["y"] == pytest.approx(32 * EPS * np.log(2))
+
+
+def test_an_infinity_of_the_other_sign_differs() -> None:
+    inverse = "g (float[n] x) => (float[n] y) <float one = {1}> { y = Div(one, x) }"
+    other = "g (float[n] x) => (float[n] y) <float one = {1}> { a = Abs(x) y = Div(one, a) }"
+    assert not Reference(model(inverse), feeds([-0.0, 1])).compare(model(other))
+
+
+FLOOR = "g (float[n] x) => (int64[n] y) <float d = {%s}> { a = Add(x, d) b = Floor(a) y = Cast <to = 7> (b) }"
+
+
+def test_integers_must_be_equal() -> None:
+    reference = Reference(model(FLOOR % 0.0), TWO)
+    assert reference.compare(model(FLOOR % 0.25))
+    output = only(reference.compare(model(FLOOR % 0.5)))
+    assert (output.passed, output.max_abs, output.tolerance) == (False, 1, 0)
+    assert output.note == "1 of 5 values differ"
+
+
+def test_integers_on_which_the_original_disagrees_are_undecided() -> None:
+    reference = Reference(model(FLOOR % 0.0), TWO, noisy=[model(FLOOR % 0.5)])
+    output = only(reference.compare(model(FLOOR % 0.5)))
+    assert output
+    assert output.undecided == 1
+    assert not reference.compare(model(FLOOR % 1.0)), "the other positions count"
+
+
+def test_where_the_original_disagrees_everywhere_there_is_no_evidence() -> None:
+    output = only(Reference(model(FLOOR % 0.0), TWO, noisy=[model(FLOOR % 1.0)]).compare(model(FLOOR % 5.0)))
+    assert output
+    assert not output.evidence
+    assert output.note == "undecided: the original's own runs disagree"
+
+
+def test_where_the_original_disagrees_in_shape_the_feed_is_undecided() -> None:
+    found = "g (float[n] x) => (int64[1,m] y) <float d = {%s}> { a = Add(x, d) b = Floor(a) y = NonZero(b) }"
+    reference = Reference(model(found % 0.0), feeds([1, 0.5], [1, 2]), noisy=[model(found % 0.5)])
+    output = only(reference.compare(model(found % 0.5)))
+    assert output
+    assert output.undecided == 1
+
+
+def test_strings_are_compared() -> None:
+    same = model("g (string[n] x) => (string[n] y) { y = Identity(x) }")
+    other = model("g (string[n] x) => (string[n] y) { y = StringConcat(x, x) }")
+    reference = Reference(same, feeds(["a", "B"], ["c"], dtype=object))
+    assert reference.compare(same)
+    assert only(reference.compare(other)).note == "3 of 3 values differ"
+
+
+def test_sequences_are_compared_tensor_by_tensor() -> None:
+    split = """g (float[n] x) => (seq(float[k]) y) <float f = {%s}, int64 s = {%d}>
+      { a = Mul(x, f) y = SplitToSequence(a, s) }"""
+    reference = Reference(model(split % (1.0, 2)), feeds([1, 2, 3, 4]))
+    assert reference.compare(model(split % (1.0, 2)))
+    assert not reference.compare(model(split % (1.1, 2)))
+    assert only(reference.compare(model(split % (1.0, 1)))).note == "2 tensors became 4"
+
+
+def test_shapes_must_be_exact() -> None:
+    flat = model("g (float[n] x) => (float[n] y) <int64[1] s = {-1}> { y = Reshape(x, s) }")
+    column = model(
+        "g (float[n] x) => (float y) <int64[2] s = {-1,1}> { y = Reshape(x, s) }".replace("float y", "float[?,?] y")
+    )
+    comparison = Reference(flat, TWO).compare(column)
+    assert only(comparison).note == "the shape [3] became [3, 1]"
+    assert comparison.differences == ("output 'y' had 1 axes, has 2",)
+
+
+def test_what_does_not_depend_on_the_feed_is_no_evidence() -> None:
+    zero = model("g (float[n] x) => (float[n] y) <float f = {0}> { y = Mul(x, f) }")
+    output = only(Reference(zero, TWO).compare(zero))
+    assert output
+    assert not output.evidence
+    assert output.note == "no evidence: the original gives the same whatever the feed"
+    assert not only(Reference(zero, TWO[:1]).compare(zero)).evidence
+    nan = model("g (float[n] x) => (float[n] y) { a = Abs(x) b = Neg(a) y = Sqrt(b) }")
+    assert not only(Reference(nan, TWO).compare(nan)).evidence
+    assert not only(Reference(zero, TWO).compare(plus(0.0))), "it still counts"
+
+
+def test_random_models_repeat_themselves() -> None:
+    random = model("g (float[n] x) => (float[n] y) { a = RandomNormalLike(x) y = Add(x, a) }")
+    assert Reference(random, TWO, seed=3).compare(random)
+
+
+def test_feeds_may_come_from_a_generator() -> None:
+    assert Reference(times(1.0), (f for f in TWO)).compare(times(1.0)).feeds == 2
+
+
+def test_an_original_that_does_not_run_is_an_input_error() -> None:
+    with pytest.raises(InputError, match="The model fails on this feed"):
+        Reference(model("g (float[2] x) => (float[2] y) { y = Neg(x) }"), TWO)
+
+
+def test_one_level_of_optimization_suffices(monkeypatch: pytest.MonkeyPatch) -> None:
+    make = Reference._session
+
+    def only_optimized(self: Reference, model: bytes, optimize: bool) -> Session:  # noqa: FBT001
+        if not optimize:
+            raise InputError("no.")
+        return make(self, model, optimize)
+
+    monkeypatch.setattr(Reference, "_session", only_optimized)
+    reference = Reference(times(1.0), TWO)
+    assert reference.notes == ("without optimizations: no.",)
+    assert reference.compare(times(1.0), optimize=True)
+
+
+def test_a_candidate_that_does_not_run_is_a_difference() -> None:
+    comparison = Reference(times(1.0), TWO).compare(b"no model")
+    assert not comparison
+    assert comparison.differences[0].startswith("the candidate does not run: onnxruntime does not load the model")
+
+
+@pytest.mark.parametrize(
+    ("candidate", "difference"),
+    [
+        ("g (float[n] x) => (float[n] z) { z = Neg(x) }", "output 'y' is now called 'z'"),
+        ("g (float[n] x) => (float[n] y, float[n] z) { y = Neg(x) z = Abs(x) }", "output 'z' is new"),
+        (
+            "g (float[n] x) => (double[n] y) { y = Cast <to = 11> (x) }",
+            "output 'y' was a tensor(float), is a tensor(double)",
+        ),
+        ("g (float[1] x) => (float[1] y) { y = Neg(x) }", "input 'x' had the shape [n], has [1]"),
+        ("g (float[n] x, float u) => (float[n] y) { y = Neg(x) }", "input 'u' is new"),
+    ],
+)
+def test_a_changed_interface_is_told_in_words(candidate: str, difference: str) -> None:
+    original = Session(model("g (float[n] x) => (float[n] y) { y = Neg(x) }"))
+    assert interface_changes(original, Session(model(candidate))) == (difference,)
+
+
+def test_a_lost_output_fails_even_if_the_rest_is_equal() -> None:
+    both = model("g (float[n] x) => (float[n] y, float[n] z) { y = Neg(x) z = Abs(x) }")
+    comparison = Reference(both, TWO).compare(model("g (float[n] x) => (float[n] y) { y = Neg(x) }"))
+    assert comparison.differences == ("output 'z' is missing",)
+    assert only(comparison)
+    assert not comparison
+
+
+def test_knowing_more_about_an_output_is_no_change() -> None:
+    a = Session(model("g (float[n] x) => (float[?] y) { y = Neg(x) }"))
+    b = Session(model("g (float[n] x) => (float[n] y) { y = Neg(x) }"))
+    assert interface_changes(a, b) == ()
+
+
+def test_results_are_json() -> None:
+    text = json.dumps(asdict(Reference(times(1.0), TWO).compare(times(1.1))), allow_nan=False)
+    assert json.loads(text)["outputs"][0]["name"] == "y"
