@@ -26,7 +26,7 @@ from graphopt.graph import invariants, shapes
 from graphopt.graph.carry import Carried, from_proto, to_proto
 from graphopt.graph.nodes import KEY, graphs, in_memory, is_overridable
 
-__all__ = ["EXTERNAL_ABOVE", "Source", "load", "save", "serialize"]
+__all__ = ["EXTERNAL_ABOVE", "Source", "load", "save", "serialize", "weight_bytes"]
 
 EXTERNAL_ABOVE = 2_000_000_000
 """Bytes of weights above which they are written beside the model: protobuf ends at 2 GiB."""
@@ -48,14 +48,11 @@ class Source:
     size: int
     """Bytes of the file and its external data."""
     carried: Carried
+    path: Path | None = None
+    """The file it was read from, if it was."""
+    frozen: int = 0
+    """Number of overridable initializers that were made constants because that was asked for."""
     notes: tuple[str, ...] = ()
-
-    @property
-    def path(self) -> Path | None:
-        """The file it was read from, if it was."""
-        return self.runnable if isinstance(self.runnable, Path) else self._origin
-
-    _origin: Path | None = None
 
 
 def load(model: str | os.PathLike[str] | onnx.ModelProto | ir.Model | Any, *, freeze: bool = False) -> Source:
@@ -113,12 +110,12 @@ def _load(content: bytes, path: Path | None, folder: Path | None, *, freeze: boo
     if folder is not None and external:
         ir.external_data.set_base_dir(model.graph, folder)
     _order(model, name)
-    notes = tuple(_free_constants(model, freeze=freeze))
+    frozen, notes = _free_constants(model, freeze=freeze)
     _check(model, name)
     _name_keys(model)
     shapes.infer(model)
     runnable = path if path is not None and external else content
-    return Source(model, name, runnable, sha256, size, carried, notes, _origin=path)
+    return Source(model, name, runnable, sha256, size, carried, path, frozen, notes)
 
 
 def _external(message: Message) -> list[onnx.TensorProto]:
@@ -179,21 +176,25 @@ def _order(model: ir.Model, name: str) -> None:
         raise InputError(f"{name} is not a valid ONNX model: its graph has a cycle") from None
 
 
-def _free_constants(model: ir.Model, *, freeze: bool) -> Iterator[str]:
-    """Take initializers off the list of inputs where nothing can override them, or where that was asked for."""
+def _free_constants(model: ir.Model, *, freeze: bool) -> tuple[int, tuple[str, ...]]:
+    """Take initializers off the list of inputs where nothing can override them, or where that was asked for.
+
+    Returns:
+        How many were taken off on request, and what to tell about it.
+    """
     listed = [v for v in model.graph.inputs if is_overridable(v)]
+    old = model.ir_version < _CONSTANT_INITIALIZERS_BEFORE_IR
     if not listed:
-        return
-    if model.ir_version < _CONSTANT_INITIALIZERS_BEFORE_IR:
-        yield f"IR version {model.ir_version} becomes 4: weights need not be inputs any more, and stay constants"
-        model.ir_version = _CONSTANT_INITIALIZERS_BEFORE_IR
-    elif freeze:
-        yield f"{len(listed)} overridable weights were made constants"
-    else:
-        yield f"{len(listed)} weights are overridable; --freeze makes them constants"
-        return
+        return 0, ()
+    if not old and not freeze:
+        return 0, (f"{len(listed)} weights are overridable; --freeze makes them constants",)
     for value in listed:
         model.graph.inputs.remove(value)
+    if old:
+        note = f"IR version {model.ir_version} becomes 4: weights need not be inputs any more, and stay constants"
+        model.ir_version = _CONSTANT_INITIALIZERS_BEFORE_IR
+        return 0, (note,)
+    return len(listed), (f"{len(listed)} overridable weights were made constants",)
 
 
 def _check(model: ir.Model, name: str) -> None:
@@ -270,7 +271,7 @@ def save(
     """
     try:
         with _beside(path) as (temporary, extra):
-            if isinstance(model, ir.Model) and _weight_bytes(model) > external_above:
+            if isinstance(model, ir.Model) and weight_bytes(model) > external_above:
                 content = _with_external_weights(model, carried, path, extra)
             else:
                 content = model if isinstance(model, bytes) else serialize(model, carried)
@@ -312,7 +313,8 @@ def _write(path: Path, content: bytes) -> None:
         raise OSError(0, "what was read back is not what was written")
 
 
-def _weight_bytes(model: ir.Model) -> int:
+def weight_bytes(model: ir.Model) -> int:
+    """Bytes of all initializers together."""
     return sum(v.const_value.nbytes for g in graphs(model) for v in g.initializers.values() if v.const_value)
 
 

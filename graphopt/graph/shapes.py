@@ -7,12 +7,18 @@ stay without a shape and fewer rules apply.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Mapping
 
 import onnx
 import onnx.shape_inference
 import onnx_ir as ir
 
-__all__ = ["SMALL", "infer", "infer_node", "skeleton"]
+from graphopt.graph.nodes import graphs, static_shape
+
+__all__ = ["SMALL", "ShapeOf", "bound", "infer", "infer_node", "skeleton"]
+
+ShapeOf = Callable[[ir.Value | None], tuple[int, ...] | None]
+"""Answers the concrete shape of a value under the binding of symbolic dimensions at hand; None if unknown or absent."""
 
 SMALL = 1024
 """Bytes up to which a constant may be a shape or an axis, and so matters to inference."""
@@ -52,12 +58,12 @@ def _learn(graph: ir.Graph, proto: onnx.GraphProto) -> None:
     pending = [(graph, proto)]
     while pending:
         graph, proto = pending.pop()
-        known = {info.name: info for info in proto.value_info}
+        known = {info.name: info for info in (*proto.value_info, *proto.output)}
         nodes = {tuple(node.output): node for node in proto.node if any(a.g.node or a.graphs for a in node.attribute)}
         for node in graph:
             for value in node.outputs:
                 info = known.get(value.name or "")
-                if info is not None and not value.is_graph_output():
+                if info is not None and (value.shape is None or not value.is_graph_output()):
                     learn(value, ir.serde.deserialize_value_info_proto(info, None))
             twin = nodes.get(tuple(v.name or "" for v in node.outputs))
             if twin is not None:
@@ -92,6 +98,29 @@ def _better(have: int | ir.SymbolicDim, new: int | ir.SymbolicDim) -> int | ir.S
     if isinstance(have, int) or (have.value is not None and not isinstance(new, int)):
         return have
     return new
+
+
+def bound(model: ir.Model, inputs: Mapping[str, tuple[int, ...]]) -> ShapeOf:
+    """Concrete shapes of all values where the inputs have the given ones, as a function of the value.
+
+    Values of bodies are answered by name as well; local functions are not entered.
+    """
+    fixed = model.clone()
+    for value in (v for graph in graphs(fixed) for node in graph for v in node.outputs):
+        value.shape = None
+    for value in fixed.graph.inputs:
+        if value.name is not None and value.name in inputs:
+            value.shape = ir.Shape(inputs[value.name])
+    infer(fixed)
+    named = (
+        v for g in graphs(fixed) for v in (*g.inputs, *g.initializers.values(), *(o for n in g for o in n.outputs))
+    )
+    known = {v.name: static_shape(v) for v in named}
+
+    def shape(value: ir.Value | None) -> tuple[int, ...] | None:
+        return None if value is None else known.get(value.name) or static_shape(value)
+
+    return shape
 
 
 def infer_node(node: ir.Node, model: ir.Model) -> None:

@@ -19,12 +19,12 @@ SPECS = (
     OpSpec(
         op="RoiAlign",
         summary="mean or maximum of samples in each cell of each region; X: (N, C, H, W), rois: (regions, 4)",
-        admits=admit({1: Domain(0), 2: lambda n: index_into(n.inputs[0], 0)}),
+        admits=admit({1: Domain(0, ascending=True), 2: lambda n: index_into(n.inputs[0], 0)}),
     ),
     OpSpec(
         op="MaxRoiPool",
         summary="largest element of each cell of each region; rois: (regions, 5), the first number the sample",
-        admits=admit({1: Domain(0, 1)}),
+        admits=admit({1: Domain(0, 1, ascending=True)}),
     ),
     OpSpec(
         op="NonMaxSuppression",

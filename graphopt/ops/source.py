@@ -33,6 +33,6 @@ SPECS = (
     OpSpec(
         op="MelWeightMatrix",
         summary="the weights from frequencies to mel bins; (dft_length // 2 + 1, num_mel_bins)",
-        admits=admit({0: COUNT, 1: Domain(16, 33), 2: Domain(8000, 16001), 3: Domain(0, 100), 4: Domain(2000, 4001)}),
+        admits=admit({0: COUNT, 1: Domain(16, 33), 2: Domain(8000, 16001), 3: Domain(0, 100), 4: Domain(2000, 3001)}),
     ),
 )

@@ -40,6 +40,6 @@ SPECS = (
         summary="in inference the data as it is, and a mask of ones",
         pure=_dropout_is_pure,
         admits=admit({1: Domain(0, 1)}),
-        carries=carry(0),
+        carries=lambda node: carry(0)(node) if _dropout_is_pure(node) else (),
     ),
 )

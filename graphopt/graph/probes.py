@@ -1,27 +1,32 @@
-"""Copies of a model for measuring it: with noise where something was edited, or with random nodes fixed."""
+"""Copies of a model for measuring it: with noise where it was edited, with random nodes fixed, with shapes told."""
 
 from __future__ import annotations
 
+import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 
 from graphopt.graph.nodes import graphs
 
-__all__ = ["noisy", "seeded"]
+__all__ = ["noisy", "seeded", "telling_shapes"]
 
 _INT = onnx.defs.OpSchema.AttrType.INT
-_FLOATS = (ir.DataType.FLOAT, ir.DataType.DOUBLE)
+_EPS = MappingProxyType({t: float(np.finfo(t.numpy()).eps) for t in (ir.DataType.FLOAT, ir.DataType.DOUBLE)})
 
 
-def noisy(model: ir.Model, amplitudes: Mapping[str, float], seed: int) -> ir.Model | None:
-    """`model` with each named value v replaced by v·(1 + r), r uniform in ±amplitude and drawn for each element.
+def noisy(model: ir.Model, reductions: Mapping[str, int], seed: int) -> ir.Model | None:
+    """`model` with each named value v replaced by v·(1 + r), r uniform in ±eps·√n and drawn for each element.
+
+    A sum of n products that is rounded differently differs by about that much.
 
     Args:
         model: is not changed.
-        amplitudes: of relative noise, by name of a value of the main graph; others are passed over.
+        reductions: n by name of a value of the main graph; others are passed over.
         seed: of the first value; each further one has its own.
 
     Returns:
@@ -31,10 +36,11 @@ def noisy(model: ir.Model, amplitudes: Mapping[str, float], seed: int) -> ir.Mod
     changed = False
     for node in list(copy.graph):
         for value in node.outputs:
-            amplitude = amplitudes.get(value.name or "")
-            if amplitude and value.dtype in _FLOATS and isinstance(value.type, ir.TensorType):
+            reduction = reductions.get(value.name or "")
+            eps = _EPS.get(value.dtype) if isinstance(value.type, ir.TensorType) and value.dtype else None
+            if reduction and eps:
                 seed += 1
-                _shake(copy.graph, node, value, amplitude, seed)
+                _shake(copy.graph, node, value, eps * math.sqrt(reduction), seed)
                 changed = True
     return copy if changed else None
 
@@ -56,6 +62,28 @@ def _shake(graph: ir.Graph, node: ir.Node, value: ir.Value, amplitude: float, se
             graph.outputs[position] = shaken
             value.name = f"{name}/exact"
             shaken.name = name
+
+
+def telling_shapes(model: ir.Model, values: Iterable[str]) -> tuple[ir.Model, dict[str, str]]:
+    """`model` with the shapes of these values of the main graph as its only outputs.
+
+    Returns:
+        The copy, and the name of the value by the name of the output that holds its shape.
+    """
+    copy = model.clone()
+    wanted, told = set(values), {}
+    del copy.graph.outputs[:]
+    for node in list(copy.graph):
+        for value in node.outputs:
+            if value.name in wanted:
+                shape = ir.node("Shape", [value])
+                copy.graph.insert_after(node, shape)
+                output = shape.outputs[0]
+                output.name = f"{value.name}/shape of"
+                output.type, output.shape = ir.TensorType(ir.DataType.INT64), ir.Shape([None])
+                copy.graph.outputs.append(output)
+                told[output.name] = value.name
+    return copy, told
 
 
 def seeded(model: ir.Model) -> ir.Model:

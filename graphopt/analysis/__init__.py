@@ -1,0 +1,1 @@
+"""Read-only questions about a model, answered as dataclasses."""

@@ -1,0 +1,75 @@
+"""What a model is: how many nodes, how many parameters, how much work."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from graphopt import ops
+from graphopt.errors import InputError
+from graphopt.graph import probes, shapes
+from graphopt.graph.carry import Carried
+from graphopt.graph.io import serialize
+from graphopt.graph.nodes import graphs
+from graphopt.run.session import Feed, Session
+
+__all__ = ["Facts", "facts"]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Counts over the main graph and all bodies of control flow; multiply-accumulates are those of one given feed."""
+
+    nodes: int
+    params: int
+    """Elements of floating point constants, shared ones once."""
+    macs: int | None
+    """Multiply-accumulates of one run; None where no feed gave shapes."""
+    unknown_macs: int
+    """Nodes whose multiply-accumulates could not be told; `macs` leaves them out."""
+    operators: Mapping[str, int]
+
+
+def facts(model: ir.Model, carried: Carried, feed: Feed | None) -> Facts:
+    """Count what is in `model`.
+
+    Args:
+        model: the graph.
+        carried: from `load`.
+        feed: gives the shapes of one run. Where inference cannot follow them, the model is run once.
+    """
+    every = [node for graph in graphs(model) for node in graph]
+    operators = Counter(f"{n.domain}.{n.op_type}".lstrip(".") for n in every)
+    if feed is None:
+        known: shapes.ShapeOf = lambda _: None  # noqa: E731 - no shape is known
+        cost = ops.cost(model, known)
+        return Facts(len(every), cost.params, None, cost.unknown, dict(sorted(operators.items())))
+    given = {name: np.shape(v) for name, v in feed.items() if isinstance(v, np.ndarray)}
+    shape = shapes.bound(model, given)
+    cost = ops.cost(model, shape)
+    if cost.unknown:
+        cost = ops.cost(model, _told(model, carried, feed, shape))
+    return Facts(len(every), cost.params, cost.macs, cost.unknown, dict(sorted(operators.items())))
+
+
+def _told(model: ir.Model, carried: Carried, feed: Feed, shape: shapes.ShapeOf) -> shapes.ShapeOf:
+    """`shape`, completed by running the model once with the shapes of what is still unknown as outputs."""
+    unknown = [
+        v.name
+        for node in model.graph
+        for v in node.outputs
+        if v.name and shape(v) is None and isinstance(v.type, ir.TensorType | None)
+    ]
+    probe, told = probes.telling_shapes(model, unknown)
+    found: dict[str, Any] = {}
+    try:
+        found = Session(serialize(probe, carried), optimize=False).run(feed)
+    except InputError:
+        return shape
+    known = {told[name]: tuple(int(d) for d in dims) for name, dims in found.items()}
+    return lambda value: None if value is None else shape(value) or known.get(str(value.name))

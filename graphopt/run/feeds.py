@@ -1,0 +1,250 @@
+"""Feeds made up for a model, by search: shapes and values are tried until the original runs.
+
+Every symbolic dimension takes two extents if it can, neither of them 1, which would hide errors of broadcasting. The
+tries happen in a child process, since a wrong guess may crash an operator or never end.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Final
+
+import numpy as np
+
+from graphopt.errors import InputError, NeedsData, UsageError
+from graphopt.graph.values import Domain
+from graphopt.run.child import Child, ChildFailed, Limits
+from graphopt.run.dims import Binding, Extents
+from graphopt.run.session import Feed, Port, Runnable, Session
+from graphopt.run.values import STYLES, Style, value
+
+__all__ = ["Binding", "Feeds", "generate"]
+
+_ROWS: Final = 2
+_EXTENTS: Final = (5, 8, 16, 32, 64, 128, 256, 512, 1024, 4096, 16000, 3, 2)
+_SPATIAL: Final = (32, 64, 224, 128, 256, 320, 640, 48, 96, 512, 16, 8, 5)
+_RANKS: Final = ((0, 2), (1, 1), (2, 2), (3, 3), (4, 4), (0, 1), (0, 3))
+"""Numbers of axes to try for a tensor and for the items of a sequence, where the model does not tell."""
+
+_SECONDS: Final = 10.0  # for the whole search
+_TRY_SECONDS: Final = 30.0  # for one run
+_TRIES: Final = 400
+_ELEMENTS: Final = 1 << 26  # in one input
+_MEMORY: Final = 4 << 30
+_ANY: Final = Domain()
+
+
+@dataclass(frozen=True)
+class Feeds:
+    """Generated feeds, with the binding of symbolic dimensions that each of them has."""
+
+    feeds: tuple[Feed, ...]
+    bindings: tuple[Binding, ...]
+
+    def __iter__(self) -> Iterator[Feed]:
+        return iter(self.feeds)
+
+    def __len__(self) -> int:
+        return len(self.feeds)
+
+    def __str__(self) -> str:
+        return f"{len(self)} generated feeds ({' and '.join(dict.fromkeys(map(str, self.bindings)))})"
+
+
+def generate(
+    model: Runnable,
+    *,
+    domains: Mapping[str, Domain] = MappingProxyType({}),
+    set_dims: Mapping[str, int] = MappingProxyType({}),
+    seed: int = 0,
+    count: int = 2,
+) -> Feeds:
+    """Feeds on which the model runs: `count` at each of up to two bindings.
+
+    Args:
+        model: The original.
+        domains: What values its inputs admit, as far as known.
+        set_dims: Extents that the user decided, by symbol (or `input[axis]` for an unnamed dimension).
+        seed: The same seed gives the same feeds.
+        count: Feeds per binding; their values follow different laws.
+
+    Raises:
+        UsageError: `set_dims` names a symbol that no input has.
+        NeedsData: Nothing that was tried runs.
+        InputError: The model does not load.
+    """
+    try:
+        ports, optimize = Session(model, optimize=False, threads=1).inputs, False
+    except InputError:  # some models load only after onnxruntime's own rewriting
+        ports, optimize = Session(model, optimize=True, threads=1).inputs, True
+    if odd := [p for p in ports if p.element is None]:
+        raise NeedsData(f"No values can be made up for input {odd[0].name!r} of type {odd[0].type}: give --data.")
+    symbols = Extents(ports).symbols
+    if unknown := [s for s in set_dims if s not in symbols]:
+        raise UsageError(
+            f"--set {unknown[0]}: the inputs have no such dimension; they have: {', '.join(symbols) or 'none'}."
+        )
+    memory = _MEMORY + 4 * len(model) if isinstance(model, bytes) else None
+    with Child(Limits(_TRY_SECONDS, memory)) as child:
+        clock = _Clock()
+        error = ""
+        for ranked in _ranked(ports):
+            search = _Search(child, model, optimize, ranked, domains, dict(set_dims), seed, count, clock)
+            if found := search.run():
+                return found
+            error = error or search.error
+    raise NeedsData(f"No generated feed runs on this model, so give --data (the first try failed: {error}).")
+
+
+class _Clock:
+    """Bounds the search in time and in tries."""
+
+    def __init__(self) -> None:
+        self._end = time.monotonic() + _SECONDS
+        self._tries = 0
+
+    def tick(self) -> None:
+        self._tries += 1
+
+    @property
+    def over(self) -> bool:
+        return self._tries >= _TRIES or time.monotonic() > self._end
+
+
+@dataclass
+class _Search:
+    """The search over bindings and styles, for inputs whose ranks are given."""
+
+    child: Child
+    model: Runnable
+    optimize: bool
+    ports: tuple[Port, ...]
+    domains: Mapping[str, Domain]
+    fixed: dict[str, int]
+    seed: int
+    count: int
+    clock: _Clock
+    error: str = ""
+
+    def __post_init__(self) -> None:
+        self.extents = Extents(self.ports)
+        self.free = [s for s in self.extents.symbols if s not in self.fixed]
+        self.hints: dict[int, None] = {}  # numbers that error messages mention
+
+    def run(self) -> Feeds | None:
+        """Feeds at two bindings, or at one if nothing can vary."""
+        for dims, style in self._candidates():
+            if feeds := self._try(dims, style):
+                other = self._vary(dims, style)
+                bindings = [Binding(dims)] * len(feeds)
+                if other:
+                    bindings += [Binding(other[0])] * len(other[1])
+                    feeds += other[1]
+                return Feeds(tuple(feeds), tuple(bindings))
+            if self.clock.over or "Invalid rank for input" in self.error:
+                return None
+        return None
+
+    def _candidates(self) -> Iterator[tuple[dict[str, int], Style]]:
+        """Bindings and styles, likely ones first."""
+        uniform = list(self._uniform())
+        yield from itertools.product(uniform, STYLES[:1])
+        yield from itertools.product(uniform[:4], STYLES[1:])
+        for symbol in self.free:
+            for base in uniform[:2]:
+                yield from (({**base, symbol: n}, STYLES[0]) for n in self._extents())
+        yield from itertools.product(uniform[4:], STYLES[1:])
+        rng = np.random.default_rng(self.seed)
+        if self.free:
+            while True:
+                choice = rng.choice(self._extents(), len(self.free)).tolist()
+                yield self._bind(dict(zip(self.free, choice, strict=True))), STYLES[int(rng.integers(len(STYLES)))]
+
+    def _uniform(self) -> Iterator[dict[str, int]]:
+        """Bindings that give all symbols of a kind the same extent."""
+        leading, spatial = self.extents.leading, self.extents.spatial
+        if not set(self.free) - leading:
+            yield self._bind(dict.fromkeys(self.free, _ROWS))
+        else:
+            for extent, side in zip(_EXTENTS, _SPATIAL, strict=True):
+                yield self._bind({s: _ROWS if s in leading else side if s in spatial else extent for s in self.free})
+        if self.free:
+            yield from (self._bind(dict.fromkeys(self.free, n)) for n in _EXTENTS)
+            for extent in (*_EXTENTS, 1):  # rather a single row than nothing
+                yield self._bind({s: 1 if s in leading else extent for s in self.free})
+
+    def _extents(self) -> list[int]:
+        return list(dict.fromkeys((*self.hints, *_EXTENTS, *_SPATIAL)))
+
+    def _bind(self, dims: Mapping[str, int]) -> dict[str, int]:
+        bound = {**dims, **self.fixed}
+        return {s: bound[s] for s in self.extents.symbols}
+
+    def _vary(self, dims: dict[str, int], style: Style) -> tuple[dict[str, int], list[Feed]] | None:
+        """Another binding that runs, with as many other extents as possible."""
+        ways = {s: self._alternatives(s, dims[s]) for s in self.free}
+        kinds = [
+            [s for s in self.free if (s in self.extents.leading, s in self.extents.spatial) == kind]
+            for kind in ((True, False), (False, True), (False, False))
+        ]
+        distinct = {s: ways[s][i % len(ways[s])] for kind in kinds for i, s in enumerate(kind)}
+        for change in (distinct, {s: w[0] for s, w in ways.items()}) if self.free else ():
+            if feeds := self._try(other := dims | change, style):
+                return other, feeds
+        best: tuple[dict[str, int], list[Feed]] | None = None
+        equal = [[s for s in self.free if dims[s] == n] for n in dict.fromkeys(dims[s] for s in self.free)]
+        for group in [*([s] for s in self.free), *(g for g in equal if len(g) > 1)]:
+            current = best[0] if best else dims
+            if any(current[s] != dims[s] for s in group):
+                continue
+            for way in ways[group[0]]:
+                if self.clock.over:
+                    return best
+                if feeds := self._try(other := current | dict.fromkeys(group, way), style):
+                    best = other, feeds
+                    break
+        return best
+
+    def _alternatives(self, symbol: str, extent: int) -> list[int]:
+        if symbol in self.extents.spatial:
+            return [2 * extent, 3 * extent, extent + 32, extent + 1]
+        return [extent + 1, extent + 2, 2 * extent] if extent < _EXTENTS[0] else [extent + 2, extent + 1, 2 * extent]
+
+    def _try(self, dims: dict[str, int], style: Style) -> list[Feed] | None:
+        """The feeds of this binding and style, if the model runs on all of them."""
+        self.clock.tick()
+        feeds = []
+        try:
+            shapes = {p.name: self.extents.shape(p.name, dims) for p in self.ports}
+            if max((math.prod(s) for s in shapes.values()), default=0) > _ELEMENTS:
+                return None
+            for index in range(self.count):
+                feed = {
+                    p.name: value(
+                        p, shapes[p.name], dims, self.domains.get(p.name, _ANY), style, seed=self.seed, index=index
+                    )
+                    for p in self.ports
+                }
+                self.child.evaluate(self.model, feed, optimize=self.optimize, fetch=False)
+                feeds.append(feed)
+        except (ChildFailed, ValueError) as error:
+            self.error = self.error or str(error)
+            self.hints |= dict.fromkeys(n for n in map(int, re.findall(r"\b\d{1,5}\b", str(error))) if n > 1)
+            return None
+        return feeds
+
+
+def _ranked(ports: Iterable[Port]) -> Iterator[tuple[Port, ...]]:
+    """The inputs with every shape given a rank: once if all are known, else guess by guess."""
+    ports = tuple(ports)
+    open_ended = any(not p.shape for p in ports)
+    for tensor, item in _RANKS if open_ended else _RANKS[:1]:
+        yield tuple(
+            p if p.shape else replace(p, shape=(None,) * (item if p.kind == "sequence" else tensor)) for p in ports
+        )

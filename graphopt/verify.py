@@ -1,0 +1,118 @@
+"""Verify: does a rewritten graph still do the original's job, and if not, which edits are to blame?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import onnx_ir as ir
+
+from graphopt.errors import InputError
+from graphopt.graph import invariants, probes
+from graphopt.graph.edit import Edit, Exactness
+from graphopt.graph.io import Source, serialize
+from graphopt.run.compare import Comparison, Reference
+from graphopt.run.session import Device, Feed, Runnable
+
+__all__ = ["Judge", "guilty"]
+
+_NOISE_SEEDS = (1, 2)
+
+
+class Judge:
+    """Compares graphs with the original on fixed feeds.
+
+    Args:
+        source: the original.
+        feeds: what to run it on.
+        edits: where noise is injected into the original to learn how it responds to rounding.
+        device: where to run.
+        threads: of one operator; 0 for all cores.
+        seed: of random operators.
+
+    Raises:
+        InputError: the original does not run on the feeds.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        feeds: Sequence[Feed],
+        edits: Sequence[Edit] = (),
+        *,
+        device: Device = "cpu",
+        threads: int = 0,
+        seed: int = 0,
+    ) -> None:
+        self._source = source
+        reductions: dict[str, int] = {}
+        for edit in edits:
+            if edit.exactness >= Exactness.ROUNDING:
+                for name in edit.values:
+                    reductions[name] = max(edit.reduction, reductions.get(name, 1))
+        original = probes.seeded(source.model)
+        noisy = [probes.noisy(original, reductions, 1000 * s) for s in _NOISE_SEEDS]
+        self.reference = Reference(
+            source.runnable if original is source.model else serialize(original, source.carried),
+            feeds,
+            noisy=[serialize(n, source.carried) for n in noisy if n is not None],
+            device=device,
+            threads=threads,
+            seed=seed,
+        )
+
+    def __call__(self, model: ir.Model) -> Comparison:
+        """Compare a graph: its structure first, then its outputs without and with the runtime's optimizations."""
+        problem = next(invariants.broken(model), None)
+        if problem:
+            return Comparison((), 0, passed=False, differences=(problem,))
+        return self.file(serialize(probes.seeded(model), self._source.carried))
+
+    def file(self, model: Runnable) -> Comparison:
+        """Compare a serialized model or a model file, at each level of optimization at which the original runs.
+
+        The answer is the comparison as deployed, with optimizations, unless the other one failed.
+        """
+        found = Comparison((), 0, passed=False, differences=("the original does not run",))
+        for optimize in (False, True):
+            found = self.reference.compare(model, optimize=optimize)
+            if not found:
+                break
+        return found
+
+
+def guilty(edits: Sequence[Edit], holds: Callable[[int], bool]) -> Edit:
+    """The first edit after which the graph is wrong, found by halving.
+
+    Args:
+        edits: in their order; with all of them the graph is known to be wrong.
+        holds: whether the graph is right with only the first n edits made.
+    """
+    right, wrong = 0, len(edits)
+    while wrong - right > 1:
+        middle = (right + wrong) // 2
+        if holds(middle):
+            right = middle
+        else:
+            wrong = middle
+    return edits[wrong - 1]
+
+
+def runs(judge: Judge, model: Runnable) -> None:
+    """Insist that a model file compares well.
+
+    Raises:
+        InputError: it does not.
+    """
+    found = judge.file(model)
+    if not found:
+        raise InputError(f"the written file does not do the original's job: {explain(found)}")
+
+
+def explain(found: Comparison) -> str:
+    """Why a comparison failed, in one sentence."""
+    if found.differences:
+        return found.differences[0]
+    worst = next((o for o in found.outputs if not o), None)
+    if worst is None:
+        return "it passed"
+    return f"output {worst.name!r} is off by {worst.max_abs:.3g} where {worst.tolerance:.3g} is allowed"

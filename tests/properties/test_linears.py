@@ -1,0 +1,135 @@
+"""Every `Linear` is the matrix product that it claims to be, and can be scaled, shifted and rebuilt."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from graphopt import ops
+from graphopt.graph.edit import Draft
+from tests.properties.examples import Array, Const, Example, run
+
+ROUNDING = 1e-5
+
+
+@st.composite
+def convolutions(draw: st.DrawFn) -> Example:
+    """Conv and ConvTranspose in 1 to 3 dimensions, with whatever attributes go together."""
+    random = np.random.default_rng(draw(st.integers(0, 99)))
+    transposed, groups, rank = draw(st.booleans()), draw(st.integers(1, 3)), draw(st.integers(1, 3))
+    size = st.integers(1, 3)
+
+    def per_axis(numbers: st.SearchStrategy[int], count: int = rank) -> list[int]:
+        return draw(st.lists(numbers, min_size=count, max_size=count))
+
+    kernel, strides, dilations = per_axis(size), per_axis(size), per_axis(st.integers(1, 2))
+    inner, outer, batch = draw(size), draw(size), draw(size)
+    spans = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
+    extents = [span + extra for span, extra in zip(spans, per_axis(st.integers(0, 3)), strict=True)]
+    attributes: dict[str, Any] = {"group": groups, "strides": strides, "dilations": dilations}
+    mode = draw(st.sampled_from(["NOTSET", "PADS", "VALID", "SAME_UPPER", "SAME_LOWER"]))
+    if mode == "PADS":
+        attributes["pads"] = [
+            min(p, span - 1) for p, span in zip(per_axis(st.integers(0, 2), 2 * rank), spans * 2, strict=True)
+        ]
+    elif mode != "NOTSET":
+        attributes["auto_pad"] = mode
+    if transposed and draw(st.booleans()):
+        attributes["output_padding"] = [
+            min(p, s - 1) for p, s in zip(per_axis(st.integers(0, 1)), strides, strict=True)
+        ]
+    weight = (groups * inner, outer) if transposed else (groups * outer, inner)
+    x, w = random.standard_normal((batch, groups * inner, *extents)), random.standard_normal((*weight, *kernel))
+    inputs: list[Array | Const | None] = [x.astype(np.float32), Const(w.astype(np.float32))]
+    if draw(st.booleans()):
+        inputs.append(Const(random.standard_normal(groups * outer).astype(np.float32)))
+    return Example("ConvTranspose" if transposed else "Conv", tuple(inputs), attributes)
+
+
+@st.composite
+def products(draw: st.DrawFn) -> Example:
+    """Gemm with every form of bias, and MatMul of data of every rank."""
+    random = np.random.default_rng(draw(st.integers(0, 99)))
+    m, k, n = (draw(st.integers(1, 4)) for _ in range(3))
+    if draw(st.booleans()):
+        shape = draw(st.sampled_from([(k,), (m, k), (2, m, k), (2, 3, m, k)]))
+        inputs = (
+            random.standard_normal(shape).astype(np.float32),
+            Const(random.standard_normal((k, n)).astype(np.float32)),
+        )
+        return Example("MatMul", inputs)
+    transposed = draw(st.integers(0, 1))
+    weight = random.standard_normal((n, k) if transposed else (k, n)).astype(np.float32)
+    bias = draw(st.sampled_from([None, (), (1,), (n,), (1, n), (1, 1)]))
+    offset = None if bias is None else Const(np.asarray(random.standard_normal(bias), np.float32))
+    attributes = {
+        "transB": transposed,
+        "alpha": draw(st.sampled_from([1.0, 0.5])),
+        "beta": draw(st.sampled_from([1.0, -2.0])),
+    }
+    return Example("Gemm", (random.standard_normal((m, k)).astype(np.float32), Const(weight), offset), attributes)
+
+
+def only_linear(example: Example) -> tuple[ir.Model, ops.Linear]:
+    model = example.model()
+    (linear,) = ops.linears(model.graph.node("node"))
+    return model, linear
+
+
+def close(left: Array, right: Array) -> bool:
+    return left.shape == right.shape and bool(np.allclose(left, right, rtol=ROUNDING, atol=ROUNDING * 10))
+
+
+@settings(max_examples=250, deadline=None)
+@given(st.one_of(convolutions(), products()))
+def test_a_linear_is_matrix_times_unfolded_input_plus_bias(example: Example) -> None:
+    model, linear = only_linear(example)
+    (y,) = run(model, example.feed())
+    assume(y.size)
+    x = example.feed()["in0"].astype(np.float64)
+    product = linear.alpha * linear.matrix().astype(np.float64) @ linear.unfold(x)
+    bias = linear.beta * linear.bias_vector().astype(np.float64)
+    assert close(linear.rows(y), product + bias.reshape(linear.groups, -1, 1))
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.one_of(convolutions(), products()), st.booleans(), st.booleans())
+def test_a_rebuilt_linear_is_scaled_and_shifted(example: Example, scale: bool, shift: bool) -> None:
+    model, linear = only_linear(example)
+    (y,) = run(model, example.feed())
+    random = np.random.default_rng(0)
+    out = random.standard_normal(linear.channels) if scale else 1.0
+    offset = random.standard_normal(linear.channels) if shift else 0.0
+    weight, bias = linear.scaled(out, offset)
+    assert weight.dtype == linear.weights.dtype
+    assert (bias is None) == (linear.bias_value is None and not shift)
+    draft = Draft(linear.node)
+    result = draft.rebuilt = linear.rebuild(draft, weight, bias)
+    rebuilt = assembled(model, draft, result)
+    (found,) = run(rebuilt, example.feed())
+    axis = [1] * y.ndim
+    axis[linear.y_axis] = -1
+    assert close(
+        found,
+        y * np.broadcast_to(out, linear.channels).reshape(axis)
+        + np.broadcast_to(offset, linear.channels).reshape(axis),
+    )
+
+
+def assembled(model: ir.Model, draft: Draft, result: ir.Value) -> ir.Model:
+    """A model of the draft's nodes alone, on the inputs of the model it was drafted for."""
+    for count, value in enumerate([*draft.constants, *(v for n in draft.nodes for v in n.outputs)]):
+        value.name = f"new{count}"
+    graph = ir.Graph(
+        model.graph.inputs,
+        [result],
+        nodes=draft.nodes,
+        initializers=draft.constants,
+        opset_imports=model.graph.opset_imports,
+        name="rebuilt",
+    )
+    return ir.Model(graph, ir_version=model.ir_version)

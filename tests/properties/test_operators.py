@@ -1,0 +1,154 @@
+"""Every fact of the operator table against the runtime: an operator is tested by being in the table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from graphopt import ops
+from graphopt.graph.values import Domain
+from tests.properties.examples import WITHOUT, Array, Const, Example, examples, flat, run
+
+EXAMPLES = tuple(examples())
+REFUSALS = tuple(
+    getattr(onnxruntime.capi.onnxruntime_pybind11_state, name)
+    for name in ("Fail", "InvalidArgument", "RuntimeException")
+)
+every = pytest.mark.parametrize("example", EXAMPLES, ids=[f"{i}-{e}" for i, e in enumerate(EXAMPLES)])
+
+
+def entry(example: Example) -> ops.OpSpec:
+    return ops.TABLE[example.domain, example.op]
+
+
+def only_node(model: ir.Model) -> ir.Node:
+    return model.graph.node("node")
+
+
+def same(left: list[Any], right: list[Any]) -> bool:
+    """Bit for bit."""
+    return all(bits(a) == bits(b) for a, b in zip(left, right, strict=True))
+
+
+def bits(value: Any) -> Any:
+    elements = flat(value)
+    return elements.tolist() if elements.dtype == object else elements.tobytes()
+
+
+def test_every_operator_has_an_example_or_a_reason() -> None:
+    assert ops.known() - {(e.domain, e.op) for e in EXAMPLES} == WITHOUT.keys()
+
+
+@every
+def test_what_is_pure_gives_the_same_bits_again(example: Example) -> None:
+    results = []
+    for seed in (1, 2):
+        onnxruntime.set_seed(seed)
+        results.append(example.run())
+    if ops.is_pure(only_node(example.model()), {}):
+        assert same(*results)
+    elif example.op != "BatchNormalization":  # its training mode updates statistics, but draws nothing
+        assert not same(*results)
+
+
+@every
+def test_what_commutes_gives_the_same_bits_in_the_other_order(example: Example) -> None:
+    first, second, *others = (*example.inputs, None, None)
+    if not isinstance(first, np.ndarray) or not isinstance(second, np.ndarray):
+        return
+    if first.shape != second.shape or first.dtype != second.dtype:
+        assert not entry(example).commutes or np.broadcast_shapes(first.shape, second.shape)
+        return
+    given = [v for v in others if v is not None]
+    swapped = Example(example.op, (second, first, *given), example.attributes, example.domain, example.outputs)
+    assert same(example.run(), swapped.run()) == entry(example).commutes
+
+
+@every
+def test_what_is_carried_was_there_before(example: Example) -> None:
+    node, outputs = only_node(example.model()), example.run()
+    if any(a.type is ir.AttributeType.GRAPH for a in node.attributes.values()):
+        return  # pairs of control flow lead through bodies, see tests/ops/test_domain.py
+    sources: dict[ir.Value, list[Array]] = {}
+    for source, target in entry(example).carries(node):
+        content = example.arrays[node.inputs.index(source)]
+        assert content is not None
+        sources.setdefault(target, [np.zeros(1)]).append(flat(content))  # zeros: padding
+    for target, found in sources.items():
+        assert np.isin(flat(outputs[node.outputs.index(target)]), np.concatenate(found)).all()
+
+
+# -- what feeds may hold --------------------------------------------------------------------------------------------
+
+
+def admitted(example: Example) -> Iterator[tuple[int, Array, Domain]]:
+    """The inputs of an example that only take some values."""
+    node = only_node(example.model())
+    for index, content in enumerate(example.inputs):
+        domain = entry(example).admits(node, index)
+        if domain is not None and isinstance(content, np.ndarray):
+            yield index, content, domain
+
+
+def draw(random: np.random.Generator, domain: Domain, like: Array) -> Array:
+    high = domain.limit({})
+    low = domain.low if domain.low is not None else (high or 0) - 5
+    high = low + 5 if high is None else high
+    pick = random.uniform if like.dtype.kind == "f" else random.integers
+    drawn = np.asarray(pick(low, high, like.shape)).astype(like.dtype)
+    return np.sort(drawn) if domain.ascending else drawn
+
+
+@every
+def test_what_is_admitted_runs(example: Example) -> None:
+    random = np.random.default_rng(0)
+    for index, content, domain in admitted(example):
+        for _ in range(4):
+            outputs = example.run(example.feed() | {f"in{index}": draw(random, domain, content)})
+            assert not any(np.isnan(flat(y)).any() for y in outputs if flat(y).dtype.kind == "f")
+
+
+@pytest.mark.parametrize("example", [e for e in EXAMPLES if e.strict], ids=str)
+def test_what_is_not_admitted_is_refused(example: Example) -> None:
+    bounds = {index: domain.limit({}) for index, _, domain in admitted(example)}
+    for index in example.strict:
+        content = example.inputs[index]
+        assert isinstance(content, np.ndarray)
+        with pytest.raises(REFUSALS):
+            example.run(example.feed() | {f"in{index}": np.full_like(content, bounds[index])})
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_what_is_pulled_lands_inside(data: st.DataObject) -> None:
+    op = data.draw(st.sampled_from(["Add", "Sub", "Mul", "Div", "Floor", "Cast"]))
+    dtype: Any = data.draw(st.sampled_from([np.int64, np.float64]))
+    low = data.draw(st.integers(-20, 20))
+    wanted = Domain(low, low + data.draw(st.integers(20, 60)))
+    constants = data.draw(st.lists(st.integers(-6, 6), min_size=1, max_size=3))
+    index = data.draw(st.integers(0, 1)) if op in {"Add", "Mul"} else 0
+    like = np.zeros(len(constants), dtype)
+    if op == "Floor":
+        like = like.astype(np.float64)
+    inputs: tuple[Array | Const, ...] = (like,)
+    if op in {"Add", "Sub", "Mul", "Div"}:
+        constant = Const(np.array(constants, dtype))
+        inputs = (like, constant) if index == 0 else (constant, like)
+    example = Example(op, inputs, {"to": 7} if op == "Cast" else {})
+    model = example.model()
+    pulled = entry(example).pulls(only_node(model), index, wanted)
+    if pulled is None:
+        assert op in {"Mul", "Div"}
+        assert min(constants) <= 0
+        return
+    x = draw(np.random.default_rng(data.draw(st.integers(0, 9))), pulled, like)
+    (y,) = run(model, {f"in{index}": x})
+    narrow = pulled.low is not None and pulled.high == pulled.low + 1  # nothing may fit: the least is tried
+    assert narrow or bool(((y >= wanted.low) & (y < wanted.high)).all())
