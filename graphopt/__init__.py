@@ -1,1 +1,48 @@
-"""graphopt makes exported ONNX models smaller and faster, and proves that they still do their job."""
+"""graphopt makes exported ONNX models smaller and faster, and proves that they still do their job.
+
+    import graphopt
+
+    result = graphopt.optimize("model.onnx")
+    result.save("model.opt.onnx")
+
+Nothing heavy is imported before a verb is used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from graphopt.errors import GraphoptError, InputError, MachineError, NeedsData, UsageError, Verdict
+
+if TYPE_CHECKING:
+    from graphopt.api import Result, bench, check, doctor, inspect, optimize, passes
+    from graphopt.recipe import Recipe
+
+__all__ = [
+    "GraphoptError",
+    "InputError",
+    "MachineError",
+    "NeedsData",
+    "Recipe",
+    "Result",
+    "UsageError",
+    "Verdict",
+    "bench",
+    "check",
+    "doctor",
+    "inspect",
+    "optimize",
+    "passes",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a verb's room when the verb is first used (PEP 562)."""
+    if name not in __all__:
+        raise AttributeError(f"module 'graphopt' has no attribute {name!r}")
+    return getattr(importlib.import_module("graphopt.recipe" if name == "Recipe" else "graphopt.api"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

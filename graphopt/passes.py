@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -61,6 +61,8 @@ class Pass(ABC):
     name: ClassVar[str]
     summary: ClassVar[str]
     exactness: ClassVar[Exactness]
+    rules: ClassVar[Mapping[str, str]]
+    """Name and one line for each rule, for people."""
 
     @abstractmethod
     def run(self, edit: Editor, ctx: Context) -> None:

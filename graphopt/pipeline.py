@@ -21,9 +21,9 @@ from graphopt.recipe import Recipe, spec
 from graphopt.run.child import Child, ChildFailed
 from graphopt.run.compare import Comparison
 from graphopt.run.session import Device, Feed
-from graphopt.verify import Judge, explain, guilty
+from graphopt.verify import Judge, explain, guilty, rounded
 
-__all__ = ["Attempt", "Outcome", "Settings", "Step", "optimize", "rewrite"]
+__all__ = ["Attempt", "Outcome", "Settings", "Step", "misses", "optimize", "rewrite"]
 
 _log = logging.getLogger(__name__)
 
@@ -155,6 +155,12 @@ def rewrite(
     return Attempt(edit.model, tuple(edit.edits), steps, tuple(ctx.misses))
 
 
+def misses(source: Source, recipe: Recipe) -> tuple[Miss, ...]:
+    """Where rules looked in the last round and did nothing, and why. Nothing is run but folding."""
+    with Child() as child:
+        return rewrite(source, recipe, _Evaluate(child)).misses
+
+
 def optimize(source: Source, recipe: Recipe, feeds: Sequence[Feed] | None, settings: Settings) -> Outcome:
     """The whole story for one model. Without feeds nothing is run, and only the structure is checked."""
     if source.carried.untouchable:
@@ -188,7 +194,7 @@ def _attempt(
     if feeds is not None:
         settings.progress("verifying")
         judge = Judge(
-            source, feeds, attempt.edits, device=settings.device, threads=settings.threads, seed=settings.seed
+            source, feeds, rounded(attempt.edits), device=settings.device, threads=settings.threads, seed=settings.seed
         )
         while not (verification := judge(attempt.model)):
             if len(left_out) == MOST_GUILTY or not attempt.edits:

@@ -19,7 +19,7 @@ import tomli_w
 
 from graphopt.errors import InputError, UsageError
 from graphopt.passes import Pass
-from graphopt.rewrite import LOSSLESS
+from graphopt.rewrite import LOSSLESS, Strip
 
 __all__ = ["PASSES", "Recipe", "parse_pass", "spec"]
 
@@ -73,9 +73,18 @@ class Recipe:
     freeze: bool = False
 
     @classmethod
-    def of(cls, passes: Sequence[str] = (), skip: Sequence[str] = (), *, freeze: bool = False) -> Recipe:
+    def of(
+        cls,
+        passes: Sequence[str] = (),
+        skip: Sequence[str] = (),
+        *,
+        freeze: bool = False,
+        keep_metadata: bool = False,
+    ) -> Recipe:
         """From the command line's words; without passes, the lossless ones."""
         chosen = tuple(parse_pass(p) for p in passes) or cls().passes
+        if keep_metadata:
+            chosen = tuple(p for p in chosen if not isinstance(p, Strip))
         return cls(chosen, tuple(skip), freeze)
 
     @classmethod

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import onnx_ir as ir
 
-from graphopt.errors import InputError
+from graphopt import ops
 from graphopt.graph import invariants, probes
 from graphopt.graph.edit import Edit, Exactness
 from graphopt.graph.io import Source, serialize
 from graphopt.run.compare import Comparison, Reference
 from graphopt.run.session import Device, Feed, Runnable
 
-__all__ = ["Judge", "guilty"]
+__all__ = ["Judge", "explain", "guilty", "products", "rounded"]
 
 _NOISE_SEEDS = (1, 2)
 
@@ -24,7 +24,7 @@ class Judge:
     Args:
         source: the original.
         feeds: what to run it on.
-        edits: where noise is injected into the original to learn how it responds to rounding.
+        reductions: where noise is injected into the original to learn how it responds to rounding, as in `noisy`.
         device: where to run.
         threads: of one operator; 0 for all cores.
         seed: of random operators.
@@ -37,18 +37,13 @@ class Judge:
         self,
         source: Source,
         feeds: Sequence[Feed],
-        edits: Sequence[Edit] = (),
+        reductions: Mapping[str, int],
         *,
         device: Device = "cpu",
         threads: int = 0,
         seed: int = 0,
     ) -> None:
         self._source = source
-        reductions: dict[str, int] = {}
-        for edit in edits:
-            if edit.exactness >= Exactness.ROUNDING:
-                for name in edit.values:
-                    reductions[name] = max(edit.reduction, reductions.get(name, 1))
         original = probes.seeded(source.model)
         noisy = [probes.noisy(original, reductions, 1000 * s) for s in _NOISE_SEEDS]
         self.reference = Reference(
@@ -67,14 +62,14 @@ class Judge:
             return Comparison((), 0, passed=False, differences=(problem,))
         return self.file(serialize(probes.seeded(model), self._source.carried))
 
-    def file(self, model: Runnable) -> Comparison:
+    def file(self, model: Runnable, *, atol: float | None = None, rtol: float | None = None) -> Comparison:
         """Compare a serialized model or a model file, at each level of optimization at which the original runs.
 
         The answer is the comparison as deployed, with optimizations, unless the other one failed.
         """
         found = Comparison((), 0, passed=False, differences=("the original does not run",))
         for optimize in (False, True):
-            found = self.reference.compare(model, optimize=optimize)
+            found = self.reference.compare(model, optimize=optimize, atol=atol, rtol=rtol)
             if not found:
                 break
         return found
@@ -97,15 +92,20 @@ def guilty(edits: Sequence[Edit], holds: Callable[[int], bool]) -> Edit:
     return edits[wrong - 1]
 
 
-def runs(judge: Judge, model: Runnable) -> None:
-    """Insist that a model file compares well.
+def rounded(edits: Iterable[Edit]) -> dict[str, int]:
+    """Which values edits round differently, with the length of the longest sum behind each."""
+    found: dict[str, int] = {}
+    for edit in edits:
+        if edit.exactness >= Exactness.ROUNDING:
+            found |= {name: max(edit.reduction, found.get(name, 1)) for name in edit.values}
+    return found
 
-    Raises:
-        InputError: it does not.
-    """
-    found = judge.file(model)
-    if not found:
-        raise InputError(f"the written file does not do the original's job: {explain(found)}")
+
+def products(model: ir.Model) -> dict[str, int]:
+    """The results of all products with constant weights in the main graph, with the length of their sums."""
+    return {
+        str(node.outputs[0].name): linear.matrix().shape[-1] for node in model.graph for linear in ops.linears(node)
+    }
 
 
 def explain(found: Comparison) -> str:

@@ -21,7 +21,7 @@ from graphopt.graph.nodes import array, graphs, is_constant, key
 from graphopt.match.pattern import Any, Const, LinearOf, NodeOf, Pattern
 from graphopt.passes import Context, Miss
 
-__all__ = ["No", "Rule", "rewrite", "rule"]
+__all__ = ["No", "Rule", "described", "rewrite", "rule"]
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,11 @@ def rule(pattern: NodeOf, *, exactness: Exactness) -> Callable[[Callable[..., An
         return Rule(build.__name__, pattern, build, exactness)
 
     return decorate
+
+
+def described(rules: Sequence[Rule]) -> Mapping[str, str]:
+    """Name and summary of each rule."""
+    return {each.name: each.summary for each in rules}
 
 
 def rewrite(edit: Editor, ctx: Context, rules: Sequence[Rule]) -> None:

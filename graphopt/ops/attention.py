@@ -32,13 +32,14 @@ def _attention(node: ir.Node, shape: ShapeOf) -> int | None:
 
 
 def _linear_attention(node: ir.Node, shape: ShapeOf) -> int | None:
-    """Per token and head: the state is updated and read, and read once more first by the delta rules."""
+    """Per token, each head of keys and values updates its state (the delta rules also read it); each query reads one."""
     q = _heads(shape(node.inputs[0]), attr(node, "q_num_heads"))
     v = _heads(shape(node.inputs[2]), attr(node, "kv_num_heads"))
     if q is None or v is None:
         return None
-    products = 3 if "delta" in attr(node, "update_rule", "gated_delta") else 2
-    return products * prod(q) * v[3]
+    updates = 2 if "delta" in attr(node, "update_rule", "gated_delta") else 1
+    batch, heads, tokens, size = q
+    return batch * tokens * (heads + updates * v[1]) * size * v[3]
 
 
 SPECS = (

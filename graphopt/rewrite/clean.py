@@ -12,7 +12,7 @@ All of it is BITWISE.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -21,7 +21,7 @@ import onnx_ir as ir
 from graphopt import ops
 from graphopt.graph.edit import Draft, Editor, Exactness, Refused, is_read
 from graphopt.graph.nodes import graphs, is_constant, key, subgraphs
-from graphopt.match.engine import Answer, No, Rule, rewrite, rule
+from graphopt.match.engine import Answer, No, Rule, described, rewrite, rule
 from graphopt.match.pattern import one_of, op, var
 from graphopt.passes import Context, Miss, Pass
 
@@ -59,6 +59,13 @@ class Clean(Pass):
     name: ClassVar[str] = "clean"
     summary: ClassVar[str] = "take out no-ops, duplicates and dead code"
     exactness: ClassVar[Exactness] = Exactness.BITWISE
+    rules: ClassVar[Mapping[str, str]] = {
+        **described(RULES),
+        "twins": "Two equal pure nodes become one.",
+        "equal-constants": "Two initializers with the same type, shape and bits become one.",
+        "dead-node": "A node that nothing reads goes.",
+        "unused-constant": "An initializer that nothing reads goes.",
+    }
 
     def run(self, edit: Editor, ctx: Context) -> None:
         """Rules first, since they make more nodes equal or dead."""
@@ -162,6 +169,7 @@ class Strip(Pass):
     name: ClassVar[str] = "strip"
     summary: ClassVar[str] = "take out exporters' notes on nodes and values; the model's own metadata stays"
     exactness: ClassVar[Exactness] = Exactness.BITWISE
+    rules: ClassVar[Mapping[str, str]] = {"strip": "Metadata and doc strings of nodes and their values go."}
 
     def run(self, edit: Editor, ctx: Context) -> None:
         """One edit for each node or value that had notes."""

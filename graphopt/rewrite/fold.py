@@ -26,7 +26,7 @@ from graphopt import ops
 from graphopt.graph import shapes
 from graphopt.graph.edit import Draft, Editor, Exactness, Refused
 from graphopt.graph.nodes import attr, graphs, in_memory, is_constant, key, static_shape, subgraphs
-from graphopt.match.engine import Answer, No, Rule, rewrite, rule
+from graphopt.match.engine import Answer, No, Rule, described, rewrite, rule
 from graphopt.match.pattern import op, var
 from graphopt.passes import Context, Miss, NotEvaluated, Pass
 
@@ -82,6 +82,10 @@ class Fold(Pass):
     name: ClassVar[str] = "fold"
     summary: ClassVar[str] = "compute ahead of time what no feed can change"
     exactness: ClassVar[Exactness] = Exactness.BITWISE
+    rules: ClassVar[Mapping[str, str]] = {
+        **described(RULES),
+        "fold": "What is computed from constants alone becomes an initializer.",
+    }
 
     max_bytes: int = 16 << 20
 

@@ -14,6 +14,7 @@ ROUNDING: the same function of the reals.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 from graphopt import ops
 from graphopt.graph.edit import Draft, Editor, Exactness
 from graphopt.graph.nodes import attr, rank
-from graphopt.match.engine import Answer, No, Rule, rewrite, rule
+from graphopt.match.engine import Answer, No, Rule, described, rewrite, rule
 from graphopt.match.pattern import const, linear, op
 from graphopt.ops import Linear
 from graphopt.passes import Context, Pass
@@ -107,6 +108,7 @@ class FuseLinear(Pass):
     name: ClassVar[str] = "fuse-linear"
     summary: ClassVar[str] = "BatchNormalization, scales and shifts into Conv, ConvTranspose, Gemm and MatMul"
     exactness: ClassVar[Exactness] = Exactness.ROUNDING
+    rules: ClassVar[Mapping[str, str]] = described(RULES)
 
     def run(self, edit: Editor, ctx: Context) -> None:
         """Until no rule fires any more."""

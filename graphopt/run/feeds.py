@@ -10,8 +10,9 @@ import itertools
 import math
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
 from types import MappingProxyType
 from typing import Final
 
@@ -42,10 +43,14 @@ _ANY: Final = Domain()
 
 @dataclass(frozen=True)
 class Feeds:
-    """Generated feeds, with the binding of symbolic dimensions that each of them has."""
+    """Generated feeds on which the model ran, with the binding of symbolic dimensions that each of them has.
+
+    `draw` makes feed number n at the first of the bindings, for any n; the model was not run on those beyond `feeds`.
+    """
 
     feeds: tuple[Feed, ...]
     bindings: tuple[Binding, ...]
+    draw: Callable[[int], Feed] = field(repr=False, compare=False)
 
     def __iter__(self) -> Iterator[Feed]:
         return iter(self.feeds)
@@ -146,7 +151,7 @@ class _Search:
                 if other:
                     bindings += [Binding(other[0])] * len(other[1])
                     feeds += other[1]
-                return Feeds(tuple(feeds), tuple(bindings))
+                return Feeds(tuple(feeds), tuple(bindings), partial(self._draw, dims, style))
             if self.clock.over or "Invalid rank for input" in self.error:
                 return None
         return None
@@ -156,7 +161,7 @@ class _Search:
         uniform = list(self._uniform())
         yield from itertools.product(uniform, STYLES[:1])
         yield from itertools.product(uniform[:4], STYLES[1:])
-        for symbol in self.free:
+        for symbol in sorted(self.free, key=self.extents.leading.__contains__):  # what is no batch first
             for base in uniform[:2]:
                 yield from (({**base, symbol: n}, STYLES[0]) for n in self._extents())
         yield from itertools.product(uniform[4:], STYLES[1:])
@@ -216,25 +221,26 @@ class _Search:
             return [2 * extent, 3 * extent, extent + 32, extent + 1]
         return [extent + 1, extent + 2, 2 * extent] if extent < _EXTENTS[0] else [extent + 2, extent + 1, 2 * extent]
 
+    def _draw(self, dims: dict[str, int], style: Style, index: int) -> Feed:
+        feed = {}
+        for p in self.ports:
+            shape, domain = self.extents.shape(p.name, dims), self.domains.get(p.name, _ANY)
+            feed[p.name] = value(p, shape, dims, domain, style, seed=self.seed, index=index)
+        return feed
+
     def _try(self, dims: dict[str, int], style: Style) -> list[Feed] | None:
         """The feeds of this binding and style, if the model runs on all of them."""
         self.clock.tick()
         feeds = []
         try:
-            shapes = {p.name: self.extents.shape(p.name, dims) for p in self.ports}
-            if max((math.prod(s) for s in shapes.values()), default=0) > _ELEMENTS:
+            if any(math.prod(self.extents.shape(p.name, dims)) > _ELEMENTS for p in self.ports):
                 return None
             for index in range(self.count):
-                feed = {
-                    p.name: value(
-                        p, shapes[p.name], dims, self.domains.get(p.name, _ANY), style, seed=self.seed, index=index
-                    )
-                    for p in self.ports
-                }
+                feed = self._draw(dims, style, index)
                 self.child.evaluate(self.model, feed, optimize=self.optimize, fetch=False)
                 feeds.append(feed)
         except (ChildFailed, ValueError) as error:
-            self.error = self.error or str(error)
+            self.error = self.error or str(error).removeprefix("The model fails on this feed: ")
             self.hints |= dict.fromkeys(n for n in map(int, re.findall(r"\b\d{1,5}\b", str(error))) if n > 1)
             return None
         return feeds

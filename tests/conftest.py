@@ -1,0 +1,22 @@
+"""What tests of several rooms share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from graphopt.passes import Evaluator
+from graphopt.run.child import Child
+from tests.support.models import evaluator
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update-golden", action="store_true", help="write what the rules do now into tests/golden")
+
+
+@pytest.fixture(scope="session")
+def evaluate() -> Iterator[Evaluator]:
+    """Folding's evaluator, as the pipeline has it."""
+    with Child() as child:
+        yield evaluator(child)

@@ -1,0 +1,116 @@
+"""Golden cases: what a rule makes of a graph, as text. One file for each rule.
+
+    === name of the case
+    What it shows, in one sentence.
+    dims: N=1; N=4              extents of symbolic dimensions, one binding after another (default: 2, then 3)
+    growth: 100                 bytes by which the file may grow (default: 0)
+    passes: clean fold          what is run, until nothing changes (default: the rule's own pass)
+    notes: a b                  nodes that get a doc string and metadata, which the text format cannot hold
+    why: training mode          part of the reason that the rule gives for not firing
+    unrunnable: no kernel       why the runtime cannot be asked
+    --- before
+    a graph in ONNX's text format; without a header it has opset 21
+    --- after
+    what becomes of it
+
+A case in which nothing may change has a single part, `--- kept`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import MappingProxyType
+
+from graphopt.rewrite import Clean, Fold, FuseLinear, Strip
+from graphopt.passes import Pass
+
+FOLDER = Path(__file__).parent
+FIELDS = ("dims", "growth", "passes", "notes", "why", "unrunnable")
+PASSES: Mapping[str, Pass] = MappingProxyType({p.name: p for p in (Strip(), Clean(), Fold(), FuseLinear())})
+RULES: Mapping[str, str] = MappingProxyType(
+    {
+        **dict.fromkeys(("noop", "castlike", "twins", "equal-constants", "dead-node", "unused-constant"), "clean"),
+        **dict.fromkeys(("constant", "shape_of_static", "fold"), "fold"),
+        **dict.fromkeys(("fold_batchnorm", "fold_scale", "fold_division"), "fuse-linear"),
+        **dict.fromkeys(("fold_shift", "fold_difference", "fold_reflection"), "fuse-linear"),
+        "strip": "strip",
+    }
+)
+"""Every rule, and the pass it belongs to."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One golden case."""
+
+    rule: str
+    name: str
+    summary: str
+    before: str
+    after: str | None
+    """None where nothing may change."""
+    fields: Mapping[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"{self.rule}/{self.name}"
+
+    @property
+    def passes(self) -> tuple[Pass, ...]:
+        return tuple(PASSES[name] for name in self.fields.get("passes", RULES[self.rule]).split())
+
+    @property
+    def growth(self) -> int:
+        return int(self.fields.get("growth", "0"))
+
+    @property
+    def bindings(self) -> list[dict[str, int]]:
+        """Extents by symbol."""
+        if "dims" not in self.fields:
+            return [{}, _Threes()]
+        pairs = ([p.split("=") for p in part.split(",")] for part in self.fields["dims"].split(";"))
+        return [{name.strip(): int(extent) for name, extent in binding} for binding in pairs]
+
+    def text(self) -> str:
+        lines = [f"=== {self.name}", self.summary]
+        lines += [f"{name}: {self.fields[name]}" for name in FIELDS if name in self.fields]
+        parts = ["--- kept", self.before] if self.after is None else ["--- before", self.before, "--- after", self.after]
+        return "\n".join(lines + parts)
+
+
+class _Threes(dict[str, int]):
+    """Three for every symbol."""
+
+    def get(self, _key: str, _default: object = None) -> int:  # type: ignore[override]
+        return 3
+
+
+def read(rule: str) -> list[Case]:
+    """The cases of one rule."""
+    _, *texts = f"\n{(FOLDER / f'{rule}.txt').read_text(encoding='utf-8')}".split("\n=== ")
+    return [_case(rule, text) for text in texts]
+
+
+def write(changed: Case) -> None:
+    """Put a case back into its file, with the others as they are."""
+    texts = [(changed if case.name == changed.name else case).text() for case in read(changed.rule)]
+    (FOLDER / f"{changed.rule}.txt").write_text("\n\n".join(texts) + "\n", encoding="utf-8")
+
+
+def _case(rule: str, text: str) -> Case:
+    head, *parts = f"{text.strip()}\n".split("\n--- ")
+    name, *lines = head.splitlines()
+    fields = {k: v.strip() for k, _, v in (line.partition(":") for line in lines) if k in FIELDS}
+    summary = "\n".join(line for line in lines if line.partition(":")[0] not in FIELDS)
+    graphs = {title: body.strip() for title, _, body in (part.partition("\n") for part in parts)}
+    case = Case(rule, name.strip(), summary, "", None, fields)
+    if graphs.keys() == {"kept"}:
+        return replace(case, before=graphs["kept"])
+    if graphs.keys() != {"before", "after"}:
+        raise ValueError(f"{case}: give `--- before` and `--- after`, or `--- kept`")
+    return replace(case, before=graphs["before"], after=graphs["after"])
+
+
+def every() -> list[Case]:
+    return [case for rule in sorted(RULES) for case in read(rule)]

@@ -1,0 +1,90 @@
+"""Every rule on the graphs of its golden file: what it makes of them, that it computes the same, what it leaves alone."""
+
+from __future__ import annotations
+
+import difflib
+
+import onnx
+import onnx.checker
+import onnx_ir as ir
+import pytest
+
+from graphopt.graph import invariants, probes
+from graphopt.graph.edit import Exactness
+from graphopt.graph.io import Source, load, serialize
+from graphopt.match.engine import Rule
+from graphopt.passes import Evaluator
+from graphopt.rewrite import clean, fold, fuse_linear
+from tests.golden.cases import RULES, Case, every, write
+from tests.support.models import Rewritten, differences, feed, overrides, parse, rewritten, run, show
+
+CASES = every()
+BITWISE, ROUNDED = 0.0, 1e-5
+
+
+def loaded(case: Case) -> Source:
+    source = load(parse(case.before))
+    for node in source.model.graph:
+        if node.name in case.fields.get("notes", "").split():
+            node.doc_string = node.outputs[0].doc_string = "File /home/someone/model.py, line 1"
+            node.metadata_props["namespace"] = node.outputs[0].metadata_props["scope"] = "layer1"
+    return source
+
+
+def compare_runs(case: Case, source: Source, result: Rewritten) -> list[str]:
+    """What the runtime computes differently for the two graphs, with random nodes made comparable."""
+    relative = BITWISE if all(e.exactness is Exactness.BITWISE for e in result.edits) else ROUNDED
+    before = onnx.ModelProto.FromString(serialize(probes.seeded(source.model), source.carried))
+    after = onnx.ModelProto.FromString(serialize(probes.seeded(ir.from_proto(result.model)), source.carried))
+    found = []
+    for seed, dims in enumerate(case.bindings):
+        given = feed(before, dims, seed=seed, edges=not relative)
+        for each in (given, given | overrides(before, dims, seed=seed)):
+            found += differences(run(before, each), run(after, each), relative=relative)
+    return found
+
+
+@pytest.mark.parametrize("case", CASES, ids=map(str, CASES))
+def test_golden(case: Case, evaluate: Evaluator, request: pytest.FixtureRequest) -> None:
+    given = parse(case.before)
+    onnx.checker.check_model(given, full_check=True)
+    source = loaded(case)
+    result = rewritten(source, case.passes, evaluate, growth=case.growth)
+    onnx.checker.check_model(result.model, full_check=True)
+    assert not list(invariants.broken(ir.from_proto(result.model)))
+    assert list(result.model.graph.input) == list(given.graph.input), "the inputs changed"
+    assert list(result.model.graph.output) == list(given.graph.output), "the outputs changed"
+
+    if request.config.getoption("--update-golden"):
+        after = show(result.model) if result.edits else None
+        write(Case(case.rule, case.name, case.summary, show(given), after, case.fields))
+        return
+    expected = show(parse(case.after or case.before))
+    text = show(result.model)
+    diff = "\n".join(difflib.unified_diff(expected.splitlines(), text.splitlines(), "expected", "made", lineterm=""))
+    assert not diff, f"{case}: {case.summary}\n{diff}\nedits: {[str(e) for e in result.edits]}\n{result.misses}"
+    if case.after is None:
+        assert not result.edits
+    else:
+        assert case.rule in {e.rule for e in result.edits}
+    if "why" in case.fields:
+        reasons = [m.reason for m in result.misses if m.rule == case.rule]
+        assert any(case.fields["why"] in reason for reason in reasons), reasons
+    if "unrunnable" not in case.fields:
+        assert not compare_runs(case, source, result)
+
+
+def test_every_rule_has_a_case_where_it_fires_and_one_where_it_does_not() -> None:
+    assert {c.rule for c in CASES if c.after is not None} == RULES.keys()
+    assert {c.rule for c in CASES if c.after is None} == RULES.keys()
+
+
+def test_every_rule_of_the_package_is_known_here() -> None:
+    found = {r.name for module in (clean, fold, fuse_linear) for r in vars(module).values() if isinstance(r, Rule)}
+    assert found <= RULES.keys()
+
+
+def test_a_case_is_read_as_it_is_written() -> None:
+    for case in CASES:
+        assert len([c for c in CASES if str(c) == str(case)]) == 1, f"two cases are named {case}"
+        assert case.summary, f"{case} does not say what it shows"
