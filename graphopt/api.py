@@ -120,7 +120,7 @@ class Result:
 
     def _check(self, written: Path) -> None:
         judge = self.outcome.judge
-        if judge is not None and not (found := judge.file(written)):
+        if judge is not None and not (found := judge.written(written)):
             raise InputError(f"the written file does not do the original's job: {explain(found)}; nothing was emitted")
 
 
@@ -284,7 +284,7 @@ def check(
     evidence = _evidence(source, data, set_dims, seed, say)
     say("comparing")
     judge = Judge(source, evidence.feeds, products(source.model), device=device, threads=threads, seed=seed)
-    found = judge.file(other.runnable, atol=atol, rtol=rtol)
+    found = judge.source(other, atol=atol, rtol=rtol)
     return CheckReport(
         source.name,
         other.name,

@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -16,14 +15,14 @@ from numpy.typing import NDArray
 
 from graphopt.graph.edit import Edit, Editor
 from graphopt.graph.io import EXTERNAL_ABOVE, Source, serialize, weight_bytes
-from graphopt.passes import Context, Ledger, Miss, NotEvaluated
+from graphopt.passes import Context, Evaluator, Ledger, Miss, NotEvaluated
 from graphopt.recipe import Recipe, spec
 from graphopt.run.child import Child, ChildFailed
 from graphopt.run.compare import Comparison
 from graphopt.run.session import Device, Feed
 from graphopt.verify import Judge, explain, guilty, rounded
 
-__all__ = ["Attempt", "Outcome", "Settings", "Step", "misses", "optimize", "rewrite"]
+__all__ = ["Attempt", "Outcome", "Settings", "Step", "misses", "optimize"]
 
 _log = logging.getLogger(__name__)
 
@@ -35,6 +34,8 @@ _GROWTH = 0.5
 
 PROVENANCE = ("graphopt.version", "graphopt.source_sha256", "graphopt.recipe", "graphopt.verdict")
 """Keys of the emitted model's metadata_props: what made it, from what, how, and what was found."""
+UNVERIFIED = "unverified"
+"""The verdict where nothing was run. It is always written."""
 
 Progress = Callable[[str], None]
 """Told what begins."""
@@ -88,11 +89,17 @@ class Outcome:
     content: bytes | None
     """The file's bytes; None where it needs external data."""
     attempt: Attempt
+    judge: Judge | None
+    """None where nothing was run."""
     verification: Comparison | None
     left_out: tuple[LeftOut, ...] = ()
     unchanged: str | None = None
     """Why the source is emitted as it came, if it is."""
-    judge: Judge | None = None
+
+    @property
+    def grew(self) -> bool:
+        """Whether the file is larger than the source."""
+        return self.content is not None and len(self.content) > self.source.size
 
 
 class _Evaluate:
@@ -114,129 +121,131 @@ class _Evaluate:
         return found
 
 
-def rewrite(
-    source: Source,
-    recipe: Recipe,
-    evaluate: Callable[[bytes], dict[str, NDArray[Any]]],
-    *,
-    growth: int = 0,
-    skip: Sequence[Edit] = (),
-    limit: int | None = None,
-) -> Attempt:
-    """Run the recipe's passes over a copy of the source, again and again until a whole round changes nothing.
-
-    Args:
-        source: is not changed.
-        recipe: the passes, and the keys of nodes to leave alone.
-        evaluate: computes constants.
-        growth: bytes by which the file may grow.
-        skip: edits to leave out.
-        limit: number of edits after which to stop.
-    """
-    model = source.model.clone()
-    edit = Editor(model, skip=skip, limit=limit, keep=recipe.skip)
-    ctx = Context(evaluate, Ledger(growth))
-    seconds = [0.0] * len(recipe.passes)
-    made: list[Counter[str]] = [Counter() for _ in recipe.passes]
-    for _ in range(_MOST_ROUNDS):
-        before = len(edit.edits)
-        ctx.misses.clear()
-        for index, step in enumerate(recipe.passes):
-            start, count = time.perf_counter(), len(edit.edits)
-            step.run(edit, ctx)
-            seconds[index] += time.perf_counter() - start
-            made[index].update(e.rule for e in edit.edits[count:])
-        if len(edit.edits) == before:
-            break
-    steps = tuple(
-        Step(spec(p), p.exactness.name, dict(c), round(s, 4))
-        for p, c, s in zip(recipe.passes, made, seconds, strict=True)
-    )
-    return Attempt(edit.model, tuple(edit.edits), steps, tuple(ctx.misses))
+def optimize(source: Source, recipe: Recipe, feeds: Sequence[Feed] | None, settings: Settings) -> Outcome:
+    """The whole story for one model. Without feeds nothing is run, and only the structure is checked."""
+    with Child() as child:
+        run = _Run(source, recipe, feeds, settings, _Evaluate(child), int(source.size * _GROWTH))
+        if source.carried.untouchable:
+            return run.unchanged(Attempt(source.model, (), (), ()), source.carried.untouchable)
+        outcome = run.outcome()
+        if outcome.grew and not outcome.unchanged:
+            _log.debug("the file would grow: once more without room")
+            outcome = replace(run, growth=0).outcome()
+        if outcome.grew and not outcome.unchanged:
+            return run.unchanged(outcome.attempt, "the rewritten file would be larger")
+        return outcome
 
 
 def misses(source: Source, recipe: Recipe) -> tuple[Miss, ...]:
     """Where rules looked in the last round and did nothing, and why. Nothing is run but folding."""
     with Child() as child:
-        return rewrite(source, recipe, _Evaluate(child)).misses
+        return _Run(source, recipe, None, Settings(), _Evaluate(child), 0).rewrite().misses
 
 
-def optimize(source: Source, recipe: Recipe, feeds: Sequence[Feed] | None, settings: Settings) -> Outcome:
-    """The whole story for one model. Without feeds nothing is run, and only the structure is checked."""
-    if source.carried.untouchable:
-        return _unchanged(source, Attempt(source.model, (), (), ()), source.carried.untouchable)
-    with ExitStack() as stack:
-        evaluate = _Evaluate(stack.enter_context(Child()))
-        outcome = _attempt(source, recipe, feeds, settings, evaluate, growth=int(source.size * _GROWTH))
-        if outcome.content is not None and len(outcome.content) > source.size:
-            _log.debug("the file would grow by %d bytes: once more without room", len(outcome.content) - source.size)
-            outcome = _attempt(source, recipe, feeds, settings, evaluate, growth=0)
-            if outcome.content is not None and len(outcome.content) > source.size:
-                return _unchanged(source, outcome.attempt, "the rewritten file would be larger")
-    return outcome
+@dataclass(frozen=True)
+class _Run:
+    """One model on its way through the story."""
 
+    source: Source
+    recipe: Recipe
+    feeds: Sequence[Feed] | None
+    settings: Settings
+    evaluate: Evaluator
+    growth: int
+    """Bytes by which the file may grow in between."""
 
-def _attempt(
-    source: Source,
-    recipe: Recipe,
-    feeds: Sequence[Feed] | None,
-    settings: Settings,
-    evaluate: _Evaluate,
-    *,
-    growth: int,
-) -> Outcome:
-    settings.progress("rewriting")
-    attempt = rewrite(source, recipe, evaluate, growth=growth)
-    if not attempt.edits and not source.frozen:
-        return _unchanged(source, attempt, "nothing was found to rewrite")
-    judge, verification = None, None
-    left_out: list[LeftOut] = []
-    if feeds is not None:
-        settings.progress("verifying")
-        judge = Judge(
-            source, feeds, rounded(attempt.edits), device=settings.device, threads=settings.threads, seed=settings.seed
-        )
-        while not (verification := judge(attempt.model)):
+    def outcome(self) -> Outcome:
+        """Rewrite, verify, leave out what is guilty, and seal."""
+        self.settings.progress("rewriting")
+        attempt = self.rewrite()
+        if not attempt.edits and not self.source.frozen:
+            return self.unchanged(attempt, "nothing was found to rewrite")
+        if self.feeds is None:
+            return self._sealed(attempt, None, None, ())
+        self.settings.progress("verifying")
+        judge = self._judge(rounded(attempt.edits))
+        left_out: list[LeftOut] = []
+        while not (found := judge(attempt.model)):
             if len(left_out) == MOST_GUILTY or not attempt.edits:
-                return _unchanged(source, attempt, f"the result would differ: {explain(verification)}", left_out)
-            settings.progress(f"looking for the edit to blame ({len(left_out) + 1})")
-            skip = [x.edit for x in left_out]
+                return self.unchanged(attempt, f"the result would differ: {explain(found)}", left_out)
+            self.settings.progress(f"looking for the edit to blame ({len(left_out) + 1})")
+            left_out.append(LeftOut(self._guilty(attempt, judge, left_out), explain(found)))
+            attempt = self.rewrite([x.edit for x in left_out])
+        if not attempt.edits and not self.source.frozen:
+            return self.unchanged(attempt, "every edit was found to change the result", left_out)
+        return self._sealed(attempt, judge, found, left_out)
 
-            def holds(limit: int, skip: list[Edit] = skip, judge: Judge = judge) -> bool:
-                return bool(judge(rewrite(source, recipe, evaluate, growth=growth, skip=skip, limit=limit).model))
+    def rewrite(self, skip: Sequence[Edit] = (), limit: int | None = None) -> Attempt:
+        """Run the passes over a copy of the source, again and again until a whole round changes nothing.
 
-            left_out.append(LeftOut(guilty(attempt.edits, holds), explain(verification)))
-            attempt = rewrite(source, recipe, evaluate, growth=growth, skip=[x.edit for x in left_out])
-        if not attempt.edits and not source.frozen:
-            return _unchanged(source, attempt, "every edit was found to change the result", left_out)
-    provider = judge.reference.provider if judge else None
-    return _sealed(source, recipe, attempt, verification, provider, left_out, judge)
+        Args:
+            skip: edits to leave out.
+            limit: number of edits after which to stop.
+        """
+        passes = self.recipe.passes
+        edit = Editor(self.source.model.clone(), skip=skip, limit=limit, keep=self.recipe.skip)
+        ctx = Context(self.evaluate, Ledger(self.growth))
+        seconds = [0.0] * len(passes)
+        made: list[Counter[str]] = [Counter() for _ in passes]
+        for _ in range(_MOST_ROUNDS):
+            before = len(edit.edits)
+            ctx.misses.clear()
+            for index, step in enumerate(passes):
+                start, count = time.perf_counter(), len(edit.edits)
+                step.run(edit, ctx)
+                seconds[index] += time.perf_counter() - start
+                made[index].update(e.rule for e in edit.edits[count:])
+            if len(edit.edits) == before:
+                break
+        steps = tuple(
+            Step(spec(p), p.exactness.name, dict(c), round(s, 4)) for p, c, s in zip(passes, made, seconds, strict=True)
+        )
+        return Attempt(edit.model, tuple(edit.edits), steps, tuple(ctx.misses))
+
+    def unchanged(self, attempt: Attempt, reason: str, left_out: Sequence[LeftOut] = ()) -> Outcome:
+        """The source as it came; running it once more shows that it repeats itself."""
+        source = self.source
+        judge = None if self.feeds is None else self._judge({})
+        found = None if judge is None else judge(source.model)
+        content = source.runnable if isinstance(source.runnable, bytes) else _content(source.model, source)
+        return Outcome(source, source.model, content, attempt, judge, found, tuple(left_out), unchanged=reason)
+
+    def _judge(self, reductions: Mapping[str, int]) -> Judge:
+        settings = self.settings
+        return Judge(
+            self.source,
+            self.feeds or (),
+            reductions,
+            device=settings.device,
+            threads=settings.threads,
+            seed=settings.seed,
+        )
+
+    def _guilty(self, attempt: Attempt, judge: Judge, left_out: Sequence[LeftOut]) -> Edit:
+        skip = [x.edit for x in left_out]
+        return guilty(attempt.edits, lambda limit: bool(judge(self.rewrite(skip, limit).model)))
+
+    def _sealed(
+        self, attempt: Attempt, judge: Judge | None, found: Comparison | None, left_out: Sequence[LeftOut]
+    ) -> Outcome:
+        """Write into the model what was done, unless that alone would make the file larger than the source."""
+        source, model = self.source, attempt.model
+        verdict = f"verified on {found.feeds} feeds, {judge.reference.provider}" if judge and found else UNVERIFIED
+        entries = (version("graphopt"), source.sha256, self.recipe.text(), verdict)
+        theirs = {k: v for k, v in model.metadata_props.items() if k not in PROVENANCE}
+        _set_metadata(model, theirs | dict(zip(PROVENANCE, entries, strict=True)))
+        content = _content(model, source)
+        if content is not None and len(content) > source.size and verdict != UNVERIFIED:
+            _set_metadata(model, theirs)
+            content = _content(model, source)
+        return Outcome(source, model, content, attempt, judge, found, tuple(left_out))
 
 
-def _unchanged(source: Source, attempt: Attempt, reason: str, left_out: Sequence[LeftOut] = ()) -> Outcome:
-    content = source.runnable if isinstance(source.runnable, bytes) else None
-    return Outcome(source, source.model, content, attempt, None, tuple(left_out), unchanged=reason)
-
-
-def _sealed(
-    source: Source,
-    recipe: Recipe,
-    attempt: Attempt,
-    verification: Comparison | None,
-    provider: str | None,
-    left_out: Sequence[LeftOut],
-    judge: Judge | None,
-) -> Outcome:
-    """Write into the model what was done, as far as that leaves the file no larger than the source."""
-    model = attempt.model
-    verdict = "unverified" if verification is None else f"verified on {verification.feeds} feeds, {provider}"
-    entries = dict(zip(PROVENANCE, (version("graphopt"), source.sha256, recipe.text(), verdict), strict=True))
-    plain = {k: v for k, v in model.metadata_props.items() if k not in PROVENANCE}
+def _set_metadata(model: ir.Model, entries: Mapping[str, str]) -> None:
     model.metadata_props.clear()
-    model.metadata_props.update(plain | entries)
-    content = serialize(model, source.carried) if weight_bytes(model) < EXTERNAL_ABOVE else None
-    if content is not None and len(content) > source.size:
-        model.metadata_props.clear()
-        model.metadata_props.update(plain)
-        content = serialize(model, source.carried)
-    return Outcome(source, model, content, attempt, verification, tuple(left_out), judge=judge)
+    model.metadata_props.update(entries)
+
+
+def _content(model: ir.Model, source: Source) -> bytes | None:
+    """The file's bytes, if its weights fit inside."""
+    return serialize(model, source.carried) if weight_bytes(model) < EXTERNAL_ABOVE else None

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 
 import onnx_ir as ir
 
 from graphopt import ops
 from graphopt.graph import invariants, probes
 from graphopt.graph.edit import Edit, Exactness
-from graphopt.graph.io import Source, serialize
+from graphopt.graph.io import Source, load, serialize
 from graphopt.run.compare import Comparison, Reference
 from graphopt.run.session import Device, Feed, Runnable
 
@@ -47,7 +48,7 @@ class Judge:
         original = probes.seeded(source.model)
         noisy = [probes.noisy(original, reductions, 1000 * s) for s in _NOISE_SEEDS]
         self.reference = Reference(
-            source.runnable if original is source.model else serialize(original, source.carried),
+            self._runnable(source),
             feeds,
             noisy=[serialize(n, source.carried) for n in noisy if n is not None],
             device=device,
@@ -60,19 +61,32 @@ class Judge:
         problem = next(invariants.broken(model), None)
         if problem:
             return Comparison((), 0, passed=False, differences=(problem,))
-        return self.file(serialize(probes.seeded(model), self._source.carried))
+        return self._compare(serialize(probes.seeded(model), self._source.carried), (False, True))
 
-    def file(self, model: Runnable, *, atol: float | None = None, rtol: float | None = None) -> Comparison:
-        """Compare a serialized model or a model file, at each level of optimization at which the original runs.
+    def source(self, other: Source, *, atol: float | None = None, rtol: float | None = None) -> Comparison:
+        """Compare another model, without and with the runtime's optimizations; the tolerance may be given."""
+        return self._compare(self._runnable(other), (False, True), atol, rtol)
 
-        The answer is the comparison as deployed, with optimizations, unless the other one failed.
-        """
+    def written(self, path: Path) -> Comparison:
+        """Read a file back and run it."""
+        return self._compare(self._runnable(load(path)), (False,))
+
+    def _compare(
+        self, model: Runnable, levels: Sequence[bool], atol: float | None = None, rtol: float | None = None
+    ) -> Comparison:
+        """The first comparison that failed; if none did, the last one."""
         found = Comparison((), 0, passed=False, differences=("the original does not run",))
-        for optimize in (False, True):
+        for optimize in levels:
             found = self.reference.compare(model, optimize=optimize, atol=atol, rtol=rtol)
             if not found:
                 break
         return found
+
+    @staticmethod
+    def _runnable(source: Source) -> Runnable:
+        """What to run: the model as it is, unless random nodes need their seeds fixed."""
+        fixed = probes.seeded(source.model)
+        return source.runnable if fixed is source.model else serialize(fixed, source.carried)
 
 
 def guilty(edits: Sequence[Edit], holds: Callable[[int], bool]) -> Edit:

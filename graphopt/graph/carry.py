@@ -1,14 +1,15 @@
 """What a model file holds that the graph in memory has no place for.
 
 onnx-ir drops sparse initializers and training information, and writes a value_info for everything it knows a type of.
-Here the first two are set aside at load and put back at the end, and the third is kept to the values that had one.
+Here the first two are set aside at load and put back at the end, and so is what the file said of inner values: it is
+not trusted, since it may be wrong or stale, and what is inferred instead is not written.
 What cannot be set aside safely makes the model untouchable: it is emitted as it came, with the reason.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 import onnx
 import onnx_ir as ir
@@ -24,8 +25,8 @@ class Carried:
 
     sparse: tuple[onnx.SparseTensorProto, ...] = ()
     training: tuple[onnx.TrainingInfoProto, ...] = ()
-    described: frozenset[str] = frozenset()
-    """Names that had a value_info, in any graph."""
+    described: Mapping[str, tuple[onnx.ValueInfoProto, ...]] = field(default_factory=dict)
+    """Every value_info by name; a name may stand for different values in different bodies."""
     untouchable: str | None = None
 
 
@@ -35,10 +36,13 @@ def from_proto(proto: onnx.ModelProto) -> tuple[ir.Model, Carried]:
     untouchable = None
     if any(g.sparse_initializer for g in nested):
         untouchable = "a body of If, Loop or Scan holds sparse initializers"
+    described: dict[str, tuple[onnx.ValueInfoProto, ...]] = {}
+    for info in (i for g in (proto.graph, *nested) for i in g.value_info):
+        described[info.name] = (*described.get(info.name, ()), info)
     carried = Carried(
         sparse=tuple(proto.graph.sparse_initializer),
         training=tuple(proto.training_info),
-        described=frozenset(i.name for g in (proto.graph, *nested) for i in g.value_info),
+        described=described,
         untouchable=untouchable,
     )
     # A sparse weight becomes an input in the meantime: a value that rules see and know nothing about.
@@ -48,6 +52,8 @@ def from_proto(proto: onnx.ModelProto) -> tuple[ir.Model, Carried]:
         )
     del proto.graph.sparse_initializer[:]
     model = ir.from_proto(proto)
+    for value in (v for graph in graphs(model) for node in graph for v in node.outputs if not v.is_graph_output()):
+        value.shape = None
     _protect(model, _names_in(carried.training) | {n for g in (proto.graph, *nested) for n in _annotated(g)})
     return model, carried
 
@@ -62,10 +68,17 @@ def to_proto(model: ir.Model, carried: Carried) -> onnx.ModelProto:
     proto.graph.sparse_initializer.extend(carried.sparse)
     proto.training_info.extend(carried.training)
     for graph in _graph_protos(proto.graph):
-        described = [i for i in graph.value_info if i.name in carried.described]
+        described = [_as_given(i, carried) for i in graph.value_info if i.name in carried.described]
         del graph.value_info[:]
         graph.value_info.extend(described)
     return proto
+
+
+def _as_given(info: onnx.ValueInfoProto, carried: Carried) -> onnx.ValueInfoProto:
+    """What the file said of the value, where that is clear and its type is still the same."""
+    given = carried.described[info.name]
+    same = len(given) == 1 and given[0].type.tensor_type.elem_type == info.type.tensor_type.elem_type
+    return given[0] if same else info
 
 
 def _graph_protos(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:

@@ -325,8 +325,8 @@ class Editor:
     @staticmethod
     def _substitute(old: ir.Value, new: ir.Value, *, fresh: bool) -> None:
         new.type = new.type or old.type
-        if old.shape is not None:
-            new.merge_shapes(old.shape)
+        if old.shape is not None and not new.is_graph_input() and not new.is_graph_output():
+            new.merge_shapes(old.shape)  # what is declared of an input or output belongs to the interface
         name, was_output = old.name, old.is_graph_output()
         if was_output and old.shape is not None:
             new.shape = old.shape.copy()  # the declared shape belongs to the interface

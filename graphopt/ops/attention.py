@@ -14,10 +14,12 @@ __all__ = ["SPECS"]
 
 def _heads(shape: tuple[int, ...] | None, count: int | None) -> tuple[int, ...] | None:
     """(N, heads, length, size) for either form; None where it cannot be told."""
-    if shape is None or len(shape) == 4:  # noqa: PLR2004 - heads on an axis of their own
-        return shape
-    batch, length, width = shape
-    return (batch, count, length, width // count) if count else None
+    match shape:
+        case (_, _, _, _):
+            return shape
+        case (batch, length, width) if count:
+            return (batch, count, length, width // count)
+    return None
 
 
 def _attention(node: ir.Node, shape: ShapeOf) -> int | None:
@@ -32,7 +34,7 @@ def _attention(node: ir.Node, shape: ShapeOf) -> int | None:
 
 
 def _linear_attention(node: ir.Node, shape: ShapeOf) -> int | None:
-    """Per token, each head of keys and values updates its state (the delta rules also read it); each query reads one."""
+    """Per token: each head of values updates its state (the delta rules read it first), each query reads one."""
     q = _heads(shape(node.inputs[0]), attr(node, "q_num_heads"))
     v = _heads(shape(node.inputs[2]), attr(node, "kv_num_heads"))
     if q is None or v is None:

@@ -10,9 +10,9 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from graphopt.graph.nodes import array, input_at
+from graphopt.graph.nodes import input_at
 from graphopt.graph.values import Bound, Domain
-from graphopt.ops.spec import OpSpec, admit, carry, family
+from graphopt.ops.spec import OpSpec, admit, carry, contents, family
 
 __all__ = ["SPECS"]
 
@@ -34,7 +34,7 @@ def _rises(undo: Callable[[int, NDArray[Any]], NDArray[Any]], *inputs: int, posi
     """
 
     def pulls(node: ir.Node, index: int, wanted: Domain) -> Domain | None:
-        constant = array(input_at(node, 1 - index)) if index in inputs else None
+        constant = contents(input_at(node, 1 - index)) if index in inputs else None
         if constant is None or constant.size == 0 or (positive and np.any(constant <= 0)):
             return None
         low = None if wanted.low is None else math.ceil(np.max(undo(wanted.low, constant)))
@@ -58,7 +58,7 @@ def _whole_divisor(node: ir.Node) -> Domain | None:
 
 def _real_power(node: ir.Node) -> Domain | None:
     """A fractional power of a negative number is not a number."""
-    exponent = array(input_at(node, 1))
+    exponent = contents(input_at(node, 1))
     return None if exponent is not None and np.all(exponent == np.floor(exponent)) else Domain(0)
 
 

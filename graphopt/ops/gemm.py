@@ -78,13 +78,13 @@ def _einsum_macs(node: ir.Node, shape: ShapeOf) -> int | None:
         return 0
     extents: dict[str | int, int] = {}
     terms = attr(node, "equation", "").replace(" ", "").split("->")[0].split(",")
-    for value, term in zip(node.inputs, terms, strict=True):
+    for value, term in zip(node.inputs, terms, strict=False):
         found = shape(value)
         if found is None:
             return None
         head, dots, tail = term.partition("...")
         broadcast = range(len(head) + len(tail) - len(found), 0) if dots else ()  # axes under "...", from the right
-        for index, size in zip((*head, *broadcast, *tail), found, strict=True):
+        for index, size in zip((*head, *broadcast, *tail), found, strict=False):
             extents[index] = max(size, extents.get(index, 1)) if size else 0
     return prod(extents.values())
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 
 import onnx_ir as ir
 
-from graphopt.graph.nodes import attr, input_at, scalar
+from graphopt.graph.nodes import attr, input_at
 from graphopt.graph.values import Domain
-from graphopt.ops.spec import COUNT, OpSpec, admit, carry, extent, family, index_into, length_up_to
+from graphopt.ops.spec import COUNT, OpSpec, admit, carry, contents, extent, family, index_into, length_up_to
 
 __all__ = ["SPECS"]
 
@@ -31,8 +31,8 @@ def _tuples(node: ir.Node) -> Domain:
 
 
 def _classes(node: ir.Node) -> Domain:
-    depth = scalar(node.inputs[1])
-    return Domain(0, 1 if depth is None else int(depth))
+    depth = contents(input_at(node, 1))
+    return Domain(0, 1 if depth is None else int(depth.item()))
 
 
 def _scattered(node: ir.Node) -> Iterable[tuple[ir.Value, ir.Value]]:

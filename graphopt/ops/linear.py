@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import ArrayLike, NDArray
 
-from graphopt.graph.nodes import array, input_at, is_constant, rank
+from graphopt.graph.nodes import array, input_at, is_constant, rank, static_shape
 
 if TYPE_CHECKING:
     from graphopt.graph.edit import Draft
@@ -66,7 +67,12 @@ class Linear:
     @property
     def channels(self) -> int:
         """Number of output channels."""
-        return int(self.weights.shape[self.w_out]) * (self.groups if self.w_out > self.w_in else 1)
+        return self._shape[self.w_out] * (self.groups if self.w_out > self.w_in else 1)
+
+    @property
+    def reduction(self) -> int:
+        """Length of the sum behind each element of the result: in/groups·kernel."""
+        return prod(self._shape) // self.channels if self.channels else 0
 
     def bias_vector(self) -> NDArray[Any]:
         """The bias, one number per output channel: (channels,), zeros where there is none. Not yet times beta."""
@@ -125,6 +131,12 @@ class Linear:
         if rank(self.node.inputs[self.x]) == 2:  # noqa: PLR2004 - a matrix
             return draft.node("Gemm", [*inputs, offset])
         return draft.node("Add", [draft.like(self.node, inputs), offset])
+
+    @property
+    def _shape(self) -> tuple[int, ...]:
+        """Of the weight, without reading it."""
+        shape = static_shape(self.node.inputs[self.weight])
+        return self.weights.shape if shape is None else shape
 
     def _grouped(self, weights: NDArray[Any]) -> NDArray[Any]:
         """The weight with its groups on an axis of their own, the first one."""

@@ -162,13 +162,16 @@ def _slice(node: ir.Node) -> int | None:
 
 
 def _clip(node: ir.Node) -> int | None:
-    """Without bounds. Before version 11 the default bounds are the largest floats, which infinities exceed."""
-    version = node.graph.opset_imports.get("", 0) if node.graph is not None else 0
-    bounds = [v for v in node.inputs[1:] if v is not None]
-    return 0 if version >= 11 and not bounds else None  # noqa: PLR2004
+    """Integers without bounds. Without bounds, floats are clipped to the largest ones, which infinities exceed."""
+    x, bounds = node.inputs[0], [v for v in node.inputs[1:] if v is not None]
+    return 0 if x is not None and x.dtype is not None and x.dtype.is_integer() and not bounds else None
 
 
 def _where(node: ir.Node) -> int | None:
+    """A side that is always taken. Not of floats: onnxruntime's Where turns -0.0 into 0.0."""
+    x = node.inputs[1]
+    if x is None or x.dtype is None or x.dtype.is_floating_point():
+        return None
     condition = array(node.inputs[0])
     if condition is None or not condition.size:
         return None

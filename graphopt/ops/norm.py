@@ -6,7 +6,7 @@ import onnx_ir as ir
 
 from graphopt.graph.nodes import attr
 from graphopt.graph.values import Domain
-from graphopt.ops.spec import OpSpec, admit, family, unless
+from graphopt.ops.spec import OpSpec, admit, family, is_off
 
 __all__ = ["SPECS"]
 
@@ -22,7 +22,7 @@ def infers(node: ir.Node) -> bool:
 
 def _batchnorm_is_pure(node: ir.Node) -> bool:
     """In inference: `training_mode` off (from opset 14), no statistics put out (7 to 13), `is_test` (1 to 6)."""
-    return unless(node, "training_mode") and not any(v.name for v in node.outputs[1:]) and infers(node)
+    return is_off(node, "training_mode") and not any(v.name for v in node.outputs[1:]) and infers(node)
 
 
 SPECS = (

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from graphopt.graph.nodes import input_at, rank
+from graphopt.graph.shapes import ShapeOf
 from graphopt.graph.values import Bound, Domain
 from graphopt.ops.linear import Linear
 
@@ -21,16 +23,14 @@ __all__ = [
     "admit",
     "axis_of_data",
     "carry",
+    "contents",
     "extent",
     "family",
     "index_into",
+    "is_off",
     "length_up_to",
     "never",
-    "unless",
 ]
-
-ShapeOf = Callable[[ir.Value | None], tuple[int, ...] | None]
-"""Answers the concrete shape of a value under the binding of symbolic dimensions at hand; None if unknown or absent."""
 
 Admits = Callable[[ir.Node, int], Domain | None]
 Carries = Callable[[ir.Node], Iterable[tuple[ir.Value, ir.Value]]]
@@ -120,10 +120,19 @@ def never(_node: ir.Node) -> bool:
     return False
 
 
-def unless(node: ir.Node, name: str, *, default: int = 0) -> bool:
+def is_off(node: ir.Node, name: str) -> bool:
     """Whether flag attribute `name` is provably off; a reference to a function's attribute proves nothing."""
     found = node.attributes.get(name)
-    return not default if found is None else not found.is_ref() and not found.value
+    return found is None or (not found.is_ref() and not found.value)
+
+
+def contents(value: ir.Value | None) -> NDArray[Any] | None:
+    """What `value` holds unless a feed replaces it: a constant, a default, or what a Constant node gives; else None.
+
+    For rewriting, where a feed matters and Constant nodes are gone, ask `graph.nodes.array`.
+    """
+    tensor = None if value is None else ir.convenience.get_const_tensor(value)
+    return None if tensor is None else tensor.numpy()
 
 
 def carry(*inputs: int) -> Carries:

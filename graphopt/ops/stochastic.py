@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from graphopt.graph.nodes import input_at, scalar
+from graphopt.graph.nodes import input_at
 from graphopt.graph.values import Domain
 from graphopt.ops.norm import infers
-from graphopt.ops.spec import OpSpec, admit, carry, family, never
+from graphopt.ops.spec import OpSpec, admit, carry, contents, family, never
 
 __all__ = ["SPECS"]
 
@@ -15,7 +15,10 @@ __all__ = ["SPECS"]
 def _dropout_is_pure(node: ir.Node) -> bool:
     """In inference: `training_mode` absent or false (from opset 12), always (7 to 11), `is_test` (1 to 6)."""
     training = input_at(node, 2)
-    return infers(node) and (training is None or scalar(training) == False)  # noqa: E712 - None is not False
+    if training is None:
+        return infers(node)
+    flag = None if training.is_graph_input() else contents(training)
+    return flag is not None and not flag.any()
 
 
 SPECS = (

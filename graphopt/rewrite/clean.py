@@ -45,7 +45,7 @@ def castlike(draft: Draft, _ctx: Context, x: ir.Value, like: ir.Value, node: ir.
     """CastLike(x, like) becomes Cast(x, to), since only the type of `like` matters."""
     if like.dtype is None:
         return No("the type is not known")
-    attributes = {"to": int(like.dtype)} | {n: a.value for n, a in node.attributes.items() if n == "saturate"}
+    attributes = {"to": int(like.dtype)} | {n: a.value for n, a in node.attributes.items()}
     return draft.node("Cast", [x], attributes)
 
 

@@ -28,15 +28,17 @@ from graphopt.run.values import STYLES, Style, value
 __all__ = ["Binding", "Feeds", "generate"]
 
 _ROWS: Final = 2
-_EXTENTS: Final = (5, 8, 16, 32, 64, 128, 256, 512, 1024, 4096, 16000, 3, 2)
-_SPATIAL: Final = (32, 64, 224, 128, 256, 320, 640, 48, 96, 512, 16, 8, 5)
+_EXTENTS: Final = (5, 8, 16, 32, 64, 128, 256, 512, 3, 2)
+_SPATIAL: Final = (32, 64, 224, 128, 256, 320, 640, 96, 16, 8)
+_LONG: Final = (1024, 4096, 16000)  # of sound, most often; slow to try elsewhere
 _RANKS: Final = ((0, 2), (1, 1), (2, 2), (3, 3), (4, 4), (0, 1), (0, 3))
 """Numbers of axes to try for a tensor and for the items of a sequence, where the model does not tell."""
 
 _SECONDS: Final = 10.0  # for the whole search
-_TRY_SECONDS: Final = 30.0  # for one run
+_TRY_SECONDS: Final = 30.0  # for one run of a small model
+_BYTES_PER_SECOND: Final = 1 << 25  # what a slow machine loads and runs of a large one
 _TRIES: Final = 400
-_ELEMENTS: Final = 1 << 26  # in one input
+_GROWTH: Final = 1 << 21  # of one input, by its symbolic dimensions together
 _MEMORY: Final = 4 << 30
 _ANY: Final = Domain()
 
@@ -95,8 +97,10 @@ def generate(
         raise UsageError(
             f"--set {unknown[0]}: the inputs have no such dimension; they have: {', '.join(symbols) or 'none'}."
         )
-    memory = _MEMORY + 4 * len(model) if isinstance(model, bytes) else None
-    with Child(Limits(_TRY_SECONDS, memory)) as child:
+    limits = Limits(10 * _TRY_SECONDS, memory=None)
+    if isinstance(model, bytes):
+        limits = Limits(_TRY_SECONDS + len(model) / _BYTES_PER_SECOND, _MEMORY + 4 * len(model))
+    with Child(limits) as child:
         clock = _Clock()
         error = ""
         for ranked in _ranked(ports):
@@ -139,8 +143,11 @@ class _Search:
 
     def __post_init__(self) -> None:
         self.extents = Extents(self.ports)
-        self.free = [s for s in self.extents.symbols if s not in self.fixed]
+        free = [s for s in self.extents.symbols if s not in self.fixed]
+        self.free = sorted(free, key=self.extents.leading.__contains__)  # the batch last: it is seldom what is wrong
+        self.sizes = {p.name: math.prod(d for d in p.shape or () if isinstance(d, int)) for p in self.ports}
         self.hints: dict[int, None] = {}  # numbers that error messages mention
+        self.mentioned: tuple[int, ...] = ()  # those of the last one
 
     def run(self) -> Feeds | None:
         """Feeds at two bindings, or at one if nothing can vary."""
@@ -159,17 +166,21 @@ class _Search:
     def _candidates(self) -> Iterator[tuple[dict[str, int], Style]]:
         """Bindings and styles, likely ones first."""
         uniform = list(self._uniform())
-        yield from itertools.product(uniform, STYLES[:1])
+        for base in uniform[:3]:
+            yield base, STYLES[0]
+            for number in self.mentioned:  # why it failed
+                yield from (({**base, s: number}, STYLES[0]) for s in self.free)
         yield from itertools.product(uniform[:4], STYLES[1:])
-        for symbol in sorted(self.free, key=self.extents.leading.__contains__):  # what is no batch first
-            for base in uniform[:2]:
-                yield from (({**base, symbol: n}, STYLES[0]) for n in self._extents())
+        yield from itertools.product(uniform[3:], STYLES[:1])
+        for base, symbol in itertools.product(uniform[:2], self.free):
+            yield from (({**base, symbol: n}, STYLES[0]) for n in self._extents())
+        yield from (({**uniform[0], s: n}, STYLES[0]) for s in self.free for n in _LONG)
         yield from itertools.product(uniform[4:], STYLES[1:])
+        yield from itertools.product(self._single_rows(), STYLES)
         rng = np.random.default_rng(self.seed)
-        if self.free:
-            while True:
-                choice = rng.choice(self._extents(), len(self.free)).tolist()
-                yield self._bind(dict(zip(self.free, choice, strict=True))), STYLES[int(rng.integers(len(STYLES)))]
+        while self.free:
+            choice = rng.choice(self._extents(), len(self.free)).tolist()
+            yield self._bind(dict(zip(self.free, choice, strict=True))), STYLES[int(rng.integers(len(STYLES)))]
 
     def _uniform(self) -> Iterator[dict[str, int]]:
         """Bindings that give all symbols of a kind the same extent."""
@@ -180,12 +191,15 @@ class _Search:
             for extent, side in zip(_EXTENTS, _SPATIAL, strict=True):
                 yield self._bind({s: _ROWS if s in leading else side if s in spatial else extent for s in self.free})
         if self.free:
-            yield from (self._bind(dict.fromkeys(self.free, n)) for n in _EXTENTS)
-            for extent in (*_EXTENTS, 1):  # rather a single row than nothing
-                yield self._bind({s: 1 if s in leading else extent for s in self.free})
+            yield from (self._bind(dict.fromkeys(self.free, n)) for n in _EXTENTS[:5])
+
+    def _single_rows(self) -> Iterator[dict[str, int]]:
+        """Rather one row than nothing."""
+        for extent in (*_EXTENTS, 1) if self.free else ():
+            yield self._bind({s: 1 if s in self.extents.leading else extent for s in self.free})
 
     def _extents(self) -> list[int]:
-        return list(dict.fromkeys((*self.hints, *_EXTENTS, *_SPATIAL)))
+        return list(dict.fromkeys((*self.hints, *_EXTENTS, *_SPATIAL, 1)))  # 1 hides errors, so it comes last
 
     def _bind(self, dims: Mapping[str, int]) -> dict[str, int]:
         bound = {**dims, **self.fixed}
@@ -208,13 +222,23 @@ class _Search:
             current = best[0] if best else dims
             if any(current[s] != dims[s] for s in group):
                 continue
-            for way in ways[group[0]]:
+            partners = [s for s in self.free if s not in group and current[s] == dims[s]]
+            for change in self._changes(group, ways[group[0]], partners):
                 if self.clock.over:
                     return best
-                if feeds := self._try(other := current | dict.fromkeys(group, way), style):
+                if feeds := self._try(other := current | change, style):
                     best = other, feeds
                     break
         return best
+
+    def _changes(self, group: list[str], ways: list[int], partners: list[str]) -> Iterator[dict[str, int]]:
+        """Other extents for a group of symbols, alone or with a partner at a number that the error mentions."""
+        refused = []
+        for way in ways:
+            yield dict.fromkeys(group, way)
+            refused.append((way, self.mentioned))
+        for way, numbers in refused:
+            yield from ({**dict.fromkeys(group, way), s: number} for number in numbers for s in partners)
 
     def _alternatives(self, symbol: str, extent: int) -> list[int]:
         if symbol in self.extents.spatial:
@@ -233,7 +257,7 @@ class _Search:
         self.clock.tick()
         feeds = []
         try:
-            if any(math.prod(self.extents.shape(p.name, dims)) > _ELEMENTS for p in self.ports):
+            if any(math.prod(self.extents.shape(n, dims)) > _GROWTH * size for n, size in self.sizes.items()):
                 return None
             for index in range(self.count):
                 feed = self._draw(dims, style, index)
@@ -241,7 +265,8 @@ class _Search:
                 feeds.append(feed)
         except (ChildFailed, ValueError) as error:
             self.error = self.error or str(error).removeprefix("The model fails on this feed: ")
-            self.hints |= dict.fromkeys(n for n in map(int, re.findall(r"\b\d{1,5}\b", str(error))) if n > 1)
+            self.mentioned = tuple({n: None for n in map(int, re.findall(r"\b\d{1,5}\b", str(error))) if n > 1})
+            self.hints |= dict.fromkeys(self.mentioned)
             return None
         return feeds
 

@@ -108,7 +108,7 @@ def _providers(available: list[str]) -> Iterator[Finding]:
 
 
 def _convolution() -> Finding:
-    """cuDNN is loaded only when an operator needs it."""
+    """Whether cuDNN is there, which is loaded only when an operator needs it."""
     from graphopt.run.session import Session  # noqa: PLC0415 - needs a runtime that loads
 
     image = np.ones((1, 1, 3, 3), np.float32)

@@ -18,26 +18,19 @@ A case in which nothing may change has a single part, `--- kept`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 
-from graphopt.rewrite import Clean, Fold, FuseLinear, Strip
 from graphopt.passes import Pass
+from graphopt.rewrite import LOSSLESS
 
 FOLDER = Path(__file__).parent
 FIELDS = ("dims", "growth", "passes", "notes", "why", "unrunnable")
-PASSES: Mapping[str, Pass] = MappingProxyType({p.name: p for p in (Strip(), Clean(), Fold(), FuseLinear())})
-RULES: Mapping[str, str] = MappingProxyType(
-    {
-        **dict.fromkeys(("noop", "castlike", "twins", "equal-constants", "dead-node", "unused-constant"), "clean"),
-        **dict.fromkeys(("constant", "shape_of_static", "fold"), "fold"),
-        **dict.fromkeys(("fold_batchnorm", "fold_scale", "fold_division"), "fuse-linear"),
-        **dict.fromkeys(("fold_shift", "fold_difference", "fold_reflection"), "fuse-linear"),
-        "strip": "strip",
-    }
-)
+PASSES: Mapping[str, Pass] = MappingProxyType({p.name: p() for p in LOSSLESS})
+RULES: Mapping[str, str] = MappingProxyType({rule: p.name for p in LOSSLESS for rule in p.rules})
 """Every rule, and the pass it belongs to."""
 
 
@@ -65,10 +58,10 @@ class Case:
         return int(self.fields.get("growth", "0"))
 
     @property
-    def bindings(self) -> list[dict[str, int]]:
+    def bindings(self) -> Sequence[Mapping[str, int]]:
         """Extents by symbol."""
         if "dims" not in self.fields:
-            return [{}, _Threes()]
+            return [defaultdict(lambda: 2), defaultdict(lambda: 3)]
         pairs = ([p.split("=") for p in part.split(",")] for part in self.fields["dims"].split(";"))
         return [{name.strip(): int(extent) for name, extent in binding} for binding in pairs]
 
@@ -77,13 +70,6 @@ class Case:
         lines += [f"{name}: {self.fields[name]}" for name in FIELDS if name in self.fields]
         parts = ["--- kept", self.before] if self.after is None else ["--- before", self.before, "--- after", self.after]
         return "\n".join(lines + parts)
-
-
-class _Threes(dict[str, int]):
-    """Three for every symbol."""
-
-    def get(self, _key: str, _default: object = None) -> int:  # type: ignore[override]
-        return 3
 
 
 def read(rule: str) -> list[Case]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from dataclasses import replace
 
 import onnx
 import onnx.checker
@@ -12,9 +13,7 @@ import pytest
 from graphopt.graph import invariants, probes
 from graphopt.graph.edit import Exactness
 from graphopt.graph.io import Source, load, serialize
-from graphopt.match.engine import Rule
 from graphopt.passes import Evaluator
-from graphopt.rewrite import clean, fold, fuse_linear
 from tests.golden.cases import RULES, Case, every, write
 from tests.support.models import Rewritten, differences, feed, overrides, parse, rewritten, run, show
 
@@ -57,7 +56,7 @@ def test_golden(case: Case, evaluate: Evaluator, request: pytest.FixtureRequest)
 
     if request.config.getoption("--update-golden"):
         after = show(result.model) if result.edits else None
-        write(Case(case.rule, case.name, case.summary, show(given), after, case.fields))
+        write(replace(case, after=after))
         return
     expected = show(parse(case.after or case.before))
     text = show(result.model)
@@ -77,11 +76,6 @@ def test_golden(case: Case, evaluate: Evaluator, request: pytest.FixtureRequest)
 def test_every_rule_has_a_case_where_it_fires_and_one_where_it_does_not() -> None:
     assert {c.rule for c in CASES if c.after is not None} == RULES.keys()
     assert {c.rule for c in CASES if c.after is None} == RULES.keys()
-
-
-def test_every_rule_of_the_package_is_known_here() -> None:
-    found = {r.name for module in (clean, fold, fuse_linear) for r in vars(module).values() if isinstance(r, Rule)}
-    assert found <= RULES.keys()
 
 
 def test_a_case_is_read_as_it_is_written() -> None:

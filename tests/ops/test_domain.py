@@ -27,6 +27,7 @@ def found(body: str, *, inputs: str = "int64[N,S] i", constants: str = "", funct
         ("h = Transpose(i) j = Unsqueeze(h, zero)", Domain(0, 100)),
         ("h, g = Split<num_outputs = 2>(i) j = Concat<axis = 0>(g, h)", Domain(0, 100)),
         ("j = Add(i, two)", Domain(-2, 98)),
+        ("c = Constant<value_int = 2>() j = Add(i, c)", Domain(-2, 98)),
         ("j = Sub(i, two)", Domain(2, 102)),
         ("j = Mul(two, i)", Domain(0, 50)),
         ("j = Div(i, two)", Domain(0, 200)),

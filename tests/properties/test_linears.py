@@ -97,6 +97,7 @@ def test_a_linear_is_matrix_times_unfolded_input_plus_bias(example: Example) -> 
     x = example.feed()["in0"].astype(np.float64)
     product = linear.alpha * linear.matrix().astype(np.float64) @ linear.unfold(x)
     bias = linear.beta * linear.bias_vector().astype(np.float64)
+    assert linear.matrix().shape == (linear.groups, linear.channels // linear.groups, linear.reduction)
     assert close(linear.rows(y), product + bias.reshape(linear.groups, -1, 1))
 
 

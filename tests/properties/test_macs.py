@@ -98,8 +98,8 @@ def naive_conv_transpose(tally: Tally, e: Example) -> Array:
 def naive_gemm(tally: Tally, e: Example) -> Array:
     a, b, c = e.arrays
     a, b = a.T if e.attributes.get("transA") else a, b.T if e.attributes.get("transB") else b
-    scaled: Array = e.attributes.get("alpha", 1.0) * tally.matmul(a, b)
-    return scaled + e.attributes.get("beta", 1.0) * c
+    y: Array = e.attributes.get("alpha", 1.0) * tally.matmul(a, b) + e.attributes.get("beta", 1.0) * c
+    return y
 
 
 def naive_matmul(tally: Tally, e: Example) -> Array:

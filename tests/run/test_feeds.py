@@ -128,7 +128,23 @@ def test_dimensions_that_must_be_equal_vary_together() -> None:
 
 def test_numbers_in_error_messages_are_tried() -> None:
     odd = model("g (float[n,s] x) => (float[?,37] y) <int64[2] shape = {-1,37}> { y = Reshape(x, shape) }")
-    assert dims(generate(odd)) == [{"n": 2, "s": 37}, {"n": 3, "s": 37}]
+    assert dims(generate(odd)) == [{"n": 2, "s": 37}, {"n": 3, "s": 74}]
+
+
+CACHED = """g (float[b,2,past,4] cache, float[b,2,seq,4] new, float[b,1,1,{total}] mask) => (float[b,2,?,?] y) {{
+  keys = Concat <axis = 2> (cache, new)
+  turned = Transpose <perm = [0,1,3,2]> (keys)
+  scores = MatMul(new, turned)
+  y = Add(scores, mask)
+}}"""
+
+
+@pytest.mark.parametrize("total", ["past + seq", "total"])
+def test_a_sum_of_dimensions_is_found_whether_it_is_named_or_not(total: str) -> None:
+    feeds = generate(model(CACHED.format(total=f'"{total}"' if " " in total else total)))
+    first, second = dims(feeds)
+    assert all(first[s] != second[s] for s in first)
+    assert all(f["mask"].shape[-1] == f["cache"].shape[2] + f["new"].shape[2] for f in feeds)
 
 
 def test_images_are_square_first_and_then_not() -> None:

@@ -38,7 +38,7 @@ def show(model: onnx.ModelProto) -> str:
     lines = onnx.printer.to_text(model).splitlines()
     body = next(i for i, line in enumerate(lines) if line.startswith(">"))
     head = f"<{' '.join(line.strip() for line in lines[1:body])}>"
-    rest = [line.replace("   ", "  ").rstrip() for line in lines[body + 1 :]]
+    rest = [line.replace("   ", "  ").replace(" =  {", " = {").rstrip() for line in lines[body + 1 :]]
     return "\n".join(rest if head == HEADER else [head, *rest])
 
 
@@ -100,7 +100,7 @@ def feed(model: onnx.ModelProto, dims: Mapping[str, int], *, seed: int = 0, edge
 
     Args:
         model: the model.
-        dims: extents of symbolic dimensions, by name; 2 for others.
+        dims: extents of symbolic dimensions, by name.
         seed: of the numbers.
         edges: put not-a-numbers, infinities and zeros of both signs among floats.
     """
@@ -122,7 +122,7 @@ def value(
         item = onnx.ValueInfoProto(name=info.name, type=info.type.sequence_type.elem_type)
         return [np.asarray(value(item, dims, seed=seed + k)) for k in range(2)]
     kind = info.type.tensor_type
-    shape = tuple(d.dim_value if d.HasField("dim_value") else dims.get(d.dim_param, 2) for d in kind.shape.dim)
+    shape = tuple(d.dim_value if d.HasField("dim_value") else dims[d.dim_param] for d in kind.shape.dim)
     dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)
     if dtype == object:
         return np.array([f"text {k}" for k in range(int(np.prod(shape)))], object).reshape(shape)
