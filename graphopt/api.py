@@ -8,6 +8,7 @@ result.save("model.opt.onnx")
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import itertools
 import logging
@@ -26,7 +27,7 @@ from graphopt import recipe as recipes
 from graphopt.analysis.facts import facts
 from graphopt.analysis.metrics import scores
 from graphopt.errors import InputError, UsageError
-from graphopt.graph.io import Source, load, save, serialize
+from graphopt.graph.io import Source, load, save, serialize, weight_bytes
 from graphopt.graph.nodes import is_overridable
 from graphopt.report.data import (
     CheckReport,
@@ -42,7 +43,7 @@ from graphopt.run import bench as timing
 from graphopt.run import data as datasets
 from graphopt.run import feeds as generated
 from graphopt.run import probe
-from graphopt.run.session import Device, Feed, Session
+from graphopt.run.session import Device, Feed, Port, Session
 from graphopt.verify import Judge, explain, products
 
 __all__ = ["Result", "bench", "check", "doctor", "inspect", "optimize", "passes"]
@@ -193,21 +194,37 @@ def _recipe(
 
 def _evidence(source: Source, data: Any, set_dims: Mapping[str, int] | None, seed: int, say: Progress) -> _Evidence:
     """The feeds to compare on: the user's, or generated ones."""
-    if data is None:
+
+    @functools.cache
+    def found() -> generated.Feeds:
         say("looking for feeds on which the model runs")
-        found = generated.generate(
+        return generated.generate(
             source.runnable, domains=ops.domains(source.model), set_dims=set_dims or {}, seed=seed
         )
-        return _Evidence(found.feeds, DataReport(str(found), True, None, len(found)))
-    if set_dims:
+
+    if data is None:
+        feeds = found()
+        return _Evidence(feeds.feeds, DataReport(str(feeds), True, None, len(feeds)))
+    opened = datasets.open_data(data, _inputs(source), draw=lambda number: found().draw(number))
+    if set_dims and not opened.synthetic:
         raise UsageError("the data says what the dimensions are: give either --data or --set")
-    inputs = Session(source.runnable, optimize=False).inputs
-    opened = datasets.open_data(data, inputs)
     sizes = _BATCHES if opened.rows else _BATCHES[:1]
-    feeds = tuple(feed for size in sizes for feed, _ in itertools.islice(opened.batches(size), _MOST_FEEDS))
-    if not feeds:
+    cut = tuple(feed for size in sizes for feed, _ in itertools.islice(opened.batches(size), _MOST_FEEDS))
+    if not cut:
         raise InputError(f"{opened.name} holds no feeds: give data with at least one sample")
-    return _Evidence(feeds, DataReport(opened.name, opened.synthetic, opened.sha256, opened.count), opened)
+    return _Evidence(cut, DataReport(opened.name, opened.synthetic, opened.sha256, opened.count), opened)
+
+
+def _inputs(source: Source) -> tuple[Port, ...]:
+    """What the model takes; some models load only after the runtime's own rewriting."""
+    try:
+        return Session(source.runnable, optimize=False).inputs
+    except InputError:
+        return Session(source.runnable).inputs
+
+
+def _generated(source: Source, set_dims: Mapping[str, int] | None, seed: int) -> generated.Feeds:
+    return generated.generate(source.runnable, domains=ops.domains(source.model), set_dims=set_dims or {}, seed=seed)
 
 
 def _report(outcome: pipeline.Outcome, evidence: _Evidence | None, settings: pipeline.Settings) -> Report:
@@ -220,7 +237,7 @@ def _report(outcome: pipeline.Outcome, evidence: _Evidence | None, settings: pip
             Session(m, device=settings.device, threads=settings.threads) for m in (source.runnable, content)
         )
         pair = timing.bench(first, second, feed, seconds=_TIMING_SECONDS)
-    size = source.size if content is None else len(content)
+    size = weight_bytes(outcome.model) if content is None else len(content)
     digest = source.sha256 if outcome.unchanged or content is None else hashlib.sha256(content).hexdigest()
     verification = None
     if outcome.verification is not None and outcome.judge is not None:

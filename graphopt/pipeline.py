@@ -228,15 +228,15 @@ class _Run:
     def _sealed(
         self, attempt: Attempt, judge: Judge | None, found: Comparison | None, left_out: Sequence[LeftOut]
     ) -> Outcome:
-        """Write into the model what was done, unless that alone would make the file larger than the source."""
+        """Write into the model what was done; where that would make the file larger than the source, only a warning."""
         source, model = self.source, attempt.model
         verdict = f"verified on {found.feeds} feeds, {judge.reference.provider}" if judge and found else UNVERIFIED
         entries = (version("graphopt"), source.sha256, self.recipe.text(), verdict)
         theirs = {k: v for k, v in model.metadata_props.items() if k not in PROVENANCE}
         _set_metadata(model, theirs | dict(zip(PROVENANCE, entries, strict=True)))
         content = _content(model, source)
-        if content is not None and len(content) > source.size and verdict != UNVERIFIED:
-            _set_metadata(model, theirs)
+        if content is not None and len(content) > source.size:
+            _set_metadata(model, theirs if judge else theirs | {PROVENANCE[-1]: UNVERIFIED})
             content = _content(model, source)
         return Outcome(source, model, content, attempt, judge, found, tuple(left_out))
 

@@ -42,8 +42,8 @@ def parse_pass(text: str) -> Pass:
     kind = PASSES[found["name"]]
     try:
         given = tomllib.loads("p = {" + (found["fields"] or "") + "}")["p"]
-    except tomllib.TOMLDecodeError:
-        raise UsageError(f"{text!r} cannot be read: write {found['name']}{{field=value, field=value}}") from None
+    except (ValueError, RecursionError):  # what tomllib says of bad TOML, of numbers and of nesting without end
+        raise UsageError(f"{text[:80]!r} cannot be read: write {found['name']}{{field=value, field=value}}") from None
     fields = {f.name: f for f in dataclasses.fields(kind)}
     for name, value in given.items():
         if name not in fields:
@@ -104,7 +104,7 @@ class Recipe:
         """From TOML."""
         try:
             data: dict[str, Any] = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as problem:
+        except (ValueError, RecursionError) as problem:
             raise InputError(f"{name} is not TOML: {problem}") from None
         unknown = set(data) - {"version", "passes", "skip", "freeze"}
         lists = [data.get("passes", []), data.get("skip", [])]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -10,7 +13,7 @@ import onnx_ir as ir
 from graphopt import ops
 from graphopt.graph import invariants, probes
 from graphopt.graph.edit import Edit, Exactness
-from graphopt.graph.io import Source, load, serialize
+from graphopt.graph.io import EXTERNAL_ABOVE, Source, load, save, serialize, weight_bytes
 from graphopt.run.compare import Comparison, Reference
 from graphopt.run.session import Device, Feed, Runnable
 
@@ -45,8 +48,11 @@ class Judge:
         seed: int = 0,
     ) -> None:
         self._source = source
+        self._folder = Path(tempfile.mkdtemp(prefix="graphopt-"))
+        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+        small = weight_bytes(source.model) < EXTERNAL_ABOVE
         original = probes.seeded(source.model)
-        noisy = [probes.noisy(original, reductions, 1000 * s) for s in _NOISE_SEEDS]
+        noisy = [probes.noisy(original, reductions, 1000 * s) for s in _NOISE_SEEDS if small]
         self.reference = Reference(
             self._runnable(source),
             feeds,
@@ -61,15 +67,15 @@ class Judge:
         problem = next(invariants.broken(model), None)
         if problem:
             return Comparison((), 0, passed=False, differences=(problem,))
-        return self._compare(serialize(probes.seeded(model), self._source.carried), (False, True))
+        return self._compare(self._written(probes.seeded(model)), self.reference.levels)
 
     def source(self, other: Source, *, atol: float | None = None, rtol: float | None = None) -> Comparison:
         """Compare another model, without and with the runtime's optimizations; the tolerance may be given."""
-        return self._compare(self._runnable(other), (False, True), atol, rtol)
+        return self._compare(self._runnable(other), self.reference.levels, atol, rtol)
 
     def written(self, path: Path) -> Comparison:
         """Read a file back and run it."""
-        return self._compare(self._runnable(load(path)), (False,))
+        return self._compare(self._runnable(load(path)), self.reference.levels[:1])
 
     def _compare(
         self, model: Runnable, levels: Sequence[bool], atol: float | None = None, rtol: float | None = None
@@ -82,11 +88,21 @@ class Judge:
                 break
         return found
 
-    @staticmethod
-    def _runnable(source: Source) -> Runnable:
+    def _runnable(self, source: Source) -> Runnable:
         """What to run: the model as it is, unless random nodes need their seeds fixed."""
         fixed = probes.seeded(source.model)
-        return source.runnable if fixed is source.model else serialize(fixed, source.carried)
+        return source.runnable if fixed is source.model else self._written(fixed)
+
+    def _written(self, model: ir.Model) -> Runnable:
+        """A graph as the runtime takes it: in memory, or above 2 GB in a file of a temporary folder."""
+        carried = self._source.carried
+        if weight_bytes(model) < EXTERNAL_ABOVE:
+            return serialize(model, carried)
+        for leftover in self._folder.iterdir():
+            leftover.unlink()
+        path = self._folder / "candidate.onnx"
+        save(model, path, carried, check=lambda _: None)
+        return path
 
 
 def guilty(edits: Sequence[Edit], holds: Callable[[int], bool]) -> Edit:
@@ -117,9 +133,7 @@ def rounded(edits: Iterable[Edit]) -> dict[str, int]:
 
 def products(model: ir.Model) -> dict[str, int]:
     """The results of all products with constant weights in the main graph, with the length of their sums."""
-    return {
-        str(node.outputs[0].name): linear.matrix().shape[-1] for node in model.graph for linear in ops.linears(node)
-    }
+    return {str(node.outputs[0].name): linear.reduction for node in model.graph for linear in ops.linears(node)}
 
 
 def explain(found: Comparison) -> str:

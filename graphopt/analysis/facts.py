@@ -14,7 +14,7 @@ from graphopt import ops
 from graphopt.errors import InputError
 from graphopt.graph import probes, shapes
 from graphopt.graph.carry import Carried
-from graphopt.graph.io import serialize
+from graphopt.graph.io import EXTERNAL_ABOVE, serialize, weight_bytes
 from graphopt.graph.nodes import graphs
 from graphopt.run.session import Feed, Session
 
@@ -65,6 +65,8 @@ def _told(model: ir.Model, carried: Carried, feed: Feed, shape: shapes.ShapeOf) 
         for v in node.outputs
         if v.name and shape(v) is None and isinstance(v.type, ir.TensorType | None)
     ]
+    if weight_bytes(model) >= EXTERNAL_ABOVE:
+        return shape
     probe, told = probes.telling_shapes(model, unknown)
     found: dict[str, Any] = {}
     try:

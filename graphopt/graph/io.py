@@ -286,16 +286,20 @@ def save(
 @contextmanager
 def _beside(path: Path) -> Iterator[tuple[Path, list[Path]]]:
     """A temporary file in the folder of `path`, and a list of further ones: what is left of them is removed."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    os.close(handle)
-    temporary, extra = Path(name), list[Path]()
-    mode = path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask()
-    temporary.chmod(mode)
+    temporary, extra = _aside(path), list[Path]()
     try:
         yield temporary, extra
     finally:
         for file in (temporary, *extra):
             file.unlink(missing_ok=True)
+
+
+def _aside(path: Path) -> Path:
+    """A new empty file in the folder of `path`, with the access rights that a file at `path` has or would have."""
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    os.fchmod(handle, path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask())
+    os.close(handle)
+    return Path(name)
 
 
 def _umask() -> int:
@@ -322,11 +326,10 @@ def _with_external_weights(model: ir.Model, carried: Carried, path: Path, extra:
     """The bytes of a model whose large weights were written to a file beside `path`, which is added to `extra`."""
     outside = model.clone()
     digest = hashlib.sha256()
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".data.tmp", dir=path.parent)
-    partial = Path(name)
+    partial = _aside(path)
     extra.append(partial)
     large: list[tuple[ir.Value, int, int]] = []
-    with os.fdopen(handle, "wb") as stream:
+    with partial.open("wb") as stream:
         for graph in outside.graphs():
             for value in graph.initializers.values():
                 if value.const_value is None or value.const_value.nbytes <= shapes.SMALL:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from graphopt.ops.cost import Cost, cost, node_cost
 from graphopt.ops.domain import domains
 from graphopt.ops.linear import Linear
-from graphopt.ops.noop import NOOPS
+from graphopt.ops.noop import NOOPS, noop
 from graphopt.ops.spec import OpSpec, ShapeOf
 from graphopt.ops.table import TABLE, Functions, is_foldable, is_pure, known, linears, macs, spec_of
 
@@ -25,5 +25,6 @@ __all__ = [
     "linears",
     "macs",
     "node_cost",
+    "noop",
     "spec_of",
 ]

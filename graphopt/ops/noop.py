@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from graphopt.graph.nodes import array, attr, input_at, rank, static_shape
 
-__all__ = ["NOOPS", "same_shape"]
+__all__ = ["NOOPS", "noop", "same_shape"]
 
 _FAR = 2**31 - 1
 """Exporters write INT32_MAX or INT64_MAX for "to the end"."""
@@ -228,3 +228,9 @@ NOOPS: Mapping[str, Noop] = MappingProxyType(
         "Xor": _neutral(0, 0),
     }
 )
+
+
+def noop(node: ir.Node) -> int | None:
+    """The index of the input that the node's first output equals, if there is one. It need not be pure."""
+    found = None if node.domain else NOOPS.get(node.op_type)
+    return None if found is None else found(node)

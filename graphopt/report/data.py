@@ -41,7 +41,7 @@ class ModelReport:
     unknown_macs: int
     """Nodes that `macs` leaves out, since their shapes could not be told."""
     bytes: int
-    """File and external data."""
+    """File and external data; of a result above 2 GB the weights alone."""
     sha256: str
     milliseconds: float | None = None
     """Median time of one run on the first feed, both models measured in turn."""

@@ -31,7 +31,7 @@ __all__ = ["Clean", "Strip"]
 @rule(one_of(*ops.NOOPS)(name="node"), exactness=Exactness.BITWISE)
 def noop(_draft: Draft, _ctx: Context, node: ir.Node) -> Answer:
     """A node whose output is one of its inputs goes."""
-    same = ops.NOOPS[node.op_type](node)
+    same = ops.noop(node)
     value = None if same is None else node.inputs[same]
     if value is None:
         return No("it is not known to leave its input as it is")

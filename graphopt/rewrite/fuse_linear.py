@@ -55,7 +55,8 @@ def fold_batchnorm(
     if any(p.shape != (lin.channels,) for p in (s, t, mu, v)):
         return No("its parameters are not one per channel")
     scale, shift, mean, variance = (p.astype(np.float64) for p in (s, t, mu, v))
-    k = scale / np.sqrt(variance + attr(bn, "epsilon", 1e-5))
+    with np.errstate(all="ignore"):  # what comes of a variance that makes no sense is not finite, and refused
+        k = scale / np.sqrt(variance + attr(bn, "epsilon", 1e-5))
     fused = _rebuild(draft, ctx, lin, out=k, shift=shift - mean * k)
     if isinstance(fused, ir.Value):
         draft.nodes[0].meta[BATCHNORM] = (s, t, mu, v)
@@ -149,11 +150,12 @@ def _rebuild(
     draft: Draft, ctx: Context, lin: Linear, *, out: Array | float = 1.0, shift: Array | float = 0.0
 ) -> Answer:
     """The node with the scale and shift inside, unless numbers overflow or the file may not grow."""
-    weight, bias = lin.scaled(out=out, shift=shift)
+    with np.errstate(all="ignore"):
+        weight, bias = lin.scaled(out=out, shift=shift)
     if not np.all(np.isfinite(weight)) or (bias is not None and not np.all(np.isfinite(bias))):
         return No("the fused weights overflow their type")
     shared = lin.node.inputs[lin.weight]
     if shared is not None and len(shared.uses()) > 1 and not ctx.ledger.spend(weight.nbytes):
         return No("the weight is shared and the file may not grow")
-    draft.reduction = lin.matrix().shape[-1]
+    draft.reduction = lin.reduction
     return lin.rebuild(draft, weight, bias)

@@ -23,10 +23,11 @@ import numpy as np
 from graphopt.errors import InputError
 from graphopt.run.session import Device, Feed, Port, Runnable, Session
 
-__all__ = ["Comparison", "OutputError", "Reference", "interface_changes"]
+__all__ = ["Comparison", "OutputError", "Reference", "interface_changes", "similar"]
 
 _MARGIN: Final = 8.0
 _EPS: Final = 4.0
+_SIMILAR: Final = 0.01  # of the scale: far more than rounding, far less than another function
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,8 @@ class Reference:
 
     notes: tuple[str, ...]
     """What of the original did not run, in words."""
+    levels: tuple[bool, ...]
+    """Whether onnxruntime optimizes, for each way in which the original runs."""
 
     def __init__(
         self,
@@ -99,12 +102,13 @@ class Reference:
         self._feeds = tuple(feeds) if iter(feeds) is feeds else feeds
         self._device, self._threads, self._seed = device, threads, seed
         others = [("with optimizations", model, True), *(("with injected noise", n, False) for n in noisy)]
-        notes = []
+        levels, notes = [False, True], []
         try:
             session = self._session(model, optimize=False)
             self._expected = [_leaves(session.run(feed)) for feed in self._feeds]
         except InputError as error:
             notes.append(f"without optimizations: {error}")
+            levels = [True]
             session = self._session(*others.pop(0)[1:])
             self._expected = [_leaves(session.run(feed)) for feed in self._feeds]
         self.provider, self.inputs, self.outputs = session.provider, session.inputs, session.outputs
@@ -115,7 +119,9 @@ class Reference:
                 self._listen(self._session(other, optimize=optimize))
             except InputError as error:
                 notes.append(f"{words}: {error}")
-        self.notes = tuple(notes)
+                if optimize:
+                    levels.remove(True)
+        self.notes, self.levels = tuple(notes), tuple(levels)
 
     @property
     def tolerances(self) -> dict[str, float]:
@@ -249,6 +255,17 @@ def interface_changes(original: Session | Reference, candidate: Session) -> tupl
         *_changes("input", original.inputs, candidate.inputs),
         *_changes("output", original.outputs, candidate.outputs),
     )
+
+
+def similar(a: dict[str, Any], b: dict[str, Any]) -> bool:
+    """Whether two results may be those of one function: float outputs alike to 1 % of their scale."""
+    expected, actual = _leaves(a), _leaves(b)
+    for name, leaves in expected.items():
+        noise = _Noise([leaves])
+        noise.hear(0, leaves, actual[name])
+        if noise.eps and noise.largest > _SIMILAR * noise.scale:
+            return False
+    return True
 
 
 def _changes(role: str, before: Sequence[Port], after: Sequence[Port]) -> Iterator[str]:

@@ -21,6 +21,7 @@ import numpy as np
 from graphopt.errors import InputError, NeedsData, UsageError
 from graphopt.graph.values import Domain
 from graphopt.run.child import Child, ChildFailed, Limits
+from graphopt.run.compare import similar
 from graphopt.run.dims import Binding, Extents
 from graphopt.run.session import Feed, Port, Runnable, Session
 from graphopt.run.values import STYLES, Style, value
@@ -153,6 +154,7 @@ class _Search:
         """Feeds at two bindings, or at one if nothing can vary."""
         for dims, style in self._candidates():
             if feeds := self._try(dims, style):
+                style, feeds = self._steadier(dims, style, feeds)  # noqa: PLW2901 - the loop ends here
                 other = self._vary(dims, style)
                 bindings = [Binding(dims)] * len(feeds)
                 if other:
@@ -204,6 +206,27 @@ class _Search:
     def _bind(self, dims: Mapping[str, int]) -> dict[str, int]:
         bound = {**dims, **self.fixed}
         return {s: bound[s] for s in self.extents.symbols}
+
+    def _steadier(self, dims: dict[str, int], style: Style, feeds: list[Feed]) -> tuple[Style, list[Feed]]:
+        """The first style on whose feeds onnxruntime's optimizations keep the outputs, if integers are guessed.
+
+        Its attention, for one, takes every mask to be 0 or 1: with other numbers it computes something else, and a
+        comparison would take that for noise of the model.
+        """
+        if not any(p.element is not None and p.element.kind in "iu" and p.name not in self.domains for p in self.ports):
+            return style, feeds
+        for other in STYLES[STYLES.index(style) :]:
+            tried = feeds if other is style else self._try(dims, other)
+            if tried and self._is_steady(tried[0]):
+                return other, tried
+        return style, feeds
+
+    def _is_steady(self, feed: Feed) -> bool:
+        try:
+            off, on = (self.child.evaluate(self.model, feed, optimize=optimize) for optimize in (False, True))
+        except ChildFailed:
+            return False
+        return similar(off, on)
 
     def _vary(self, dims: dict[str, int], style: Style) -> tuple[dict[str, int], list[Feed]] | None:
         """Another binding that runs, with as many other extents as possible."""

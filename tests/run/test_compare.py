@@ -10,7 +10,7 @@ import pytest
 from onnx import parser
 
 from graphopt.errors import InputError
-from graphopt.run.compare import Comparison, OutputError, Reference, interface_changes
+from graphopt.run.compare import Comparison, OutputError, Reference, interface_changes, similar
 from graphopt.run.session import Session
 
 EPS = float(np.finfo(np.float32).eps)
@@ -251,6 +251,13 @@ def test_knowing_more_about_an_output_is_no_change() -> None:
     a = Session(model("g (float[n] x) => (float[?] y) { y = Neg(x) }"))
     b = Session(model("g (float[n] x) => (float[n] y) { y = Neg(x) }"))
     assert interface_changes(a, b) == ()
+
+
+def test_similar_results_differ_by_rounding_only() -> None:
+    x = np.array([1, -4], np.float32)
+    assert similar({"y": x, "n": np.array([1])}, {"y": x * np.float32(1.001), "n": np.array([2])})
+    assert not similar({"y": x}, {"y": x * np.float32(1.1)})
+    assert similar({"y": x}, {"y": x[:1]}), "another shape is for others to judge"
 
 
 def test_results_are_json() -> None:

@@ -9,6 +9,7 @@ from onnx import parser
 
 from graphopt.errors import InputError, NeedsData, UsageError
 from graphopt.graph.values import Domain
+from graphopt.run.child import Child
 from graphopt.run.dims import Binding, Extents
 from graphopt.run.feeds import Feeds, generate
 from graphopt.run.session import Port, Session
@@ -229,6 +230,23 @@ def test_what_does_not_load_is_an_input_error() -> None:
 
 def test_a_binding_reads_as_text() -> None:
     assert str(Binding({"batch": 2, "seq": 5})) == "batch=2, seq=5"
+
+
+def test_guessed_integers_must_not_mislead_the_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stands for a fused attention, which takes its mask to be 0 or 1 whatever the graph says."""
+    evaluate = Child.evaluate
+
+    def fused(self: Child, model: bytes, feed: Any, *, optimize: bool = False, fetch: bool = True) -> dict[str, Any]:
+        result = evaluate(self, model, feed, fetch=fetch)
+        if optimize and feed["mask"].max() > 1:
+            return {"y": result["y"] * 2}
+        return result
+
+    monkeypatch.setattr(Child, "evaluate", fused)
+    masked = model("g (float[n,s] x, int64[n,s] mask) => (float[n,s] y) { m = Cast <to = 1> (mask) y = Mul(x, m) }")
+    assert {int(v) for feed in generate(masked) for v in feed["mask"].ravel()} == {0, 1}
+    known = generate(masked, domains={"mask": Domain(0, 3)})
+    assert {int(v) for feed in known for v in feed["mask"].ravel()} == {0, 1, 2}
 
 
 @pytest.mark.skipif(not (SHARED / "zoo").is_dir(), reason="the shared graphs are absent")
