@@ -90,7 +90,7 @@ def _command(verb: Callable[..., int | None]) -> Callable[..., None]:
         except KeyboardInterrupt:
             _complain("interrupted; nothing was written")
             raise typer.Exit(130) from None
-        except (typer.Exit, typer.Abort):
+        except (typer.Exit, typer.Abort, BrokenPipeError):  # typer ends quietly when the reader of a pipe goes away
             raise
         except Exception as problem:  # noqa: BLE001 - the last line of defence: a bug of ours
             if debug:

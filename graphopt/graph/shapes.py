@@ -23,6 +23,9 @@ ShapeOf = Callable[[ir.Value | None], tuple[int, ...] | None]
 SMALL = 1024
 """Bytes up to which a constant may be a shape or an axis, and so matters to inference."""
 
+_MOST_ROUNDS = 3
+"""Each may show that further vectors are short."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -31,6 +34,10 @@ def skeleton(model: ir.Model) -> onnx.ModelProto:
 
     What inference and the checker need is all there, and nothing is copied or read from external files.
     """
+    return ir.to_proto(_bare(model))
+
+
+def _bare(model: ir.Model) -> ir.Model:
     bare = model.clone()
     for graph in bare.graphs():
         for value in list(graph.initializers.values()):
@@ -41,17 +48,53 @@ def skeleton(model: ir.Model) -> onnx.ModelProto:
                 del graph.initializers[str(value.name)]
                 if not value.is_graph_input():
                     graph.inputs.append(value)
-    return ir.to_proto(bare)
+    return bare
 
 
 def infer(model: ir.Model) -> None:
-    """Learn types and shapes of values from onnx's inference. Declared interfaces are left as they are."""
+    """Learn types and shapes of values from onnx's inference. Declared interfaces are left as they are.
+
+    First without the values of integer tensors, then with them. Inference holds such values element by element, also
+    of tensors that are no shapes: what reads a vector that is not known to be short is kept out of it.
+    """
+    bare = _bare(model)
+    if not _infer(model, bare, values=False):
+        return
+    for _ in range(_MOST_ROUNDS):
+        bare = _bare(model)
+        left_out = [n for graph in bare.graphs() for n in graph if _tracks_values(n, bare) and _may_be_long(n)]
+        for node in left_out:
+            node.op_type = "LeftOut"
+        if not _infer(model, bare, values=True) or not left_out:
+            return
+
+
+def _infer(model: ir.Model, bare: ir.Model, *, values: bool) -> bool:
+    """Learn what inference finds out about `bare`. Whether it ran."""
     try:
-        inferred = onnx.shape_inference.infer_shapes(skeleton(model), data_prop=True)
+        inferred = onnx.shape_inference.infer_shapes(ir.to_proto(bare), data_prop=values)
     except (onnx.shape_inference.InferenceError, RuntimeError, ValueError) as problem:
         _log.debug("shape inference gave up: %s", problem)
-        return
+        return False
     _learn(model.graph, inferred.graph)
+    return True
+
+
+def _tracks_values(node: ir.Node, model: ir.Model) -> bool:
+    version = model.opset_imports.get(node.domain)
+    if version is None or not onnx.defs.has(node.op_type, version, node.domain):
+        return False
+    return bool(onnx.defs.get_schema(node.op_type, version, node.domain).has_data_propagation_function)
+
+
+def _may_be_long(node: ir.Node) -> bool:
+    """Whether an input of the node is, for all that is known, a vector of more elements than a shape has."""
+    for value in node.inputs:
+        if value is not None and (value.shape is None or len(value.shape) == 1):
+            length = static_shape(value)
+            if length is None or length[0] > SMALL:
+                return True
+    return False
 
 
 def _learn(graph: ir.Graph, proto: onnx.GraphProto) -> None:

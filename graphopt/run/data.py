@@ -68,7 +68,7 @@ class Data:
         for feed, labels in self._read():
             checked = self._checked(feed)
             if labels is not None and self.rows and len(labels) != _rows(checked):
-                raise InputError(f"{self.name} has {len(labels)} labels for {_rows(checked)} samples.")
+                raise InputError(f"{self.name} has {len(labels)} labels for {_rows(checked)} samples")
             yield checked, labels
 
     def batches(self, size: int) -> Iterator[Pair]:
@@ -126,19 +126,19 @@ class Data:
         """The feed with arrays in native byte order, once it is known to fit."""
         if not isinstance(feed, Mapping):
             raise InputError(
-                f"{self.name} gives a {type(feed).__name__} where a dict of input name -> array is needed."
+                f"{self.name} gives a {type(feed).__name__} where a dict of input name -> array is needed"
             )
         names = list(self._inputs)
         if missing := [n for n, p in self._inputs.items() if n not in feed and p.kind != "optional"]:
-            raise InputError(f"{self.name} has nothing for the input {missing[0]!r}; it has: {_listed(feed)}.")
+            raise InputError(f"{self.name} has nothing for the input {missing[0]!r}; it has: {_listed(feed)}")
         if extra := [str(n) for n in feed if n not in self._inputs]:
             raise InputError(
-                f"{self.name} has {extra[0]!r}, which is no input of the model; they are: {_listed(names)}."
+                f"{self.name} has {extra[0]!r}, which is no input of the model; they are: {_listed(names)}"
             )
         fitted = {n: _fitted(self._inputs[n], value, self.name) for n, value in feed.items()}
         if self.rows and len({len(v) for v in fitted.values()}) > 1:
             lengths = ", ".join(f"{n!r} has {len(v)}" for n, v in fitted.items())
-            raise InputError(f"{self.name} gives the inputs different numbers of samples: {lengths}.")
+            raise InputError(f"{self.name} gives the inputs different numbers of samples: {lengths}")
         return fitted
 
 
@@ -165,7 +165,7 @@ def open_data(source: Any, inputs: Sequence[Port], *, draw: Callable[[int], Feed
     if isinstance(source, Iterable):
         again = list(source) if iter(source) is source else source
         return Data(partial(_pairs, again, "the data"), inputs, name="the data")
-    raise UsageError(f"Data cannot be a {type(source).__name__}: give a path, arrays by input name, or feeds.")
+    raise UsageError(f"data cannot be a {type(source).__name__}: give a path, arrays by input name, or feeds")
 
 
 def rows_are_samples(inputs: Sequence[Port]) -> bool:
@@ -183,14 +183,14 @@ def _open_text(text: str, inputs: Sequence[Port], draw: Callable[[int], Feed] | 
     head, colon, tail = text.rpartition(":")
     if head == "random" and tail.isdecimal() and int(tail):
         if draw is None:
-            raise UsageError(f"{text} needs a model for which feeds can be generated.")
+            raise UsageError(f"{text} needs a model for which feeds can be generated")
         make = draw
         return Data(lambda: ((make(i), None) for i in range(int(tail))), inputs, name=text, synthetic=True)
     if colon and tail.isidentifier():
         return Data(partial(_called, _function(head, tail), text), inputs, name=text)
     if path.exists():
-        raise InputError(f"{text} is no .npz file, folder or FILE.py:FUNCTION.")
-    raise InputError(f"{text} does not exist; data is an .npz file, a folder, FILE.py:FUNCTION or random:N.")
+        raise InputError(f"{text} is no .npz file, folder or FILE.py:FUNCTION")
+    raise InputError(f"{text} does not exist; data is an .npz file, a folder, FILE.py:FUNCTION or random:N")
 
 
 def _folder(path: Path, inputs: Sequence[Port]) -> Callable[[], Iterator[Pair]]:
@@ -202,14 +202,14 @@ def _folder(path: Path, inputs: Sequence[Port]) -> Callable[[], Iterator[Pair]]:
         return lambda: ((_data_set(folder, inputs), None) for folder in sets)
     if files := sorted(path.glob("*.npz")):
         return lambda: (pair for file in files for pair in _unpacked(read_npz(file), inputs, str(file)))
-    raise InputError(f"{path} holds neither .npz files nor test_data_set_* folders.")
+    raise InputError(f"{path} holds neither .npz files nor test_data_set_* folders")
 
 
 def _data_set(folder: Path, inputs: Sequence[Port]) -> Feed:
     """The feed in an ONNX test data set: by the names in its files if they are those of the inputs, else by number."""
     files = [folder / f"input_{i}.pb" for i in range(len(inputs))]
     if (found := len(list(folder.glob("input_*.pb")))) != len(files):
-        raise InputError(f"{folder} has {found} input_*.pb files; the model has {len(files)} inputs.")
+        raise InputError(f"{folder} has {found} input_*.pb files; the model has {len(files)} inputs")
     read = [read_pb(f, sequence=p.kind == "sequence") for f, p in zip(files, inputs, strict=True)]
     names = [p.name for p in inputs]
     if sorted(name for name, _ in read) == sorted(names):
@@ -230,10 +230,10 @@ def _function(module: str, name: str) -> Callable[[], Any]:
         else:
             loaded = importlib.import_module(module)
     except Exception as error:
-        raise InputError(f"{module} cannot be imported: {type(error).__name__}: {error}.") from error
+        raise InputError(f"{module} cannot be imported: {type(error).__name__}: {error}") from error
     function: Callable[[], Any] | None = getattr(loaded, name, None)
     if not callable(function):
-        raise InputError(f"{module} has no function {name!r}.")
+        raise InputError(f"{module} has no function {name!r}")
     return function
 
 
@@ -243,12 +243,12 @@ def _called(function: Callable[[], Any], name: str) -> Iterator[Pair]:
     except GraphoptError:
         raise
     except Exception as error:
-        raise InputError(f"{name} failed: {type(error).__name__}: {error}.") from error
+        raise InputError(f"{name} failed: {type(error).__name__}: {error}") from error
 
 
 def _pairs(items: Any, name: str) -> Iterator[Pair]:
     if not isinstance(items, Iterable):
-        raise InputError(f"{name} gives a {type(items).__name__}; it must give feeds, or pairs of feed and labels.")
+        raise InputError(f"{name} gives a {type(items).__name__}; it must give feeds, or pairs of feed and labels")
     for item in items:
         match item:
             case (feed, labels):
@@ -281,10 +281,10 @@ def _unpacked(arrays: Mapping[str, Any], inputs: Sequence[Port], name: str) -> I
     counts = {n: len(c) for n, c in cuts.items() if c is not None}
     if len(set(counts.values())) > 1:
         listed = ", ".join(f"{n!r} has {c}" for n, c in counts.items())
-        raise InputError(f"{name} has different numbers of feeds for the inputs: {listed}.")
+        raise InputError(f"{name} has different numbers of feeds for the inputs: {listed}")
     count = next(iter(counts.values()), 1)
     if labels is not None and len(labels) != count:
-        raise InputError(f"{name} has {len(labels)} labels for {count} feeds.")
+        raise InputError(f"{name} has {len(labels)} labels for {count} feeds")
     for i in range(count):
         yield {n: known[n] if c is None else c[i] for n, c in cuts.items()}, None if labels is None else labels[i]
 
@@ -299,7 +299,7 @@ def _feeds_of(array: np.ndarray, port: Port, extra: int, name: str) -> np.ndarra
     if not isinstance(first, int):
         return array[None]
     if not first or len(array) % first:
-        raise InputError(f"{name}: {port.name!r} has {len(array)} samples, but the model takes {first} at a time.")
+        raise InputError(f"{name}: {port.name!r} has {len(array)} samples, but the model takes {first} at a time")
     return array.reshape(-1, first, *array.shape[1:])
 
 
@@ -311,7 +311,7 @@ def _fitted(port: Port, value: Any, name: str) -> Any:
         array = array.view(port.dtype)  # .npy files forget the names of bfloat16 and float8
     array = array.astype(array.dtype.newbyteorder("="), copy=False)
     if array.dtype != port.dtype and not (port.dtype == np.dtype(object) and array.dtype.kind == "U"):
-        raise InputError(f"{name} gives {port.name!r} as {array.dtype}; the model takes {port.dtype}.")
+        raise InputError(f"{name} gives {port.name!r} as {array.dtype}; the model takes {port.dtype}")
     if port.shape:  # () may be an unknown rank
         fits = array.ndim == len(port.shape) and all(
             not isinstance(d, int) or d == n for d, n in zip(port.shape, array.shape, strict=True)
@@ -319,7 +319,7 @@ def _fitted(port: Port, value: Any, name: str) -> Any:
         if not fits:
             wanted = ", ".join("?" if d is None else str(d) for d in port.shape)
             raise InputError(
-                f"{name} gives {port.name!r} with the shape {list(array.shape)}; the model takes [{wanted}]."
+                f"{name} gives {port.name!r} with the shape {list(array.shape)}; the model takes [{wanted}]"
             )
     return array
 

@@ -92,11 +92,11 @@ def generate(
     except InputError:  # some models load only after onnxruntime's own rewriting
         ports, optimize = Session(model, optimize=True, threads=1).inputs, True
     if odd := [p for p in ports if p.element is None]:
-        raise NeedsData(f"No values can be made up for input {odd[0].name!r} of type {odd[0].type}: give --data.")
+        raise NeedsData(f"no values can be made up for input {odd[0].name!r} of type {odd[0].type}: give --data")
     symbols = Extents(ports).symbols
     if unknown := [s for s in set_dims if s not in symbols]:
         raise UsageError(
-            f"--set {unknown[0]}: the inputs have no such dimension; they have: {', '.join(symbols) or 'none'}."
+            f"--set {unknown[0]}: the inputs have no such dimension; they have: {', '.join(symbols) or 'none'}"
         )
     limits = Limits(10 * _TRY_SECONDS, memory=None)
     if isinstance(model, bytes):
@@ -109,7 +109,7 @@ def generate(
             if found := search.run():
                 return found
             error = error or search.error
-    raise NeedsData(f"No generated feed runs on this model, so give --data (the first try failed: {error}).")
+    raise NeedsData(f"no generated feed runs on this model, so give --data (the first try failed: {error})")
 
 
 class _Clock:

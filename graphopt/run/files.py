@@ -31,19 +31,19 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
             if (size := sum(m.file_size for m in members)) > _MOST:
-                raise InputError(f"{path} unpacks to {size:,} bytes, more than the {_MOST:,} allowed; split it.")
+                raise InputError(f"{path} unpacks to {size:,} bytes, more than the {_MOST:,} allowed; split it")
             arrays = {}
             for member in members:
                 name = member.filename.removesuffix(".npy")
                 if name == member.filename or name in arrays or member.flag_bits & 1:
                     raise InputError(
-                        f"{path} is no plain .npz file: {member.filename!r} is repeated, encrypted or no array."
+                        f"{path} is no plain .npz file: {member.filename!r} is repeated, encrypted or no array"
                     )
                 with archive.open(member) as stream:
                     arrays[name] = _read_npy(stream, member.file_size, f"{name!r} in {path}")
             return arrays
     except (OSError, zipfile.BadZipFile, EOFError, NotImplementedError) as error:
-        raise InputError(f"{path} cannot be read as an .npz file: {error}.") from error
+        raise InputError(f"{path} cannot be read as an .npz file: {error}") from error
 
 
 def _read_npy(stream: IO[bytes], size: int, where: str) -> np.ndarray:
@@ -52,12 +52,12 @@ def _read_npy(stream: IO[bytes], size: int, where: str) -> np.ndarray:
         header = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[version]
         shape, fortran, dtype = header(stream)
     except (ValueError, KeyError) as error:
-        raise InputError(f"{where} is no array of a known .npy version: {error}.") from error
+        raise InputError(f"{where} is no array of a known .npy version: {error}") from error
     if dtype.hasobject or dtype.names:
-        raise InputError(f"{where} holds Python objects or records; save plain arrays (strings as dtype 'U').")
+        raise InputError(f"{where} holds Python objects or records; save plain arrays (strings as dtype 'U')")
     promised, present = math.prod(shape) * dtype.itemsize, size - stream.tell()
     if min(shape, default=0) < 0 or promised != present:
-        raise InputError(f"{where} claims the shape {shape} of {dtype}, {promised:,} bytes, but has {present:,}.")
+        raise InputError(f"{where} claims the shape {shape} of {dtype}, {promised:,} bytes, but has {present:,}")
     array = np.frombuffer(bytearray(stream.read(promised)), dtype) if promised else np.empty(math.prod(shape), dtype)
     return array.reshape(shape, order="F" if fortran else "C")
 
@@ -76,13 +76,13 @@ def read_pb(path: Path, *, sequence: bool = False) -> tuple[str, Any]:
         tensor = onnx.TensorProto.FromString(data)
         return tensor.name, _tensor(tensor, path)
     except (OSError, DecodeError, ValueError, TypeError) as error:
-        raise InputError(f"{path} cannot be read as an ONNX tensor: {error}.") from error
+        raise InputError(f"{path} cannot be read as an ONNX tensor: {error}") from error
 
 
 def _tensor(proto: onnx.TensorProto, path: Path) -> np.ndarray:
     tensor = ir.serde.deserialize_tensor(proto)
     if isinstance(tensor, ir.ExternalTensor):
-        raise InputError(f"{path} keeps its data in another file; store the values in the file itself.")
+        raise InputError(f"{path} keeps its data in another file; store the values in the file itself")
     if isinstance(tensor, ir.StringTensor):
         return np.array([s.decode() for s in tensor.string_data()], object).reshape(tensor.shape.numpy())
     return np.array(tensor.numpy())

@@ -122,7 +122,7 @@ class Session:
     ) -> None:
         cuda, self.reason = (False, "asked for") if device == "cpu" else cuda_works()
         if device == "cuda" and not cuda:
-            raise MachineError(f"CUDA does not run here: {self.reason}.")
+            raise MachineError(f"CUDA does not run here: {self.reason}")
         ort.set_default_logger_severity(4)  # the C++ logger writes to stderr before any session option counts
         ort.set_seed(seed)
         options = ort.SessionOptions()
@@ -142,7 +142,7 @@ class Session:
                 raise InputError(f"onnxruntime does not load the model: {brief(again)}") from again
         self.provider = self._session.get_providers()[0]
         if device == "cuda" and self.provider != _CUDA:
-            raise MachineError(f"CUDA was asked for, but onnxruntime runs this model with {self.provider}.")
+            raise MachineError(f"CUDA was asked for, but onnxruntime runs this model with {self.provider}")
         self.inputs = _ports(self._session.get_inputs())
         self.outputs = _ports(self._session.get_outputs())
         self.overridable = _ports(self._session.get_overridable_initializers())
@@ -158,7 +158,7 @@ class Session:
         ports = {p.name: p for p in self.outputs}
         names = list(ports) if outputs is None else list(outputs)
         if unknown := [n for n in names if n not in ports]:
-            raise InputError(f"The model has no output {unknown[0]!r}; it has: {', '.join(ports)}.")
+            raise InputError(f"the model has no output {unknown[0]!r}; it has: {', '.join(ports)}")
         values = self._fitted(feed)
         try:
             if any(_is_foreign(p) for p in (*self.inputs, *(ports[n] for n in names))):
@@ -166,7 +166,7 @@ class Session:
             else:
                 results = self._session.run(names, values)
         except ERRORS as error:
-            raise InputError(f"The model fails on this feed: {brief(error)}") from error
+            raise InputError(f"the model fails on this feed: {brief(error)}") from error
         return dict(zip(names, results, strict=True))
 
     def _fitted(self, feed: Feed) -> Feed:
@@ -174,9 +174,9 @@ class Session:
         required = {p.name: p for p in self.inputs}
         ports = required | {p.name: p for p in self.overridable}
         if unknown := [n for n in feed if n not in ports]:
-            raise InputError(f"The model has no input {unknown[0]!r}; it has: {', '.join(required) or 'none'}.")
+            raise InputError(f"the model has no input {unknown[0]!r}; it has: {', '.join(required) or 'none'}")
         if missing := [n for n, p in required.items() if n not in feed and p.kind != "optional"]:
-            raise InputError(f"The feed lacks the input {missing[0]!r}.")
+            raise InputError(f"the feed lacks the input {missing[0]!r}")
         return {name: _array(ports[name], value) for name, value in feed.items()}
 
     def _run_raw(self, feed: Feed, names: list[str]) -> list[Any]:
@@ -258,11 +258,11 @@ def _array(port: Port, value: Any) -> Any:
     if port.kind != "tensor":
         return value
     if port.dtype is None:
-        raise InputError(f"Input {port.name!r} is a {port.type}, which cannot be fed from Python.")
+        raise InputError(f"input {port.name!r} is a {port.type}, which cannot be fed from Python")
     array = np.asarray(value, order="C")
     textual = port.dtype == object and array.dtype.kind in "UT"
     if array.dtype != port.dtype and not textual:
-        raise InputError(f"Input {port.name!r} is {array.dtype}, the model takes {port.dtype}.")
+        raise InputError(f"input {port.name!r} is {array.dtype}, the model takes {port.dtype}")
     return array.astype(object) if textual else array
 
 

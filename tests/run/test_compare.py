@@ -197,7 +197,7 @@ def test_feeds_may_come_from_a_generator() -> None:
 
 
 def test_an_original_that_does_not_run_is_an_input_error() -> None:
-    with pytest.raises(InputError, match="The model fails on this feed"):
+    with pytest.raises(InputError, match="the model fails on this feed"):
         Reference(model("g (float[2] x) => (float[2] y) { y = Neg(x) }"), TWO)
 
 

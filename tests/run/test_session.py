@@ -64,9 +64,9 @@ def test_an_overridable_initializer_may_be_fed() -> None:
 @pytest.mark.parametrize(
     ("feed", "sentence"),
     [
-        ({"x": ones(2, 3)}, "The feed lacks the input 'z'."),
-        ({"x": ones(2, 3), "z": ones(2, 3), "q": ones(1)}, "The model has no input 'q'; it has: x, z."),
-        ({"x": ones(2, 3, dtype=float), "z": ones(2, 3)}, "Input 'x' is float64, the model takes float32."),
+        ({"x": ones(2, 3)}, "the feed lacks the input 'z'"),
+        ({"x": ones(2, 3), "z": ones(2, 3), "q": ones(1)}, "the model has no input 'q'; it has: x, z"),
+        ({"x": ones(2, 3, dtype=float), "z": ones(2, 3)}, "input 'x' is float64, the model takes float32"),
         ({"x": ones(2, 4), "z": ones(2, 3)}, "index: 1 Got: 4 Expected: 3"),
         ({"x": ones(2, 3), "z": ones(5, 3)}, "by a dimension other than 1. 2 by 5"),
     ],
