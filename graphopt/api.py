@@ -184,7 +184,7 @@ def _recipe(
     keep_metadata: bool,
 ) -> recipes.Recipe:
     if recipe is None:
-        return recipes.Recipe.of(passes or (), skip or (), freeze=freeze, keep_metadata=keep_metadata)
+        return recipes.Recipe.of(passes or None, skip or (), freeze=freeze, keep_metadata=keep_metadata)
     if passes or skip or freeze or keep_metadata:
         raise UsageError(
             "a recipe already says what to do: give it alone, without passes, skip, freeze or keep-metadata"
@@ -221,10 +221,6 @@ def _inputs(source: Source) -> tuple[Port, ...]:
         return Session(source.runnable, optimize=False).inputs
     except InputError:
         return Session(source.runnable).inputs
-
-
-def _generated(source: Source, set_dims: Mapping[str, int] | None, seed: int) -> generated.Feeds:
-    return generated.generate(source.runnable, domains=ops.domains(source.model), set_dims=set_dims or {}, seed=seed)
 
 
 def _report(outcome: pipeline.Outcome, evidence: _Evidence | None, settings: pipeline.Settings) -> Report:

@@ -7,7 +7,6 @@ a recipe file, and in the emitted model.
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -57,11 +56,15 @@ def parse_pass(text: str) -> Pass:
 def spec(step: Pass) -> str:
     """The text that `parse_pass` reads as `step`: fields at their defaults are left out."""
     changed = [
-        f"{f.name}={json.dumps(getattr(step, f.name))}"
+        f"{f.name}={_toml(getattr(step, f.name))}"
         for f in dataclasses.fields(step)
         if getattr(step, f.name) != f.default
     ]
     return step.name + (f"{{{','.join(changed)}}}" if changed else "")
+
+
+def _toml(value: Any) -> str:
+    return tomli_w.dumps({"value": value}).removeprefix("value = ").rstrip()
 
 
 @dataclass(frozen=True)
@@ -75,14 +78,14 @@ class Recipe:
     @classmethod
     def of(
         cls,
-        passes: Sequence[str] = (),
+        passes: Sequence[str] | None = None,
         skip: Sequence[str] = (),
         *,
         freeze: bool = False,
         keep_metadata: bool = False,
     ) -> Recipe:
         """From the command line's words; without passes, the lossless ones."""
-        chosen = tuple(parse_pass(p) for p in passes) or cls().passes
+        chosen = cls().passes if passes is None else tuple(parse_pass(p) for p in passes)
         if keep_metadata:
             chosen = tuple(p for p in chosen if not isinstance(p, Strip))
         return cls(chosen, tuple(skip), freeze)
@@ -113,7 +116,7 @@ class Recipe:
             raise InputError(f"{name} is no recipe: it may hold version, passes and skip (lists of text) and freeze")
         if data.get("version") != _VERSION:
             raise InputError(f"{name} is a recipe of version {data.get('version')}: this graphopt reads {_VERSION}")
-        return cls.of(lists[0], lists[1], freeze=data.get("freeze", False))
+        return cls.of(data.get("passes"), lists[1], freeze=data.get("freeze", False))
 
     def text(self) -> str:
         """As TOML."""

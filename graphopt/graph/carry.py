@@ -26,7 +26,9 @@ class Carried:
     sparse: tuple[onnx.SparseTensorProto, ...] = ()
     training: tuple[onnx.TrainingInfoProto, ...] = ()
     described: Mapping[str, tuple[onnx.ValueInfoProto, ...]] = field(default_factory=dict)
-    """Every value_info by name; a name may stand for different values in different bodies."""
+    """What the file said of inner values and of outputs of bodies, by name; a name may stand for several values."""
+    stand_ins: frozenset[str] = frozenset()
+    """Inputs that stand for sparse initializers in the meantime."""
     untouchable: str | None = None
 
 
@@ -37,20 +39,26 @@ def from_proto(proto: onnx.ModelProto) -> tuple[ir.Model, Carried]:
     if any(g.sparse_initializer for g in nested):
         untouchable = "a body of If, Loop or Scan holds sparse initializers"
     described: dict[str, tuple[onnx.ValueInfoProto, ...]] = {}
-    for info in (i for g in (proto.graph, *nested) for i in g.value_info):
+    bodies = (i for g in nested for i in g.output)
+    for info in (*(i for g in (proto.graph, *nested) for i in g.value_info), *bodies):
         described[info.name] = (*described.get(info.name, ()), info)
+    sparse = {t.values.name: t for g in (proto.graph, *nested) for t in g.sparse_initializer}
+    stand_ins = sparse.keys() - {i.name for i in proto.graph.input}
     carried = Carried(
         sparse=tuple(proto.graph.sparse_initializer),
         training=tuple(proto.training_info),
         described=described,
+        stand_ins=frozenset(stand_ins),
         untouchable=untouchable,
     )
     # A sparse weight becomes an input in the meantime: a value that rules see and know nothing about.
-    for tensor in carried.sparse:
-        proto.graph.input.append(
-            onnx.helper.make_tensor_value_info(tensor.values.name, tensor.values.data_type, list(tensor.dims))
-        )
-    del proto.graph.sparse_initializer[:]
+    for name, tensor in sparse.items():
+        if name in stand_ins:
+            proto.graph.input.append(
+                onnx.helper.make_tensor_value_info(name, tensor.values.data_type, list(tensor.dims))
+            )
+    for graph in (proto.graph, *nested):
+        del graph.sparse_initializer[:]
     model = ir.from_proto(proto)
     for value in (v for graph in graphs(model) for node in graph for v in node.outputs if not v.is_graph_output()):
         value.shape = None
@@ -61,8 +69,7 @@ def from_proto(proto: onnx.ModelProto) -> tuple[ir.Model, Carried]:
 def to_proto(model: ir.Model, carried: Carried) -> onnx.ModelProto:
     """The file's contents for `model`, with what was carried put back."""
     proto = ir.to_proto(model)
-    sparse = {t.values.name for t in carried.sparse}
-    kept = [i for i in proto.graph.input if i.name not in sparse]
+    kept = [i for i in proto.graph.input if i.name not in carried.stand_ins]
     del proto.graph.input[:]
     proto.graph.input.extend(kept)
     proto.graph.sparse_initializer.extend(carried.sparse)
@@ -71,14 +78,17 @@ def to_proto(model: ir.Model, carried: Carried) -> onnx.ModelProto:
         described = [_as_given(i, carried) for i in graph.value_info if i.name in carried.described]
         del graph.value_info[:]
         graph.value_info.extend(described)
+        for output in graph.output if graph is not proto.graph else ():
+            if output.name in carried.described:
+                output.CopyFrom(_as_given(output, carried))
     return proto
 
 
 def _as_given(info: onnx.ValueInfoProto, carried: Carried) -> onnx.ValueInfoProto:
     """What the file said of the value, where that is clear and its type is still the same."""
     given = carried.described[info.name]
-    same = len(given) == 1 and given[0].type.tensor_type.elem_type == info.type.tensor_type.elem_type
-    return given[0] if same else info
+    element = given[0].type.tensor_type.elem_type
+    return given[0] if len(given) == 1 and element in {0, info.type.tensor_type.elem_type} else info
 
 
 def _graph_protos(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:

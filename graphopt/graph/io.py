@@ -8,6 +8,7 @@ never half of either.
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -101,6 +102,7 @@ def _load(content: bytes, path: Path | None, folder: Path | None, *, freeze: boo
         raise InputError(f"{name} is not a complete ONNX model: the file is truncated or of another format") from None
     if not proto.HasField("graph") or not proto.opset_import:
         raise InputError(f"{name} is not an ONNX model: it has no graph or no operator set")
+    _check_sizes(proto, name)
     external = _resolve(proto, name, folder)
     sha256, size = _digest(content, external)
     try:
@@ -118,19 +120,41 @@ def _load(content: bytes, path: Path | None, folder: Path | None, *, freeze: boo
     return Source(model, name, runnable, sha256, size, carried, path, frozen, notes)
 
 
-def _external(message: Message) -> list[onnx.TensorProto]:
-    """Every tensor in `message`, however deep, whose data is in another file."""
-    found, pending = [], [message]
+def _tensors(message: Message) -> Iterator[onnx.TensorProto]:
+    """Every tensor in `message`, however deep."""
+    pending = [message]
     while pending:
         current = pending.pop()
         if isinstance(current, onnx.TensorProto):
-            if current.data_location == onnx.TensorProto.EXTERNAL:
-                found.append(current)
+            yield current
             continue
         for descriptor, value in current.ListFields():
             if descriptor.message_type is not None:
                 pending.extend(value if descriptor.is_repeated else [value])
-    return found
+
+
+def _external(message: Message) -> list[onnx.TensorProto]:
+    """Every tensor in `message` whose data is in another file."""
+    return [t for t in _tensors(message) if t.data_location == onnx.TensorProto.EXTERNAL]
+
+
+def _check_sizes(proto: onnx.ModelProto, name: str) -> None:
+    """Each tensor inside the file has as many bytes as its type and shape ask for."""
+    for tensor in _tensors(proto):
+        if tensor.HasField("raw_data") and len(tensor.raw_data) != _bytes_of(tensor):
+            raise InputError(
+                f"{name} is not a valid ONNX model: the tensor {tensor.name!r} has {len(tensor.raw_data)} bytes, "
+                "which is not what its type and shape ask for"
+            )
+
+
+def _bytes_of(tensor: onnx.TensorProto) -> int | None:
+    """What the contents of a tensor take by its type and shape; None where there is no such number."""
+    try:
+        bits = ir.DataType(tensor.data_type).bitwidth
+    except (ValueError, TypeError):  # no type that is known, or text
+        return None
+    return None if any(d < 0 for d in tensor.dims) else -(-math.prod(tensor.dims) * bits // 8)
 
 
 def _resolve(proto: onnx.ModelProto, name: str, folder: Path | None) -> list[Path]:
@@ -148,11 +172,13 @@ def _resolve(proto: onnx.ModelProto, name: str, folder: Path | None) -> list[Pat
             raise InputError(f"{where} lies outside the model's folder ({location!r}): move it beside the model")
         if not real.is_file():
             raise InputError(f"{where} is missing: put {location!r} beside the model")
-        try:
-            end = int(entries.get("offset", 0)) + int(entries.get("length", 0))
-        except ValueError:
-            raise InputError(f"{where} has an offset or a length that is no number") from None
-        if end > real.stat().st_size:
+        size, needed = real.stat().st_size, _bytes_of(tensor)
+        offset, length = entries.get("offset", "0"), entries.get("length", str(needed))
+        if not (offset.isdecimal() and length.isdecimal()):
+            raise InputError(f"{where} has an offset or a length that is no natural number")
+        if int(length) != needed:
+            raise InputError(f"{where} has {length} bytes, which is not what its type and shape ask for")
+        if int(offset) + int(length) > size:
             raise InputError(f"{where} goes past the end of {location!r}: the file is truncated")
     return list(files.values())
 

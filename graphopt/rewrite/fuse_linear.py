@@ -57,7 +57,8 @@ def fold_batchnorm(
     scale, shift, mean, variance = (p.astype(np.float64) for p in (s, t, mu, v))
     with np.errstate(all="ignore"):  # what comes of a variance that makes no sense is not finite, and refused
         k = scale / np.sqrt(variance + attr(bn, "epsilon", 1e-5))
-    fused = _rebuild(draft, ctx, lin, out=k, shift=shift - mean * k)
+        shift = shift - mean * k
+    fused = _rebuild(draft, ctx, lin, out=k, shift=shift)
     if isinstance(fused, ir.Value):
         draft.nodes[0].meta[BATCHNORM] = (s, t, mu, v)
     return fused

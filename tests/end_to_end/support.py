@@ -61,7 +61,7 @@ def command(*words: object) -> Answer:
 
 
 def assert_fails(answer: Answer, code: int, *parts: str) -> None:
-    """One sentence on stderr that holds all of `parts`, and nothing on stdout."""
+    """One sentence on stderr that holds all of `parts`, in whatever case, and nothing on stdout."""
     assert answer.code == code, answer
     assert answer.out == ""
     lines = answer.err.splitlines()
@@ -69,7 +69,7 @@ def assert_fails(answer: Answer, code: int, *parts: str) -> None:
     assert lines[0].startswith("error: ")
     assert "Traceback" not in answer.err
     for part in parts:
-        assert part in answer.err, answer.err
+        assert part.lower() in answer.err.lower(), answer.err
 
 
 # -- models ----------------------------------------------------------------------------------------------------------

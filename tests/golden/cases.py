@@ -68,7 +68,9 @@ class Case:
     def text(self) -> str:
         lines = [f"=== {self.name}", self.summary]
         lines += [f"{name}: {self.fields[name]}" for name in FIELDS if name in self.fields]
-        parts = ["--- kept", self.before] if self.after is None else ["--- before", self.before, "--- after", self.after]
+        parts = (
+            ["--- kept", self.before] if self.after is None else ["--- before", self.before, "--- after", self.after]
+        )
         return "\n".join(lines + parts)
 
 

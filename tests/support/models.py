@@ -124,7 +124,7 @@ def value(
     kind = info.type.tensor_type
     shape = tuple(d.dim_value if d.HasField("dim_value") else dims[d.dim_param] for d in kind.shape.dim)
     dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)
-    if dtype == object:
+    if dtype.kind == "O":
         return np.array([f"text {k}" for k in range(int(np.prod(shape)))], object).reshape(shape)
     if dtype.kind == "b":
         return np.asarray(draw.integers(0, 2, shape)).astype(dtype)

@@ -1,0 +1,52 @@
+"""Same inputs, same bytes: whatever the hash seed, the number of threads, the folder and the day."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import graphopt
+from graphopt.recipe import Recipe
+from tests.end_to_end.support import DATA, MODELS, command
+from tests.end_to_end.support import graphopt as process
+
+
+@pytest.mark.parametrize("name", ["digits_mobilenet", "digits_vit"])
+def test_two_processes_write_the_same_bytes(name: str, tmp_path: Path) -> None:
+    made = []
+    for index, (seed, threads) in enumerate((("0", 1), ("4242", 2))):
+        folder = tmp_path / f"folder {index}"
+        folder.mkdir()
+        (folder / "in.onnx").write_bytes((MODELS / f"{name}.onnx").read_bytes())
+        environment = {"PYTHONHASHSEED": seed, "OMP_NUM_THREADS": str(threads)}
+        answer = process("optimize", "in.onnx", "--threads", threads, "-q", cwd=folder, env=environment)
+        assert (answer.code, answer.err) == (0, "")
+        made.append((folder / "in.opt.onnx").read_bytes())
+    assert made[0] == made[1]
+
+
+def test_the_api_and_the_command_write_the_same_bytes(tmp_path: Path) -> None:
+    source, out = MODELS / "digits_lstm.onnx", tmp_path / "out.onnx"
+    assert command("optimize", source, "-o", out, "--data", DATA, "-q").code == 0
+    result = graphopt.optimize(source, data=DATA)
+    assert result.save(tmp_path / "again.onnx").read_bytes() == out.read_bytes()
+    assert result.model.SerializeToString(deterministic=True) == out.read_bytes()
+
+
+def test_replaying_a_saved_recipe_writes_the_same_bytes(tmp_path: Path) -> None:
+    source, first, recipe = MODELS / "digits_resnet.onnx", tmp_path / "first.onnx", tmp_path / "recipe.toml"
+    words = ["--pass", "clean", "--pass", "fold{max_bytes=4096}", "--pass", "fuse-linear", "--skip", "/stem/stem.1/BatchNormalization"]
+    assert command("optimize", source, "-o", first, *words, "--save-recipe", recipe, "-q").code == 0
+    assert Recipe.read(recipe) == Recipe.of(words[1:6:2], [words[7]])
+    second = tmp_path / "second.onnx"
+    assert command("optimize", source, "-o", second, "--recipe", recipe, "-q").code == 0
+    assert second.read_bytes() == first.read_bytes()
+
+
+def test_the_recipe_in_an_emitted_file_makes_it_again(tmp_path: Path) -> None:
+    source = MODELS / "digits_mobilenet.onnx"
+    first = graphopt.optimize(source, keep_metadata=True).model
+    stamp = {p.key: p.value for p in first.metadata_props}
+    again = graphopt.optimize(source, recipe=Recipe.parse(stamp["graphopt.recipe"])).model
+    assert again == first

@@ -1,0 +1,168 @@
+"""What is to be done: the same as text, as dataclasses and as TOML."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from graphopt import recipe as module
+from graphopt.errors import InputError, UsageError
+from graphopt.graph.edit import Editor, Exactness
+from graphopt.passes import Context, Pass
+from graphopt.recipe import PASSES, Recipe, parse_pass, spec
+from graphopt.rewrite import LOSSLESS, Clean, Fold, FuseLinear, Strip
+
+
+@dataclass(frozen=True)
+class Everything(Pass):
+    """A pass with a field of every kind."""
+
+    name: ClassVar[str] = "every-thing"
+    summary: ClassVar[str] = "does nothing"
+    exactness: ClassVar[Exactness] = Exactness.BITWISE
+    rules: ClassVar[Mapping[str, str]] = {}
+
+    flag: bool = False
+    number: int = 0
+    share: float = 0.5
+    word: str = ""
+
+    def run(self, edit: Editor, ctx: Context) -> None:
+        """Nothing."""
+
+
+VALUES: Mapping[type, st.SearchStrategy[Any]] = {
+    bool: st.booleans(),
+    int: st.integers(-(2**63), 2**63 - 1),
+    float: st.floats(allow_nan=False),
+    str: st.text(st.characters(codec="utf-8")),
+}
+
+
+def passes(kinds: tuple[type[Pass], ...]) -> st.SearchStrategy[Pass]:
+    """Passes with any values in their fields."""
+    return st.one_of(
+        st.builds(kind, **{f.name: VALUES[type(f.default)] for f in dataclasses.fields(kind)}) for kind in kinds
+    )
+
+
+ANY = passes((*LOSSLESS, Everything))
+RECIPES = st.builds(
+    Recipe, st.lists(ANY).map(tuple), st.lists(VALUES[str]).map(tuple), st.booleans()
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _everything_is_known() -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "PASSES", {**PASSES, Everything.name: Everything})
+        yield
+
+
+@settings(deadline=None)
+@given(ANY)
+def test_a_pass_is_read_from_the_text_it_is_written_as(step: Pass) -> None:
+    assert parse_pass(spec(step)) == step
+
+
+@settings(deadline=None)
+@given(RECIPES)
+def test_a_recipe_is_read_from_the_toml_it_is_written_as(recipe: Recipe) -> None:
+    assert Recipe.parse(recipe.text()) == recipe
+    assert Recipe.parse(recipe.text()).text() == recipe.text()
+
+
+@pytest.mark.parametrize("kind", LOSSLESS)
+def test_every_field_of_every_pass_has_a_default_of_a_plain_type(kind: type[Pass]) -> None:
+    assert all(type(f.default) in VALUES for f in dataclasses.fields(kind))
+    assert spec(kind()) == kind.name
+    assert parse_pass(kind.name) == kind()
+
+
+def test_passes_are_known_by_name() -> None:
+    assert list(PASSES) == ["strip", "clean", "fold", "fuse-linear"]
+    assert all(PASSES[name].name == name for name in PASSES)
+
+
+@pytest.mark.parametrize(
+    ("text", "step"),
+    [
+        ("clean", Clean()),
+        (" fold ", Fold()),
+        ("fold{}", Fold()),
+        ("fold{max_bytes=5}", Fold(5)),
+        ("fold{ max_bytes = 1_000 }", Fold(1000)),
+        ("every-thing{share=1}", Everything(share=1)),
+        ("every-thing{word='a}b{c', flag=true}", Everything(flag=True, word="a}b{c")),
+    ],
+)
+def test_texts_that_are_understood(text: str, step: Pass) -> None:
+    assert parse_pass(text) == step
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "no pass is called ''"),
+        ("Fold", "no pass is called 'Fold'"),
+        ("fold{max_bytes=5", "no pass is called"),
+        ("fold{max_bytes}", "cannot be read"),
+        ("fold{max_bytes=5, max_bytes=6}", "cannot be read"),
+        ("fold{max_bytes=1.5}", "is of type int, not float"),
+        ("fold{max_bytes.x=1}", "is of type int, not dict"),
+        ("every-thing{share='1'}", "is of type float, not str"),
+        ("fold{depth=1}", "fold has no field 'depth': it has max_bytes"),
+    ],
+)
+def test_texts_that_are_not(text: str, reason: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_pass(text)
+    assert reason in str(caught.value)
+
+
+def test_without_passes_the_lossless_ones_are_meant() -> None:
+    assert Recipe.of() == Recipe() == Recipe((Strip(), Clean(), Fold(), FuseLinear()))
+    assert Recipe.parse("version = 1") == Recipe()
+
+
+def test_a_recipe_without_any_pass_stays_one() -> None:
+    nothing = Recipe.of(["strip"], keep_metadata=True)
+    assert nothing.passes == Recipe.parse(nothing.text()).passes == ()
+
+
+def test_keeping_metadata_is_leaving_out_strip() -> None:
+    assert Recipe.of(keep_metadata=True).passes == (Clean(), Fold(), FuseLinear())
+    assert Recipe.of(["strip", "clean"], keep_metadata=True).passes == (Clean(),)
+
+
+def test_the_text_is_plain_toml_and_says_no_more_than_it_must() -> None:
+    assert tomllib.loads(Recipe.of(["clean", "fold{max_bytes=5}"]).text()) == {
+        "version": 1,
+        "passes": ["clean", "fold{max_bytes=5}"],
+    }
+    full = tomllib.loads(Recipe.of(["clean"], ["a b", 'say "x"'], freeze=True).text())
+    assert full == {"version": 1, "passes": ["clean"], "skip": ["a b", 'say "x"'], "freeze": True}
+
+
+def test_a_recipe_is_read_from_a_file(tmp_path: Path) -> None:
+    recipe = Recipe.of(["fold{max_bytes=5}"], ["ключ"], freeze=True)
+    path = tmp_path / "recipe.toml"
+    path.write_text(recipe.text(), encoding="utf-8")
+    assert Recipe.read(path) == recipe
+
+
+def test_what_is_no_recipe_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"mine\.toml cannot be read"):
+        Recipe.read(tmp_path / "mine.toml")
+    with pytest.raises(InputError, match="mine is a recipe of version 9"):
+        Recipe.parse("version = 9", "mine")
+    with pytest.raises(InputError, match="mine is not TOML"):
+        Recipe.parse("version", "mine")

@@ -1,0 +1,141 @@
+"""Judging a rewritten graph, and finding the edit to blame."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from graphopt.graph.edit import Edit, Exactness
+from graphopt.graph.io import load
+from graphopt.run.compare import Comparison, OutputError
+from graphopt.verify import Judge, explain, guilty, products, rounded
+from tests.end_to_end.support import net
+from tests.support.models import feed, source
+
+
+def edit(name: str, exactness: Exactness = Exactness.BITWISE, reduction: int = 1, *values: str) -> Edit:
+    return Edit(name, "root", 0, exactness, values, reduction)
+
+
+# -- bisecting -------------------------------------------------------------------------------------------------------
+
+
+@settings(deadline=None)
+@given(st.integers(1, 200).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n - 1))))
+def test_the_guilty_edit_is_found_in_logarithmic_time(case: tuple[int, int]) -> None:
+    count, wrong = case
+    edits = [edit(str(i)) for i in range(count)]
+    asked: list[int] = []
+
+    def holds(limit: int) -> bool:
+        asked.append(limit)
+        return limit <= wrong
+
+    assert guilty(edits, holds) is edits[wrong]
+    assert len(asked) <= count.bit_length()
+    assert all(0 < n < count for n in asked)
+
+
+def test_of_several_guilty_edits_the_first_is_found() -> None:
+    edits = [edit(str(i)) for i in range(40)]
+    assert guilty(edits, lambda limit: limit <= 7) is edits[7]
+
+
+def test_an_only_edit_is_guilty_without_asking() -> None:
+    only = edit("only")
+    assert guilty([only], lambda _: pytest.fail("it was asked")) is only
+
+
+# -- where noise belongs ---------------------------------------------------------------------------------------------
+
+
+def test_rounded_values_come_with_their_longest_sum() -> None:
+    edits = [
+        edit("a", Exactness.BITWISE, 9, "x"),
+        edit("b", Exactness.ROUNDING, 9, "y", "z"),
+        edit("c", Exactness.ROUNDING, 27, "y"),
+        edit("d", Exactness.LOSSY, 3, "z"),
+    ]
+    assert rounded(edits) == {"y": 27, "z": 9}
+    assert rounded([]) == {}
+
+
+def test_products_are_named_with_the_length_of_their_sums() -> None:
+    assert products(load(net(2)).model) == {"c0": 27, "c1": 27}
+    assert products(source("g (float[N] x) => (float[N] y) { y = Neg(x) }").model) == {}
+
+
+# -- in words --------------------------------------------------------------------------------------------------------
+
+
+def output(*, passed: bool, note: str = "") -> OutputError:
+    return OutputError("y", 0.5, 0.1, 20.0, 0.25, passed, 0, evidence=True, note=note)
+
+
+def test_explanations() -> None:
+    assert explain(Comparison((), 1, passed=False, differences=("it lost its inputs", "and more"))) == "it lost its inputs"
+    assert explain(Comparison((output(passed=True),), 1, passed=True)) == "it passed"
+    bad = Comparison((output(passed=True), output(passed=False)), 1, passed=False)
+    assert explain(bad) == "output 'y' is off by 0.5 where 0.25 is allowed"
+
+
+# -- judging ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def judge() -> Judge:
+    given = load(net(2))
+    return Judge(given, [feed(net(2), {"N": n}, seed=n) for n in (2, 3)], products(given.model), threads=1)
+
+
+def changed(model: onnx.ModelProto, name: str, factor: float) -> ir.Model:
+    copy = ir.from_proto(model)
+    value = copy.graph.initializers[name]
+    assert value.const_value is not None
+    value.const_value = ir.tensor(value.const_value.numpy() * np.float32(factor))
+    return copy
+
+
+def test_the_original_passes(judge: Judge) -> None:
+    assert judge(ir.from_proto(net(2)))
+
+
+@pytest.mark.parametrize(("factor", "passes"), [(1 + 1e-7, True), (1.001, False), (float("nan"), False)])
+def test_weights_may_differ_by_rounding_only(judge: Judge, factor: float, passes: bool) -> None:  # noqa: FBT001
+    assert bool(judge(changed(net(2), "s1", factor))) is passes
+
+
+def test_a_broken_graph_is_told_before_it_is_run(judge: Judge) -> None:
+    broken = ir.from_proto(net(2))
+    broken.graph.outputs[0] = ir.Value(name="elsewhere")
+    found = judge(broken)
+    assert not found
+    assert "elsewhere" in explain(found)
+
+
+def test_a_given_tolerance_replaces_the_derived_one(judge: Judge) -> None:
+    other = load(ir.to_proto(changed(net(2), "s1", 1.01)))
+    assert not judge.source(other)
+    assert judge.source(other, rtol=0.05, atol=0.01)
+    assert not judge.source(load(net(2)), atol=-1.0)
+
+
+def test_a_written_file_is_read_back(judge: Judge, tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    path.write_bytes(net(2).SerializeToString())
+    assert judge.written(path)
+    path.write_bytes(ir.to_proto(changed(net(2), "w0", 2)).SerializeToString())
+    assert not judge.written(path)
+
+
+def test_noise_is_heard_where_sums_are_rounded_anew() -> None:
+    """Without injected noise the tolerance would follow from the runtime's own optimizations alone."""
+    given, feeds = load(net(2)), [feed(net(2), {"N": 2})]
+    quiet, told = (Judge(given, feeds, r, threads=1).reference.tolerances["y"] for r in ({}, products(given.model)))
+    assert told >= quiet > 0
