@@ -265,7 +265,7 @@ def bench(
             seed=seed,
             progress=progress,
         )
-    _answer(json, table.bench(found), found)
+    _answer(json, None if quiet else table.bench(found, pair=other is not None), found)
 
 
 @app.command()

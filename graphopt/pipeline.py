@@ -13,6 +13,7 @@ from typing import Any
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from graphopt.graph import invariants
 from graphopt.graph.edit import Edit, Editor
 from graphopt.graph.io import EXTERNAL_ABOVE, Source, serialize, weight_bytes
 from graphopt.passes import Context, Evaluator, Ledger, Miss, NotEvaluated
@@ -188,14 +189,17 @@ class _Run:
         seconds = [0.0] * len(passes)
         made: list[Counter[str]] = [Counter() for _ in passes]
         for _ in range(_MOST_ROUNDS):
-            before = len(edit.edits)
+            before, broken = len(edit.edits), None
             ctx.misses.clear()
             for index, step in enumerate(passes):
                 start, count = time.perf_counter(), len(edit.edits)
                 step.run(edit, ctx)
                 seconds[index] += time.perf_counter() - start
                 made[index].update(e.rule for e in edit.edits[count:])
-            if len(edit.edits) == before:
+                broken = next(invariants.broken(edit.model), None)
+                if broken:
+                    break  # no pass can work on such a graph; verification finds the edit to blame
+            if broken or len(edit.edits) == before:
                 break
         steps = tuple(
             Step(spec(p), p.exactness.name, dict(c), round(s, 4)) for p, c, s in zip(passes, made, seconds, strict=True)

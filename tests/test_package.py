@@ -16,7 +16,9 @@ import graphopt
 from tests.end_to_end.support import ROOT, Answer, command
 from tests.end_to_end.support import graphopt as process
 
-MODULES = sorted(m.name for m in pkgutil.walk_packages(graphopt.__path__, "graphopt.") if not m.name.endswith("__main__"))
+MODULES = sorted(
+    m.name for m in pkgutil.walk_packages(graphopt.__path__, "graphopt.") if not m.name.endswith("__main__")
+)
 
 
 def modules() -> list[ModuleType]:
@@ -52,7 +54,7 @@ def test_a_star_import_gives_all_of_it() -> None:
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="module 'graphopt' has no attribute 'optimise'"):
-        graphopt.optimise  # type: ignore[attr-defined]  # noqa: B018
+        graphopt.optimise  # noqa: B018
 
 
 def test_importing_the_package_imports_nothing_heavy() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import onnx
-import pytest
 
 from graphopt import pipeline
 from graphopt.graph.io import Source, load
@@ -17,7 +16,9 @@ from tests.support.models import feed, parse
 SETTINGS = Settings("cpu", threads=1)
 
 
-def outcome(model: onnx.ModelProto, recipe: Recipe | None = None, *, freeze: bool = False, verify: bool = True) -> Outcome:
+def outcome(
+    model: onnx.ModelProto, recipe: Recipe | None = None, *, freeze: bool = False, verify: bool = True
+) -> Outcome:
     feeds = [feed(model, {"N": n}, seed=n) for n in (2, 3)] if verify else None
     return optimize(load(model, freeze=freeze), recipe or Recipe(), feeds, SETTINGS)
 
@@ -92,9 +93,8 @@ def test_a_small_unverified_file_still_says_that_it_is() -> None:
 def test_a_file_that_would_grow_is_emitted_as_it_came() -> None:
     """The weight is shared, so fusing needs a second one; without that nothing is left to do."""
     model = net(1, channels=8)
-    extra = model.graph.node.add(op_type="Conv", input=["x", "w0"], output=["z"], name="other")
-    extra.attribute.append(onnx.helper.make_attribute("pads", [1, 1, 1, 1]))
-    model.graph.output.append(onnx.helper.make_tensor_value_info("z", 1, ["N", 8, 6, 6]))
+    model.graph.node.add(op_type="Conv", input=["x", "w0"], output=["z"], name="other")
+    model.graph.output.append(onnx.helper.make_tensor_value_info("z", 1, ["N", 8, 4, 4]))
     found = outcome(model)
     assert found.unchanged == "nothing was found to rewrite"
     assert found.content == model.SerializeToString()
@@ -102,8 +102,9 @@ def test_a_file_that_would_grow_is_emitted_as_it_came() -> None:
 
 def test_a_model_that_cannot_be_carried_is_not_touched() -> None:
     model = parse(
-        """g (float[N] x, bool c) => (float[N] y) { i = Identity(x)
-        y = If (c) <then_branch = yes () => (float[N] a) { a = Neg(i) }, else_branch = no () => (float[N] b) { b = Abs(i) }> }"""
+        """g (float[N] x, bool c) => (float[N] y) { i = Identity(x) y = If (c) <
+          then_branch = yes () => (float[N] a) { a = Neg(i) }, else_branch = no () => (float[N] b) { b = Abs(i) }
+        > }"""
     )
     values = onnx.helper.make_tensor("sparse", onnx.TensorProto.FLOAT, [1], [2.0])
     indices = onnx.helper.make_tensor("indices", onnx.TensorProto.INT64, [1], [0])
@@ -157,9 +158,8 @@ def test_a_model_in_memory_needs_no_file() -> None:
     assert outcome(net(2)).source.name == "model"
 
 
-@pytest.mark.parametrize("verify", [True, False])
-def test_freezing_alone_is_emitted(*, verify: bool) -> None:
+def test_freezing_alone_is_emitted() -> None:
     model = parse("g (float[N] x, float w) => (float[N] y) <float w = {2}> { y = Pow(x, w) }")
-    found = outcome(model, freeze=True, verify=verify)
+    found = outcome(model, freeze=True)
     assert found.unchanged is None
     assert [i.name for i in emitted(found).graph.input] == ["x"]

@@ -50,7 +50,7 @@ VALUES: Mapping[type, st.SearchStrategy[Any]] = {
 def passes(kinds: tuple[type[Pass], ...]) -> st.SearchStrategy[Pass]:
     """Passes with any values in their fields."""
     return st.one_of(
-        st.builds(kind, **{f.name: VALUES[type(f.default)] for f in dataclasses.fields(kind)}) for kind in kinds
+        [st.builds(kind, **{f.name: VALUES[type(f.default)] for f in dataclasses.fields(kind)}) for kind in kinds]
     )
 
 

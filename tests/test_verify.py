@@ -79,7 +79,9 @@ def output(*, passed: bool, note: str = "") -> OutputError:
 
 
 def test_explanations() -> None:
-    assert explain(Comparison((), 1, passed=False, differences=("it lost its inputs", "and more"))) == "it lost its inputs"
+    assert (
+        explain(Comparison((), 1, passed=False, differences=("it lost its inputs", "and more"))) == "it lost its inputs"
+    )
     assert explain(Comparison((output(passed=True),), 1, passed=True)) == "it passed"
     bad = Comparison((output(passed=True), output(passed=False)), 1, passed=False)
     assert explain(bad) == "output 'y' is off by 0.5 where 0.25 is allowed"

@@ -67,9 +67,16 @@ def check(report: CheckReport) -> RenderableType:
     return Group(table, *lines, _proof(report.verification), data)
 
 
-def bench(timing: Timing) -> RenderableType:
-    """Median times, and their ratio."""
-    return _line(str(timing))
+def bench(timing: Timing, *, pair: bool) -> RenderableType:
+    """The median time; of a pair both, and their ratio."""
+    where = f"median of {timing.pairs} runs on {timing.provider}"
+    if not pair:
+        return _line(f"{timing.original_ms:.3f} ms per run, {where}")
+    verdict = "faster" if timing.faster else "slower" if timing.slower else "no difference beyond doubt"
+    return _line(
+        f"{timing.original_ms:.3f} ms → {timing.candidate_ms:.3f} ms per run, {where}; "
+        f"ratio {timing.ratio:.3f}, 95 % between {timing.low:.3f} and {timing.high:.3f}: {verdict}"
+    )
 
 
 def inspect(reports: Sequence[Inspection]) -> RenderableType:

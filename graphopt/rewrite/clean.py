@@ -117,9 +117,9 @@ def _merge_twins(edit: Editor, ctx: Context, graph: ir.Graph) -> None:
         twin = seen.setdefault(_identity(node), node)
         if twin is node:
             continue
-        if not ops.is_pure(node, edit.model.functions):
-            continue
         replaced = {mine: its for mine, its in zip(node.outputs, twin.outputs, strict=True) if is_read(mine)}
+        if not replaced or not ops.is_pure(node, edit.model.functions):
+            continue
         _attempt(ctx, "twins", node, lambda replaced=replaced: edit.commit("twins", Exactness.BITWISE, replaced))
 
 

@@ -94,33 +94,39 @@ class Fold(Pass):
         rewrite(edit, ctx, RULES)
         for graph in list(graphs(edit.model)):
             region = _Region(graph, edit.model, self.max_bytes)
-            wanted = [
-                v
-                for v in region.leaving()
-                if ctx.ledger.spend(region.growth(v)) or _note(ctx, v, "the file would grow")
-            ]
-            for value, contents in _evaluate(wanted, region, ctx):
-                _commit(edit, ctx, value, contents)
+            wanted: dict[ir.Value, int] = {}
+            for value in region.leaving():
+                growth = region.growth(value)
+                if ctx.ledger.spend(growth):
+                    wanted[value] = growth
+                else:
+                    _note(ctx, value, "the file would grow")
+            for value, contents in _evaluate(list(wanted), region, ctx):
+                if _commit(edit, ctx, value, contents):
+                    del wanted[value]
+            ctx.ledger.left += sum(wanted.values())  # what was not folded after all
         shapes.infer(edit.model)
 
 
-def _note(ctx: Context, value: ir.Value, reason: str) -> bool:
-    """Record why a value was not folded. Always False, so that it can stand in a condition."""
+def _note(ctx: Context, value: ir.Value, reason: str) -> None:
+    """Record why a value was not folded."""
     node = value.producer()
     ctx.misses.append(Miss("fold", key(node) if node else str(value.name), reason))
-    return False
 
 
-def _commit(edit: Editor, ctx: Context, value: ir.Value, contents: NDArray[Any]) -> None:
+def _commit(edit: Editor, ctx: Context, value: ir.Value, contents: NDArray[Any]) -> bool:
+    """Put a computed value in as a constant, if the editor has nothing against it."""
     node = value.producer()
     if node is None or node.graph is None:
-        return
+        return False
     draft = Draft(node)
     constant_value = draft.const(contents, str(value.name))
     try:
         edit.commit("fold", Exactness.BITWISE, {value: constant_value}, draft=draft)
     except Refused as refusal:
         _note(ctx, value, str(refusal))
+        return False
+    return True
 
 
 class _Region:

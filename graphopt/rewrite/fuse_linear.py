@@ -128,6 +128,8 @@ def _channel_axis(lin: Linear) -> int | None:
 def _per_channel(lin: Linear, c: Array, node: ir.Node) -> Array | No:
     """`c` as (channels,) in float64 if that is how it meets the output, proved by its axis and not by its length."""
     axes, axis = rank(lin.node.outputs[0]), _channel_axis(lin)
+    if "axis" in node.attributes:
+        return No("it broadcasts along an axis of its choice, as before opset 7")
     if c.dtype.kind != "f" or not np.all(np.isfinite(c)):
         return No("the constant is not made of finite floats")
     if axes is None or axis is None or c.ndim > axes or rank(node.outputs[0]) not in {None, axes}:

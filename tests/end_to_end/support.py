@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
+import onnx_ir as ir
+from numpy.typing import NDArray
 from typer.testing import CliRunner
 
 from graphopt.cli import app
@@ -91,8 +92,16 @@ def net(layers: int = 2, *, channels: int = 3, seed: int = 0) -> onnx.ModelProto
     ends = f"float[N,{channels},6,6]"
     model = parse(f"net ({ends} x) => ({ends} y) {{ {' '.join(lines)} }}")
     for name, array in weights.items():
-        model.graph.initializer.append(numpy_helper.from_array(array.astype(np.float32), name))
+        model.graph.initializer.append(tensor(name, array))
     return model
+
+
+def tensor(name: str, array: NDArray[Any], dtype: Any = np.float32) -> onnx.TensorProto:
+    return ir.serde.serialize_tensor(ir.tensor(np.asarray(array, dtype), name=name))
+
+
+def contents(tensor: onnx.TensorProto) -> NDArray[Any]:
+    return ir.serde.deserialize_tensor(tensor).numpy()
 
 
 def stored(model: onnx.ModelProto | str, path: Path) -> Path:

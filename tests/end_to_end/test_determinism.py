@@ -36,7 +36,16 @@ def test_the_api_and_the_command_write_the_same_bytes(tmp_path: Path) -> None:
 
 def test_replaying_a_saved_recipe_writes_the_same_bytes(tmp_path: Path) -> None:
     source, first, recipe = MODELS / "digits_resnet.onnx", tmp_path / "first.onnx", tmp_path / "recipe.toml"
-    words = ["--pass", "clean", "--pass", "fold{max_bytes=4096}", "--pass", "fuse-linear", "--skip", "/stem/stem.1/BatchNormalization"]
+    words = [
+        "--pass",
+        "clean",
+        "--pass",
+        "fold{max_bytes=4096}",
+        "--pass",
+        "fuse-linear",
+        "--skip",
+        "/stem/stem.1/BatchNormalization",
+    ]
     assert command("optimize", source, "-o", first, *words, "--save-recipe", recipe, "-q").code == 0
     assert Recipe.read(recipe) == Recipe.of(words[1:6:2], [words[7]])
     second = tmp_path / "second.onnx"
@@ -44,7 +53,7 @@ def test_replaying_a_saved_recipe_writes_the_same_bytes(tmp_path: Path) -> None:
     assert second.read_bytes() == first.read_bytes()
 
 
-def test_the_recipe_in_an_emitted_file_makes_it_again(tmp_path: Path) -> None:
+def test_the_recipe_in_an_emitted_file_makes_it_again() -> None:
     source = MODELS / "digits_mobilenet.onnx"
     first = graphopt.optimize(source, keep_metadata=True).model
     stamp = {p.key: p.value for p in first.metadata_props}

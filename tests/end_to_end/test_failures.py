@@ -117,7 +117,14 @@ def test_usage_errors(words: list[str], sentence: str, model: Path) -> None:
 
 @pytest.mark.parametrize(
     "words",
-    [["optimize"], ["optimise", "x"], ["optimize", "x", "--nonsense"], ["check", "x"], ["inspect"], ["bench", "a", "b", "c"]],
+    [
+        ["optimize"],
+        ["optimise", "x"],
+        ["optimize", "x", "--nonsense"],
+        ["check", "x"],
+        ["inspect"],
+        ["bench", "a", "b", "c"],
+    ],
 )
 def test_what_the_parser_refuses_ends_with_2(words: list[str]) -> None:
     answer = command(*words)
@@ -254,7 +261,9 @@ def test_a_large_unverified_model_has_the_whole_stamp(tmp_path: Path) -> None:
 
 
 def test_a_model_for_which_no_feed_is_found_needs_data(tmp_path: Path) -> None:
-    model = stored("g (float[N,2] x) => (float[7,11] y) <int64[2] s = {7, 11}> { y = Reshape(x, s) }", tmp_path / "m.onnx")
+    model = stored(
+        "g (float[N,2] x) => (float[7,11] y) <int64[2] s = {7, 11}> { y = Reshape(x, s) }", tmp_path / "m.onnx"
+    )
     assert_fails(optimize(model, "--set", "N=3"), 3, "No generated feed runs on this model, so give --data")
 
 
@@ -308,7 +317,9 @@ def raising(problem: BaseException) -> Any:
 def test_an_unexpected_exception_is_a_bug_to_report(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(api, "optimize", raising(RuntimeError("boom\nboom")))
     answer = optimize(model)
-    assert_fails(answer, 70, "this is a bug in graphopt (RuntimeError: boom", "please report it with the model", "--debug")
+    assert_fails(
+        answer, 70, "this is a bug in graphopt (RuntimeError: boom", "please report it with the model", "--debug"
+    )
 
 
 def test_debug_shows_where(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,10 +7,21 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import external_data_helper, numpy_helper
+from onnx import external_data_helper
 
 import graphopt
-from tests.end_to_end.support import DATA, MODELS, command, interface, net, operators, provenance, stored
+from tests.end_to_end.support import (
+    DATA,
+    MODELS,
+    command,
+    contents,
+    interface,
+    net,
+    operators,
+    provenance,
+    stored,
+    tensor,
+)
 from tests.end_to_end.support import graphopt as process
 from tests.support.models import differences, feed, parse, run
 
@@ -142,17 +153,20 @@ BRANCHES = """g (float[N,3] x, bool c) => (float[N,3] y) <float[1] two = {2}> {
 LOOP = """g (float[N] x, int64 n) => (float[N] y) <bool go = {1}> {
   i = Identity(x)
   y = Loop (n, go, i) <
-    body = step (int64 k, bool c, float[N] a) => (bool d, float[N] z) { d = Identity(c) j = Identity(a) h = Mul(j, j) z = Add(h, i) }
+    body = step (int64 k, bool c, float[N] a) => (bool d, float[N] z) {
+      d = Identity(c) j = Identity(a) h = Mul(j, j) z = Add(h, i)
+    }
   >
 }"""
 
 
-@pytest.mark.parametrize(("text", "extra"), [(BRANCHES, {"c": np.array([True, False])}), (LOOP, {"n": np.array([0, 1, 3])})])
+@pytest.mark.parametrize(
+    ("text", "extra"), [(BRANCHES, {"c": np.array([True, False])}), (LOOP, {"n": np.array([0, 1, 3])})]
+)
 def test_bodies_of_control_flow_are_rewritten_and_still_right(text: str, extra: dict[str, np.ndarray]) -> None:
     before = parse(text)
     after = optimized(text).model
-    count = lambda m: str(m).count('op_type: "Identity"')  # noqa: E731
-    assert count(after) < count(before)
+    assert str(after).count('"Identity"') < str(before).count('"Identity"')
     ((name, values),) = extra.items()
     for value in values:
         given = feed(before, {"N": 2}) | {name: np.asarray(value)}
@@ -212,8 +226,8 @@ def test_external_data_outside_or_missing_is_refused(location: str, tmp_path: Pa
     source = external(tmp_path / "in")
     (tmp_path / "net.data").write_bytes((tmp_path / "in" / "net.data").read_bytes())
     model = onnx.load(source, load_external_data=False)
-    for tensor in model.graph.initializer:
-        for entry in tensor.external_data:
+    for weight in model.graph.initializer:
+        for entry in weight.external_data:
             if entry.key == "location":
                 entry.value = location
     source.write_bytes(model.SerializeToString())
@@ -250,7 +264,7 @@ def test_weights_of_two_bytes_keep_their_type() -> None:
     proto = net()
     for port in (proto.graph.input[0], proto.graph.output[0]):
         port.type.tensor_type.elem_type = onnx.TensorProto.FLOAT16
-    for tensor in proto.graph.initializer:
-        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), tensor.name))
+    for weight in proto.graph.initializer:
+        weight.CopyFrom(tensor(weight.name, contents(weight), np.float16))
     result = optimized(proto)
     assert {t.data_type for t in result.model.graph.initializer} == {onnx.TensorProto.FLOAT16}

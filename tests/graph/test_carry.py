@@ -127,8 +127,8 @@ def test_no_value_info_is_added() -> None:
 
 
 def test_what_says_who_made_the_model_comes_back() -> None:
-    model = parse("""<ir_version: 9, opset_import: ["" : 19, "unused.domain" : 3], producer_name: "p", producer_version: "1",
-      domain: "d", model_version: 7, doc_string: "model", metadata_props: ["a": "b"]>
+    model = parse("""<ir_version: 9, opset_import: ["" : 19, "unused.domain" : 3], producer_name: "p",
+      producer_version: "1", domain: "d", model_version: 7, doc_string: "model", metadata_props: ["a": "b"]>
       g (float[N] x) => (float[N] y) { y = Relu (x) }""")
     model.graph.doc_string = "graph"
     model.graph.input[0].doc_string = "input"

@@ -113,7 +113,10 @@ def test_a_graph_that_makes_no_sense(nodes: str, words: str) -> None:
 
 def test_the_same_rules_hold_in_bodies() -> None:
     text = """g (bool c, float[N] x) => (float[N] y) {
-      y = If (c) <then_branch = t () => (float[N] p) { p = Neg (q) }, else_branch = e () => (float[N] q) { q = Abs (x) }>
+      y = If (c) <
+        then_branch = t () => (float[N] p) { p = Neg (q) },
+        else_branch = e () => (float[N] q) { q = Abs (x) }
+      >
     }"""
     with pytest.raises(InputError, match="'q'"):
         load(parse(text))
@@ -267,7 +270,9 @@ def test_nodes_in_any_order_are_sorted() -> None:
 
 def test_weights_of_ir_3_are_constants() -> None:
     header = '<ir_version: 3, opset_import: ["" : 9]>'
-    source = load(parse(f"{header} g (float[N] x, float[1] w) => (float[N] y) <float[1] w = {{2}}> {{ y = Mul (x, w) }}"))
+    source = load(
+        parse(f"{header} g (float[N] x, float[1] w) => (float[N] y) <float[1] w = {{2}}> {{ y = Mul (x, w) }}")
+    )
     assert [v.name for v in source.model.graph.inputs] == ["x"]
     assert source.model.ir_version == 4
     assert source.frozen == 0

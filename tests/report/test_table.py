@@ -1,0 +1,133 @@
+"""Reports for people: each says what matters, and nothing in a model can break it."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+
+import onnx
+import pytest
+from rich.console import Console, RenderableType
+
+import graphopt
+from graphopt import api
+from graphopt.report import table
+from graphopt.report.data import LeftOutReport, Report
+from graphopt.run.bench import Timing
+from graphopt.run.probe import Finding
+from tests.end_to_end.support import net
+
+NASTY = "\x1b[31m[red]:smile:\u202e\n"
+SPELLED = r"\x1b[31m[red]:smile:\u202e\n"
+
+
+def text(what: RenderableType) -> str:
+    console = Console(file=io.StringIO(), width=160, markup=False, highlight=False, emoji=False)
+    console.print(what)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def report() -> Report:
+    return graphopt.optimize(net(), device="cpu", threads=1).report
+
+
+def test_optimize_shows_before_and_after(report: Report) -> None:
+    lines = {
+        line.split()[0]: line.split() for line in text(table.optimize(report, "out.onnx")).splitlines() if line.split()
+    }
+    assert lines["nodes"] == ["nodes", "6", "4", "-33.3%"]
+    assert lines["MACs"] == ["MACs", "11,664", "11,664"]
+    assert lines["fold_batchnorm"] == ["fold_batchnorm", "2", "rounding"]
+    assert lines["verified:"][1:5] == ["4", "feeds", "on", "CPUExecutionProvider,"]
+    assert lines["data:"][-1] == "synthetic"
+    assert lines["written:"] == ["written:", "out.onnx"]
+
+
+def test_optimize_says_what_was_left_out_and_why_nothing_was_done(report: Report) -> None:
+    odd = replace(
+        report, left_out=(LeftOutReport("noop", NASTY, "it was wrong"),), unchanged="no reason", notes=("n 1",)
+    )
+    shown = text(table.optimize(odd, "out.onnx"))
+    assert f"left out: noop at {SPELLED} changed the result (it was wrong)" in shown
+    assert "unchanged: no reason" in shown
+    assert "note: n 1" in shown
+    assert "fold_batchnorm" not in shown
+
+
+def test_optimize_without_verification_says_so(report: Report) -> None:
+    bare = replace(report, verification=None, data=None, source=replace(report.source, macs=None, milliseconds=None))
+    shown = text(table.optimize(bare, "out.onnx"))
+    assert "unverified: nothing was run" in shown
+    assert "MACs" not in shown
+    assert "ms per run" not in shown
+
+
+def test_metrics_are_shown_before_and_after(report: Report) -> None:
+    assert report.verification is not None
+    told = replace(report, verification=replace(report.verification, metrics={"accuracy": (0.9961, 0.5)}))
+    assert "accuracy 99.61% → 50.00%" in text(table.optimize(told, "out.onnx"))
+
+
+def test_check_shows_each_output_and_the_verdict() -> None:
+    good, bad = graphopt.check(net(), net(), threads=1), graphopt.check(net(), net(seed=1), threads=1)
+    assert "ok" in text(table.check(good))
+    assert "verified: " in text(table.check(good))
+    assert "FAILED (the error exceeds the tolerance)" in text(table.check(bad))
+    assert "NOT EQUAL: " in text(table.check(bad))
+
+
+def test_names_from_a_model_are_harmless() -> None:
+    proto = net()
+    proto.graph.output[0].name = NASTY
+    proto.graph.node[-1].output[0] = NASTY
+    proto.graph.node[0].name = NASTY
+    for shown in (
+        text(table.check(graphopt.check(proto, proto, threads=1))),
+        text(table.inspect(graphopt.inspect(proto))),
+    ):
+        assert "\x1b" not in shown
+        assert "\u202e" not in shown
+        assert SPELLED in shown
+
+
+def test_inspect_shows_one_model_below_the_other() -> None:
+    shown = text(table.inspect(graphopt.inspect(net(1), net(2))))
+    assert shown.index("3 nodes") < shown.index("6 nodes")
+    assert shown.count("BatchNormalization") == 2
+    assert "opsets: ai.onnx 21" in shown
+
+
+def test_inspect_counts_no_work_where_nothing_runs() -> None:
+    proto = onnx.parser.parse_model(
+        '<ir_version: 10, opset_import: ["" : 21, "a.b" : 1]> g (float[2] x) => (float[2] y) { y = a.b.Magic(x) }'
+    )
+    assert "unknown MACs" in text(table.inspect(graphopt.inspect(proto)))
+
+
+def test_passes_shows_fields_and_rules() -> None:
+    shown = text(table.passes(api.passes()))
+    assert "fold{max_bytes=16777216}" in shown
+    for step in api.passes():
+        assert all(rule in shown and summary in shown for rule, summary in step.rules.items())
+
+
+def test_doctor_shows_what_to_do() -> None:
+    shown = text(table.doctor([Finding("ok", "all is well"), Finding("error", NASTY, "pip install it")]))
+    assert "all is well" in shown
+    assert SPELLED in shown
+    assert "pip install it" in shown
+
+
+ONE = "0.500 ms per run, median of 9 runs on CPU\n"
+TWO = "0.500 ms → 0.250 ms per run, median of 9 runs on CPU; ratio 0.500, 95 % between"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"), [(0.4, 0.9, "faster"), (1.1, 1.2, "slower"), (0.9, 1.1, "no difference beyond doubt")]
+)
+def test_bench_shows_one_time_or_two_with_their_ratio(low: float, high: float, verdict: str) -> None:
+    timing = Timing(0.5, 0.25, 0.5, low, high, 9, "CPU")
+    assert text(table.bench(timing, pair=False)) == ONE
+    assert text(table.bench(timing, pair=True)) == f"{TWO} {low:.3f} and {high:.3f}: {verdict}\n"
