@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from graphopt.graph import invariants
 from graphopt.graph.edit import Edit, Editor
 from graphopt.graph.io import EXTERNAL_ABOVE, Source, serialize, weight_bytes
-from graphopt.passes import Context, Evaluator, Ledger, Miss, NotEvaluated
+from graphopt.protocol import Context, Evaluator, Ledger, Miss, NotEvaluated
 from graphopt.recipe import Recipe, spec
 from graphopt.run.child import Child, ChildFailed
 from graphopt.run.compare import Comparison

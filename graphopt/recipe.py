@@ -17,7 +17,7 @@ from typing import Any
 import tomli_w
 
 from graphopt.errors import InputError, UsageError
-from graphopt.passes import Pass
+from graphopt.protocol import Pass
 from graphopt.rewrite import LOSSLESS, Strip
 
 __all__ = ["PASSES", "Recipe", "parse_pass", "spec"]

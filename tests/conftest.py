@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from graphopt.passes import Evaluator
+from graphopt.protocol import Evaluator
 from graphopt.run.child import Child
 from tests.support.models import evaluator
 

@@ -25,8 +25,7 @@ def modules() -> list[ModuleType]:
     return [importlib.import_module(name) for name in MODULES]
 
 
-HIDDEN = pytest.mark.xfail(strict=True, reason="the module graphopt.passes takes the place of the verb once imported")
-NAMES = [pytest.param(n, marks=HIDDEN) if n == "passes" else n for n in graphopt.__all__]
+NAMES = graphopt.__all__
 
 
 def test_all_is_sorted() -> None:

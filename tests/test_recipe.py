@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from graphopt import recipe as module
 from graphopt.errors import InputError, UsageError
 from graphopt.graph.edit import Editor, Exactness
-from graphopt.passes import Context, Pass
+from graphopt.protocol import Context, Pass
 from graphopt.recipe import PASSES, Recipe, parse_pass, spec
 from graphopt.rewrite import LOSSLESS, Clean, Fold, FuseLinear, Strip
 

@@ -261,8 +261,7 @@ class Editor:
         if name in self._keep:
             raise Refused("it was asked to stay")
         edit = Edit(rule, name, self._made[rule, name], exactness, tuple(values), reduction)
-        if edit in self._skip:
-            self._made[rule, name] += 1
+        if edit in self._skip:  # it keeps its number, so that it stays left out when the rule comes by again
             raise Refused("it was found to change the result")
         if self._limit is not None and len(self.edits) >= self._limit:
             raise Refused("enough edits were made")

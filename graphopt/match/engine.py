@@ -19,7 +19,7 @@ from graphopt.errors import GraphoptError
 from graphopt.graph.edit import Draft, Editor, Exactness, Refused
 from graphopt.graph.nodes import array, graphs, is_constant, key
 from graphopt.match.pattern import Any, Const, LinearOf, NodeOf, Pattern
-from graphopt.passes import Context, Miss
+from graphopt.protocol import Context, Miss
 
 __all__ = ["No", "Rule", "described", "rewrite", "rule"]
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from graphopt.analysis.facts import Facts
-from graphopt.passes import Miss
 from graphopt.pipeline import Step
+from graphopt.protocol import Miss
 from graphopt.run.compare import Comparison, OutputError, Reference
 
 __all__ = [

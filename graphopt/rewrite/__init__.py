@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from graphopt.passes import Pass
+from graphopt.protocol import Pass
 from graphopt.rewrite.clean import Clean, Strip
 from graphopt.rewrite.fold import Fold
 from graphopt.rewrite.fuse_linear import FuseLinear

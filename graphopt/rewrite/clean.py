@@ -23,7 +23,7 @@ from graphopt.graph.edit import Draft, Editor, Exactness, Refused, is_read
 from graphopt.graph.nodes import graphs, is_constant, key, subgraphs
 from graphopt.match.engine import Answer, No, Rule, described, rewrite, rule
 from graphopt.match.pattern import one_of, op, var
-from graphopt.passes import Context, Miss, Pass
+from graphopt.protocol import Context, Miss, Pass
 
 __all__ = ["Clean", "Strip"]
 

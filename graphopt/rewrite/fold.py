@@ -28,7 +28,7 @@ from graphopt.graph.edit import Draft, Editor, Exactness, Refused
 from graphopt.graph.nodes import attr, graphs, in_memory, is_constant, key, static_shape, subgraphs
 from graphopt.match.engine import Answer, No, Rule, described, rewrite, rule
 from graphopt.match.pattern import op, var
-from graphopt.passes import Context, Miss, NotEvaluated, Pass
+from graphopt.protocol import Context, Miss, NotEvaluated, Pass
 
 __all__ = ["Fold"]
 

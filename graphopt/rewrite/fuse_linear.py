@@ -28,7 +28,7 @@ from graphopt.graph.nodes import attr, rank
 from graphopt.match.engine import Answer, No, Rule, described, rewrite, rule
 from graphopt.match.pattern import const, linear, op
 from graphopt.ops import Linear
-from graphopt.passes import Context, Pass
+from graphopt.protocol import Context, Pass
 
 __all__ = ["FuseLinear"]
 

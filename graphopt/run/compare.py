@@ -137,6 +137,7 @@ class Reference:
         """
         bound = None if atol is None and rtol is None else (atol or 0.0, rtol or 0.0)
         count = len(self._expected)
+        differences: tuple[str, ...] = ()
         try:
             session = self._session(candidate, optimize=optimize)
             differences = interface_changes(self, session)
@@ -146,7 +147,8 @@ class Reference:
                 for name, leaves in _leaves(session.run(feed, names)).items():
                     tallies[name].add(index, self._expected[index][name], leaves)
         except InputError as error:
-            return Comparison((), count, passed=False, differences=(f"the candidate does not run: {error}",))
+            differences = (*differences, f"the candidate does not run: {error}")
+            return Comparison((), count, passed=False, differences=differences)
         outputs = tuple(tally.verdict() for tally in tallies.values())
         return Comparison(outputs, count, all(outputs) and not differences, differences)
 

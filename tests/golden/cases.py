@@ -24,7 +24,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 
-from graphopt.passes import Pass
+from graphopt.protocol import Pass
 from graphopt.rewrite import LOSSLESS
 
 FOLDER = Path(__file__).parent

@@ -14,7 +14,7 @@ import pytest
 from graphopt.graph import invariants, probes
 from graphopt.graph.edit import Exactness
 from graphopt.graph.io import Source, load, serialize
-from graphopt.passes import Evaluator
+from graphopt.protocol import Evaluator
 from tests.golden.cases import RULES, Case, every, write
 from tests.support.models import Rewritten, differences, feed, overrides, parse, rewritten, run, show
 

@@ -12,7 +12,7 @@ import pytest
 
 from graphopt.graph.io import load, serialize
 from graphopt.graph.nodes import is_constant, is_overridable, is_protected
-from graphopt.passes import Evaluator
+from graphopt.protocol import Evaluator
 from graphopt.rewrite import LOSSLESS
 from tests.support.models import differences, parse, rewritten, run
 

@@ -19,7 +19,7 @@ from graphopt.graph.io import Source, serialize
 from graphopt.match.engine import Answer, No, Rule, rewrite, rule
 from graphopt.match.pattern import const, linear, one_of, op, var
 from graphopt.ops import Linear
-from graphopt.passes import Context, Ledger, Miss
+from graphopt.protocol import Context, Ledger, Miss
 from tests.support.models import cannot_evaluate, show, source
 
 BITWISE = Exactness.BITWISE

@@ -21,7 +21,7 @@ from graphopt.graph import invariants
 from graphopt.graph.edit import Exactness
 from graphopt.graph.io import load
 from graphopt.graph.nodes import graphs
-from graphopt.passes import Evaluator
+from graphopt.protocol import Evaluator
 from graphopt.rewrite import LOSSLESS
 from graphopt.run.session import Feed
 from tests.support.models import differences, feed, overrides, rewritten, run, show

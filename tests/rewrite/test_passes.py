@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from graphopt.graph.edit import Editor
 from graphopt.graph.io import load
 from graphopt.match.engine import Rule
-from graphopt.passes import Context, Evaluator, Ledger, NotEvaluated
+from graphopt.protocol import Context, Evaluator, Ledger, NotEvaluated
 from graphopt.rewrite import LOSSLESS, Clean, Fold, FuseLinear, Strip, clean, fold, fuse_linear
 from graphopt.rewrite.fuse_linear import BATCHNORM
 from tests.support.models import cannot_evaluate, parse, rewritten, show, source

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from graphopt.graph.edit import Edit, Editor
 from graphopt.graph.io import Source, load, serialize
-from graphopt.passes import Context, Evaluator, Ledger, Miss, NotEvaluated, Pass
+from graphopt.protocol import Context, Evaluator, Ledger, Miss, NotEvaluated, Pass
 from graphopt.run.child import Child, ChildFailed
 from graphopt.run.session import Feed, Session
 

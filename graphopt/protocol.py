@@ -1,4 +1,4 @@
-"""What a pass is, and what it is given."""
+"""The protocol between the pipeline and its passes: what a pass is, and what it is given."""
 
 from __future__ import annotations
 
