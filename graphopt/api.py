@@ -8,9 +8,8 @@ result.save("model.opt.onnx")
 from __future__ import annotations
 
 import dataclasses
-import functools
+import difflib
 import hashlib
-import itertools
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -22,13 +21,14 @@ from typing import Any
 import onnx
 import onnx_ir as ir
 
-from graphopt import ops, pipeline
+from graphopt import pipeline
 from graphopt import recipe as recipes
+from graphopt.analysis.evidence import Evidence, gather
 from graphopt.analysis.facts import facts
 from graphopt.analysis.metrics import scores
 from graphopt.errors import InputError, UsageError
 from graphopt.graph.io import Source, load, save, serialize, weight_bytes
-from graphopt.graph.nodes import is_overridable
+from graphopt.graph.nodes import graphs, is_overridable, key
 from graphopt.report.data import (
     CheckReport,
     DataReport,
@@ -40,10 +40,8 @@ from graphopt.report.data import (
     VerificationReport,
 )
 from graphopt.run import bench as timing
-from graphopt.run import data as datasets
-from graphopt.run import feeds as generated
 from graphopt.run import probe
-from graphopt.run.session import Device, Feed, Port, Session
+from graphopt.run.session import Device, Session
 from graphopt.verify import Judge, explain, products
 
 __all__ = ["Result", "bench", "check", "doctor", "inspect", "optimize", "passes"]
@@ -57,19 +55,7 @@ Progress = Callable[[str], None]
 """Told what begins."""
 
 
-_BATCHES = (32, 7)
-"""Rows of the feeds that the user's data is cut into for verification: two, so that a baked-in batch size shows."""
-_MOST_FEEDS = 4
 _TIMING_SECONDS = 1.0
-
-
-@dataclass(frozen=True)
-class _Evidence:
-    """Feeds, and where they come from."""
-
-    feeds: tuple[Feed, ...]
-    report: DataReport
-    labelled: datasets.Data | None = None
 
 
 @dataclass(frozen=True)
@@ -165,14 +151,26 @@ def optimize(
         MachineError: `device` is "cuda", and CUDA does not run here.
     """
     say = progress or _log.info
+    if unverified and (data is not None or set_dims or device == "cuda"):
+        raise UsageError("unverified runs nothing: leave out data, dimensions and device")
     chosen = _recipe(recipe, passes, skip, freeze=freeze, keep_metadata=keep_metadata)
     say("loading")
     source = load(model, freeze=chosen.freeze)
+    _check_keys(source, chosen)
     settings = pipeline.Settings(device, threads, seed, say)
-    evidence = None if unverified else _evidence(source, data, set_dims, seed, say)
+    evidence = None if unverified else gather(source, data, set_dims, seed, say)
     outcome = pipeline.optimize(source, chosen, evidence.feeds if evidence else None, settings)
     say("measuring")
     return Result(_report(outcome, evidence, settings), outcome, chosen)
+
+
+def _check_keys(source: Source, recipe: recipes.Recipe) -> None:
+    """Insist that the nodes to leave alone exist: a misspelt key would be passed over in silence."""
+    keys = {key(node) for graph in graphs(source.model) for node in graph}
+    if unknown := [k for k in recipe.skip if k not in keys]:
+        close = difflib.get_close_matches(unknown[0], keys, n=3)
+        hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
+        raise UsageError(f"{source.name} has no node with the key {unknown[0]!r}{hint}")
 
 
 def _recipe(
@@ -192,38 +190,7 @@ def _recipe(
     return recipe if isinstance(recipe, recipes.Recipe) else recipes.Recipe.read(Path(recipe))
 
 
-def _evidence(source: Source, data: Any, set_dims: Mapping[str, int] | None, seed: int, say: Progress) -> _Evidence:
-    """The feeds to compare on: the user's, or generated ones."""
-
-    @functools.cache
-    def found() -> generated.Feeds:
-        say("looking for feeds on which the model runs")
-        return generated.generate(
-            source.runnable, domains=ops.domains(source.model), set_dims=set_dims or {}, seed=seed
-        )
-
-    if data is None:
-        feeds = found()
-        return _Evidence(feeds.feeds, DataReport(str(feeds), True, None, len(feeds)))
-    opened = datasets.open_data(data, _inputs(source), draw=lambda number: found().draw(number))
-    if set_dims and not opened.synthetic:
-        raise UsageError("the data says what the dimensions are: give either --data or --set")
-    sizes = _BATCHES if opened.rows else _BATCHES[:1]
-    cut = tuple(feed for size in sizes for feed, _ in itertools.islice(opened.batches(size), _MOST_FEEDS))
-    if not cut:
-        raise InputError(f"{opened.name} holds no feeds: give data with at least one sample")
-    return _Evidence(cut, DataReport(opened.name, opened.synthetic, opened.sha256, opened.count), opened)
-
-
-def _inputs(source: Source) -> tuple[Port, ...]:
-    """What the model takes; some models load only after the runtime's own rewriting."""
-    try:
-        return Session(source.runnable, optimize=False).inputs
-    except InputError:
-        return Session(source.runnable).inputs
-
-
-def _report(outcome: pipeline.Outcome, evidence: _Evidence | None, settings: pipeline.Settings) -> Report:
+def _report(outcome: pipeline.Outcome, evidence: Evidence | None, settings: pipeline.Settings) -> Report:
     source, content = outcome.source, outcome.content
     feed = evidence.feeds[0] if evidence else None
     before, after = (facts(m, source.carried, feed) for m in (source.model, outcome.model))
@@ -238,10 +205,8 @@ def _report(outcome: pipeline.Outcome, evidence: _Evidence | None, settings: pip
     verification = None
     if outcome.verification is not None and outcome.judge is not None:
         metrics = {}
-        if evidence and evidence.labelled and content is not None:
-            metrics = scores(
-                source.runnable, content, evidence.labelled, device=settings.device, threads=settings.threads
-            )
+        if evidence and evidence.data and content is not None:
+            metrics = scores(source.runnable, content, evidence.data, device=settings.device, threads=settings.threads)
         verification = VerificationReport.of(outcome.verification, outcome.judge.reference, metrics)
     return Report(
         version=version("graphopt"),
@@ -252,8 +217,8 @@ def _report(outcome: pipeline.Outcome, evidence: _Evidence | None, settings: pip
         steps=outcome.attempt.steps,
         left_out=tuple(LeftOutReport(x.edit.rule, x.edit.root, x.reason) for x in outcome.left_out),
         verification=verification,
-        data=evidence.report if evidence else None,
-        notes=source.notes,
+        data=DataReport.of(evidence) if evidence else None,
+        notes=(*source.notes, *outcome.notes),
     )
 
 
@@ -294,7 +259,7 @@ def check(
     say = progress or _log.info
     say("loading")
     source, other = load(reference), load(candidate)
-    evidence = _evidence(source, data, set_dims, seed, say)
+    evidence = gather(source, data, set_dims, seed, say)
     say("comparing")
     judge = Judge(source, evidence.feeds, products(source.model), device=device, threads=threads, seed=seed)
     found = judge.source(other, atol=atol, rtol=rtol)
@@ -303,7 +268,7 @@ def check(
         other.name,
         found.passed,
         VerificationReport.of(found, judge.reference, {}),
-        evidence.report,
+        DataReport.of(evidence),
         source.notes,
     )
 
@@ -339,7 +304,7 @@ def bench(
     say("loading")
     first = load(model)
     second = first if other is None else load(other)
-    feed = _evidence(first, data, set_dims, seed, say).feeds[0]
+    feed = gather(first, data, set_dims, seed, say).feeds[0]
     say("timing")
     sessions = [Session(m.runnable, device=device, threads=threads, seed=seed) for m in (first, second)]
     return timing.bench(sessions[0], sessions[-1], feed)
@@ -370,7 +335,7 @@ def _inspect(source: Source, why: str | None, set_dims: Mapping[str, int] | None
     notes = source.notes
     feed = None
     try:
-        feed = _evidence(source, None, set_dims, seed, _log.info).feeds[0]
+        feed = gather(source, None, set_dims, seed, _log.info).feeds[0]
     except InputError as problem:
         notes = (*notes, f"its work was not counted: {problem}")
     misses = pipeline.misses(source, recipes.Recipe()) if why else ()

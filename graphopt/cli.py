@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from graphopt.errors import GraphoptError, UsageError
+from graphopt.errors import GraphoptError, MachineError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -171,7 +171,7 @@ def optimize(
             progress=progress,
         )
         progress("writing")
-        written = result.save(out or model.with_suffix(".opt.onnx"), force=force)
+        written = result.save(out or model.with_name(model.name.removesuffix(".onnx") + ".opt.onnx"), force=force)
     if save_recipe is not None:
         _write(save_recipe, result.recipe.text())
     if not quiet:
@@ -354,4 +354,4 @@ def _write(path: Path, text: str) -> None:
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as problem:
-        raise UsageError(f"{path} cannot be written: {problem.strerror}") from None
+        raise MachineError(f"{path} cannot be written: {problem.strerror}") from None

@@ -96,6 +96,7 @@ class Outcome:
     left_out: tuple[LeftOut, ...] = ()
     unchanged: str | None = None
     """Why the source is emitted as it came, if it is."""
+    notes: tuple[str, ...] = ()
 
     @property
     def grew(self) -> bool:
@@ -238,11 +239,13 @@ class _Run:
         entries = (version("graphopt"), source.sha256, self.recipe.text(), verdict)
         theirs = {k: v for k, v in model.metadata_props.items() if k not in PROVENANCE}
         _set_metadata(model, theirs | dict(zip(PROVENANCE, entries, strict=True)))
+        notes: tuple[str, ...] = ()
         content = _content(model, source)
         if content is not None and len(content) > source.size:
             _set_metadata(model, theirs if judge else theirs | {PROVENANCE[-1]: UNVERIFIED})
             content = _content(model, source)
-        return Outcome(source, model, content, attempt, judge, found, tuple(left_out))
+            notes = ("the file is too small to say in it how it was made",)
+        return Outcome(source, model, content, attempt, judge, found, tuple(left_out), notes=notes)
 
 
 def _set_metadata(model: ir.Model, entries: Mapping[str, str]) -> None:

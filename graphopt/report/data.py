@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from graphopt.analysis.evidence import Evidence
 from graphopt.analysis.facts import Facts
 from graphopt.pipeline import Step
 from graphopt.protocol import Miss
@@ -92,6 +93,11 @@ class DataReport:
     synthetic: bool
     sha256: str | None
     samples: int
+
+    @classmethod
+    def of(cls, evidence: Evidence) -> DataReport:
+        """What of the evidence a report keeps."""
+        return cls(evidence.description, evidence.synthetic, evidence.sha256, evidence.samples)
 
 
 @dataclass(frozen=True)

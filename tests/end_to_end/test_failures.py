@@ -229,7 +229,7 @@ def test_a_failure_leaves_nothing_behind(model: Path, tmp_path: Path, monkeypatc
 @pytest.mark.parametrize("option", ["--json", "--save-recipe"])
 def test_a_report_that_cannot_be_written(option: str, model: Path, tmp_path: Path) -> None:
     answer = optimize(model, "-q", option, tmp_path / "no" / "file")
-    assert_fails(answer, 2, "cannot be written: No such file or directory")
+    assert_fails(answer, 3, "cannot be written: No such file or directory")
 
 
 # -- what does not run -----------------------------------------------------------------------------------------------

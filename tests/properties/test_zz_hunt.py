@@ -132,9 +132,11 @@ class Builder:
     def casts(self) -> None:
         x = self.value()
         if x and self.maybe():
-            wide = self.fresh("d")
+            wide, between = self.fresh("d"), self.fresh("d")
             self.nodes.append(helper.make_node("Cast", [x], [wide], to=onnx.TensorProto.DOUBLE))
-            self.add("Cast", [wide], self.values[x], to=onnx.TensorProto.FLOAT)
+            # Two Casts in a row the runtime itself takes out, even where only a body reads the second one.
+            self.nodes.append(helper.make_node("Abs", [wide], [between]))
+            self.add("Cast", [between], self.values[x], to=onnx.TensorProto.FLOAT)
         elif x:
             self.add("CastLike", [x, str(self.value())], self.values[x])
 
