@@ -11,7 +11,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from graphopt.graph.nodes import input_at
-from graphopt.graph.values import Bound, Domain
+from graphopt.graph.domain import Bound, Domain
 from graphopt.ops.spec import OpSpec, admit, carry, contents, family
 
 __all__ = ["SPECS"]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from graphopt.graph.nodes import input_at, rank
 from graphopt.graph.shapes import ShapeOf
-from graphopt.graph.values import Bound, Domain
+from graphopt.graph.domain import Bound, Domain
 from graphopt.ops.linear import Linear
 
 __all__ = [

@@ -125,9 +125,7 @@ class Data:
     def _checked(self, feed: Any) -> Feed:
         """The feed with arrays in native byte order, once it is known to fit."""
         if not isinstance(feed, Mapping):
-            raise InputError(
-                f"{self.name} gives a {type(feed).__name__} where a dict of input name -> array is needed"
-            )
+            raise InputError(f"{self.name} gives a {type(feed).__name__} where a dict of input name -> array is needed")
         names = list(self._inputs)
         if missing := [n for n, p in self._inputs.items() if n not in feed and p.kind != "optional"]:
             raise InputError(f"{self.name} has nothing for the input {missing[0]!r}; it has: {_listed(feed)}")
