@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 
 from graphopt.graph import shapes
 from graphopt.graph.dims import Dim
-from graphopt.graph.nodes import array, attr, graphs, input_at, is_constant
+from graphopt.graph.nodes import array, attr, graphs, input_at, is_constant, static_shape, subgraphs
 
-__all__ = ["Values", "follow"]
+__all__ = ["Values", "bound", "follow"]
 
 Contents = NDArray[Any]
 """An array of objects: `Dim`, bool, or None for what is not known."""
@@ -98,20 +98,51 @@ def follow(model: ir.Model) -> Values:
     gets one of its own. (The declared interface is put back when the model is emitted.)
     """
     values = Values()
-    for graph in graphs(model):
-        for value in graph.inputs:
+    pending: list[ir.Graph | ir.Node] = [model.graph]
+    while pending:
+        current = pending.pop()
+        if isinstance(current, ir.Node):
+            _follow_node(current, values, model)
+            continue
+        for value in current.inputs:
             _name_open(value)
-        for node in graph:
-            rule = _RULES.get(node.op_type) if not node.domain else None
-            if not node.domain:
-                for value in node.outputs:
-                    value.shape = None
-                shapes.infer_node(node, model)
-            if rule is not None:
-                rule(node, values)
-            for value in node.outputs:
-                _name_open(value)
+        for node in reversed(current):
+            pending.append(node)
+            pending.extend(subgraphs(node))  # bodies are looked at before the node that runs them
     return values
+
+
+def _follow_node(node: ir.Node, values: Values, model: ir.Model) -> None:
+    if not node.domain:
+        for value in node.outputs:
+            value.shape = None
+    shapes.infer_node(node, model)
+    rule = None if node.domain else _RULES.get(node.op_type)
+    if rule is not None:
+        rule(node, values)
+    for value in node.outputs:
+        _name_open(value)
+
+
+def bound(model: ir.Model, inputs: Mapping[str, tuple[int, ...]]) -> shapes.ShapeOf:
+    """Concrete shapes of all values where the inputs have the given ones, as a function of the value.
+
+    Values of bodies are answered by name as well; local functions are not entered.
+    """
+    fixed = model.clone()
+    for value in fixed.graph.inputs:
+        if value.name is not None and value.name in inputs:
+            value.shape = ir.Shape(inputs[value.name])
+    follow(fixed)
+    named = (
+        v for g in graphs(fixed) for v in (*g.inputs, *g.initializers.values(), *(o for n in g for o in n.outputs))
+    )
+    known = {v.name: static_shape(v) for v in named}
+
+    def shape(value: ir.Value | None) -> tuple[int, ...] | None:
+        return None if value is None else known.get(value.name) or static_shape(value)
+
+    return shape
 
 
 def _name_open(value: ir.Value) -> None:

@@ -101,7 +101,6 @@ class Fold(Pass):
             ]
             for value, contents in _evaluate(wanted, region, ctx):
                 _commit(edit, ctx, value, contents)
-        shapes.infer(edit.model)
 
 
 def _note(ctx: Context, value: ir.Value, reason: str) -> bool:

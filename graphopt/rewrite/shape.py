@@ -52,23 +52,26 @@ class Shape(Pass):
     def run(self, edit: Editor, ctx: Context) -> None:
         """Constants first, then targets, then what is left of the computations."""
         values = follow(edit.model)
-        for graph in list(graphs(edit.model)):
-            for node in list(graph):
-                for value in node.outputs:
-                    if node.graph is graph and value.uses():
-                        _known(edit, ctx, values, value)
-        for graph in list(graphs(edit.model)):
-            for node in list(graph):
-                target = _TARGETS.get(node.op_type) if not node.domain and node.graph is graph else None
-                if target is not None:
-                    for index, found in target(node, values):
-                        _set_input(edit, ctx, node, index, found)
-        version = edit.model.opset_imports.get("", 0)
-        if version >= _SHAPE_HAS_BOUNDS:
-            for graph in list(graphs(edit.model)):
-                for node in list(graph):
-                    if node.graph is graph and len(node.outputs) == 1:
-                        _read_from_inputs(edit, ctx, values, node)
+        for node in _nodes(edit.model):
+            for value in node.outputs:
+                if value.uses():
+                    _known(edit, ctx, values, value)
+        for node in _nodes(edit.model):
+            target = None if node.domain else _TARGETS.get(node.op_type)
+            for index, found in target(node, values) if target else ():
+                _set_input(edit, ctx, node, index, found)
+        if edit.model.opset_imports.get("", 0) >= _SHAPE_HAS_BOUNDS:
+            for node in _nodes(edit.model):
+                if len(node.outputs) == 1:
+                    _read_from_inputs(edit, ctx, values, node)
+
+
+def _nodes(model: ir.Model) -> Iterator[ir.Node]:
+    """All nodes of all graphs, as they stand now; one that goes on the way is passed over."""
+    for graph in list(graphs(model)):
+        for node in list(graph):
+            if node.graph is graph:
+                yield node
 
 
 def _known(edit: Editor, ctx: Context, values: Values, value: ir.Value) -> None:
@@ -127,7 +130,7 @@ def _expand(node: ir.Node, values: Values) -> Found:
     before, after = values.shape(node.inputs[0]), values.shape(node.outputs[0])
     if is_constant(node.inputs[1]) or before is None or after is None:
         return
-    aligned: list[Dim | None] = [None] * (len(after) - len(before)) + before
+    aligned = [*[None] * (len(after) - len(before)), *before]
     numbers = [
         1 if have is not None and have == wanted else wanted.number if wanted is not None and wanted.number else None
         for have, wanted in zip(aligned, after, strict=True)
@@ -142,7 +145,7 @@ def _slice(node: ir.Node, values: Values) -> Found:
     end = input_at(node, 2)
     if ends is None or end is None or is_constant(end) or shape is None or extents is not None:
         return
-    where = range(ends.size) if axes is None and input_at(node, 3) is None else None
+    where = list(range(ends.size)) if axes is None and input_at(node, 3) is None else None
     if axes is not None and all(isinstance(a, Dim) and a.number is not None for a in axes):
         where = [a.number for a in axes]
     steps = values.of(input_at(node, 4))
