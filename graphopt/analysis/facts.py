@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from graphopt import ops
 from graphopt.errors import InputError
-from graphopt.graph import probes, shapes
+from graphopt.graph import probes, shapes, values
 from graphopt.graph.carry import Carried
 from graphopt.graph.io import EXTERNAL_ABOVE, serialize, weight_bytes
 from graphopt.graph.nodes import graphs
@@ -50,7 +50,7 @@ def facts(model: ir.Model, carried: Carried, feed: Feed | None) -> Facts:
         cost = ops.cost(model, known)
         return Facts(len(every), cost.params, None, cost.unknown, dict(sorted(operators.items())))
     given = {name: np.shape(v) for name, v in feed.items() if isinstance(v, np.ndarray)}
-    shape = shapes.bound(model, given)
+    shape = values.bound(model, given)
     cost = ops.cost(model, shape)
     if cost.unknown:
         cost = ops.cost(model, _told(model, carried, feed, shape))

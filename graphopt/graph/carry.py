@@ -27,6 +27,8 @@ class Carried:
     training: tuple[onnx.TrainingInfoProto, ...] = ()
     described: Mapping[str, tuple[onnx.ValueInfoProto, ...]] = field(default_factory=dict)
     """What the file said of inner values and of outputs of bodies, by name; a name may stand for several values."""
+    interface: Mapping[str, onnx.ValueInfoProto] = field(default_factory=dict)
+    """Inputs and outputs of the model as declared, by name."""
     stand_ins: frozenset[str] = frozenset()
     """Inputs that stand for sparse initializers in the meantime."""
     untouchable: str | None = None
@@ -48,6 +50,7 @@ def from_proto(proto: onnx.ModelProto) -> tuple[ir.Model, Carried]:
         sparse=tuple(proto.graph.sparse_initializer),
         training=tuple(proto.training_info),
         described=described,
+        interface={i.name: _copy(i) for i in (*proto.graph.output, *proto.graph.input)},
         stand_ins=frozenset(stand_ins),
         untouchable=untouchable,
     )
@@ -72,6 +75,9 @@ def to_proto(model: ir.Model, carried: Carried) -> onnx.ModelProto:
     kept = [i for i in proto.graph.input if i.name not in carried.stand_ins]
     del proto.graph.input[:]
     proto.graph.input.extend(kept)
+    for declared in (*proto.graph.input, *proto.graph.output):
+        if declared.name in carried.interface:
+            declared.CopyFrom(carried.interface[declared.name])
     proto.graph.sparse_initializer.extend(carried.sparse)
     proto.training_info.extend(carried.training)
     for graph in _graph_protos(proto.graph):
@@ -82,6 +88,12 @@ def to_proto(model: ir.Model, carried: Carried) -> onnx.ModelProto:
             if output.name in carried.described:
                 output.CopyFrom(_as_given(output, carried))
     return proto
+
+
+def _copy(info: onnx.ValueInfoProto) -> onnx.ValueInfoProto:
+    made = onnx.ValueInfoProto()
+    made.CopyFrom(info)
+    return made
 
 
 def _as_given(info: onnx.ValueInfoProto, carried: Carried) -> onnx.ValueInfoProto:

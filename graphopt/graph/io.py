@@ -23,7 +23,7 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError, Message
 
 from graphopt.errors import InputError, MachineError, UsageError
-from graphopt.graph import invariants, shapes
+from graphopt.graph import invariants, shapes, values
 from graphopt.graph.carry import Carried, from_proto, to_proto
 from graphopt.graph.nodes import KEY, graphs, in_memory, is_overridable
 
@@ -115,7 +115,7 @@ def _load(content: bytes, path: Path | None, folder: Path | None, *, freeze: boo
     frozen, notes = _free_constants(model, freeze=freeze)
     _check(model, name)
     _name_keys(model)
-    shapes.infer(model)
+    values.follow(model)
     runnable = path if path is not None and external else content
     return Source(model, name, runnable, sha256, size, carried, path, frozen, notes)
 

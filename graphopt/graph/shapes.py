@@ -7,15 +7,13 @@ stay without a shape and fewer rules apply.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import onnx
 import onnx.shape_inference
 import onnx_ir as ir
 
-from graphopt.graph.nodes import graphs, static_shape
-
-__all__ = ["SMALL", "ShapeOf", "bound", "infer", "infer_node", "skeleton"]
+__all__ = ["SMALL", "ShapeOf", "infer_node", "skeleton"]
 
 ShapeOf = Callable[[ir.Value | None], tuple[int, ...] | None]
 """Answers the concrete shape of a value under the binding of symbolic dimensions at hand; None if unknown or absent."""
@@ -51,73 +49,6 @@ def _bare(model: ir.Model) -> ir.Model:
     return bare
 
 
-def infer(model: ir.Model) -> None:
-    """Learn types and shapes of values from onnx's inference. Declared interfaces are left as they are.
-
-    First without the values of integer tensors, then with them. Inference holds such values element by element, also
-    of tensors that are no shapes: what reads a vector that is not known to be short is kept out of it.
-    """
-    bare = _bare(model)
-    if not _infer(model, bare, values=False):
-        return
-    for _ in range(_MOST_ROUNDS):
-        bare = _bare(model)
-        left_out = [n for graph in bare.graphs() for n in graph if _tracks_values(n, bare) and _may_be_long(n)]
-        for node in left_out:
-            node.op_type = "LeftOut"
-        if not _infer(model, bare, values=True) or not left_out:
-            return
-
-
-def _infer(model: ir.Model, bare: ir.Model, *, values: bool) -> bool:
-    """Learn what inference finds out about `bare`. Whether it ran."""
-    try:
-        inferred = onnx.shape_inference.infer_shapes(ir.to_proto(bare), data_prop=values)
-    except (onnx.shape_inference.InferenceError, RuntimeError, ValueError) as problem:
-        _log.debug("shape inference gave up: %s", problem)
-        return False
-    _learn(model.graph, inferred.graph)
-    return True
-
-
-def _tracks_values(node: ir.Node, model: ir.Model) -> bool:
-    version = model.opset_imports.get(node.domain)
-    if version is None or not onnx.defs.has(node.op_type, version, node.domain):
-        return False
-    return bool(onnx.defs.get_schema(node.op_type, version, node.domain).has_data_propagation_function)
-
-
-def _may_be_long(node: ir.Node) -> bool:
-    """Whether an input of the node is, for all that is known, a vector of more elements than a shape has."""
-    for value in node.inputs:
-        if value is not None and (value.shape is None or len(value.shape) == 1):
-            length = static_shape(value)
-            if length is None or length[0] > SMALL:
-                return True
-    return False
-
-
-def _learn(graph: ir.Graph, proto: onnx.GraphProto) -> None:
-    pending = [(graph, proto)]
-    while pending:
-        graph, proto = pending.pop()
-        known = {info.name: info for info in (*proto.value_info, *proto.output)}
-        nodes = {tuple(node.output): node for node in proto.node if any(a.g.node or a.graphs for a in node.attribute)}
-        for node in graph:
-            for value in node.outputs:
-                info = known.get(value.name or "")
-                if info is not None and (value.shape is None or not value.is_graph_output()):
-                    learn(value, ir.serde.deserialize_value_info_proto(info, None))
-            twin = nodes.get(tuple(v.name or "" for v in node.outputs))
-            if twin is not None:
-                bodies = {a.name: a for a in twin.attribute}
-                pending.extend(
-                    (a.as_graph(), bodies[a.name].g)
-                    for a in node.attributes.values()
-                    if a.type is ir.AttributeType.GRAPH and not a.is_ref() and a.name in bodies
-                )
-
-
 def learn(value: ir.Value, found: ir.Value) -> None:
     """Add to `value` what inference found; never contradict what is known."""
     if value.type is None:
@@ -141,29 +72,6 @@ def _better(have: int | ir.SymbolicDim, new: int | ir.SymbolicDim) -> int | ir.S
     if isinstance(have, int) or (have.value is not None and not isinstance(new, int)):
         return have
     return new
-
-
-def bound(model: ir.Model, inputs: Mapping[str, tuple[int, ...]]) -> ShapeOf:
-    """Concrete shapes of all values where the inputs have the given ones, as a function of the value.
-
-    Values of bodies are answered by name as well; local functions are not entered.
-    """
-    fixed = model.clone()
-    for value in (v for graph in graphs(fixed) for node in graph for v in node.outputs):
-        value.shape = None
-    for value in fixed.graph.inputs:
-        if value.name is not None and value.name in inputs:
-            value.shape = ir.Shape(inputs[value.name])
-    infer(fixed)
-    named = (
-        v for g in graphs(fixed) for v in (*g.inputs, *g.initializers.values(), *(o for n in g for o in n.outputs))
-    )
-    known = {v.name: static_shape(v) for v in named}
-
-    def shape(value: ir.Value | None) -> tuple[int, ...] | None:
-        return None if value is None else known.get(value.name) or static_shape(value)
-
-    return shape
 
 
 def infer_node(node: ir.Node, model: ir.Model) -> None:

@@ -1,38 +1,596 @@
-"""What is known about the values of a tensor without running the model."""
+"""Partly known integer tensors: what shape computations come to, without running them.
+
+`follow` walks a graph once in its order. For each value it learns the shape, by the official inference of single nodes,
+and for small integer and boolean tensors the contents, element by element: a `Dim`, a truth value, or None where
+nothing is known. What it finds about contents feeds the shapes of what comes after (Reshape, Expand, Slice, …), whose
+extents are then known as polynomials in the symbols of the inputs.
+
+This is the only place that knows how shapes are computed; operators that are not here give unknown contents.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
 
-__all__ = ["Bound", "Domain"]
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
 
-Bound = int | str
-"""A number, or the name of the symbolic dimension that stands for it."""
+from graphopt.graph import shapes
+from graphopt.graph.dims import Dim
+from graphopt.graph.nodes import array, attr, graphs, input_at, is_constant, static_shape, subgraphs
+
+__all__ = ["Values", "bound", "follow"]
+
+Contents = NDArray[Any]
+"""An array of objects: `Dim`, bool, or None for what is not known."""
+
+_MOST = 512
+"""Elements up to which a tensor is followed: shapes, masks over axes, indices."""
+_FAR = 2**31 - 1
 
 
-@dataclass(frozen=True)
-class Domain:
-    """The values that make sense at a graph input: what its consumers accept.
+@dataclass
+class Values:
+    """What is known about the values of a model."""
 
-    `low` is inclusive, `high` exclusive; None means unbounded on that side. A `high` that names a symbolic
-    dimension is that dimension's extent in the feed. `ascending` asks for values that do not fall along the
-    last axis. An int64 input that reaches the index of a Gather over an axis of 100 has Domain(0, 100).
+    contents: dict[ir.Value, Contents] = field(default_factory=dict)
+    symbols: dict[str, Dim] = field(default_factory=dict)
+    """The polynomial behind each dimension name that was made up along the way."""
+
+    def of(self, value: ir.Value | None) -> Contents | None:
+        """The contents of an integer or boolean tensor, as far as they are known."""
+        if value is None:
+            return None
+        found = self.contents.get(value)
+        if found is None and is_constant(value) and value.shape is not None:
+            tensor = value.const_value
+            if tensor is not None and tensor.size <= _MOST and tensor.dtype in _FOLLOWED:
+                given = array(value)
+                if given is not None:
+                    found = _objects(given)
+                    self.contents[value] = found
+        return found
+
+    def dim(self, extent: int | ir.SymbolicDim) -> Dim | None:
+        """One extent of a shape."""
+        if isinstance(extent, int):
+            return Dim.of(extent)
+        return None if extent.value is None else self.symbols.get(extent.value, Dim.of(extent.value))
+
+    def shape(self, value: ir.Value | None) -> list[Dim | None] | None:
+        """The shape of a value; None for an unknown rank."""
+        if value is None or value.shape is None:
+            return None
+        return [self.dim(d) for d in value.shape]
+
+    def learn(self, value: ir.Value, extents: list[Dim | None] | None) -> None:
+        """Add to the shape of a value what is known to be true of it."""
+        if extents is None or (value.shape is not None and len(value.shape) != len(extents)):
+            return
+        have: list[int | ir.SymbolicDim | None] = [None] * len(extents) if value.shape is None else list(value.shape)
+        value.shape = ir.Shape(
+            old if isinstance(old, int) else self.name(new) or old for old, new in zip(have, extents, strict=True)
+        )
+
+    def name(self, extent: Dim | None) -> int | str | None:
+        """An extent as shapes hold it: a number, or a name for the polynomial."""
+        if extent is None or not (extent.is_extent or extent.symbol):
+            return None
+        if extent.number is not None:
+            return extent.number
+        name = str(extent)
+        self.symbols.setdefault(name, extent)
+        return name
+
+
+_FOLLOWED = (ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL)
+
+
+def follow(model: ir.Model) -> Values:
+    """Learn the shapes and contents of all values of a model, and put the shapes into it.
+
+    Shapes that a file claims for computed values are forgotten first, unless nothing here could find them again:
+    exporters write wrong ones, above all for outputs. Extents of inputs are taken as declared; one without a name
+    gets one of its own. (The declared interface is put back when the model is emitted.)
     """
+    values = Values()
+    pending: list[ir.Graph | ir.Node] = [model.graph]
+    while pending:
+        current = pending.pop()
+        if isinstance(current, ir.Node):
+            _follow_node(current, values, model)
+            continue
+        for value in current.inputs:
+            _name_open(value)
+        for node in reversed(current):
+            pending.append(node)
+            pending.extend(subgraphs(node))  # bodies are looked at before the node that runs them
+    return values
 
-    low: int | None = None
-    high: Bound | None = None
-    ascending: bool = False
 
-    def meet(self, other: Domain) -> Domain:
-        """The values that both accept. Of two different symbols the first is kept: only a run can tell more."""
-        lows = [d.low for d in (self, other) if d.low is not None]
-        highs = [d.high for d in (self, other) if d.high is not None]
-        numbers = [h for h in highs if isinstance(h, int)]
-        symbols = [h for h in highs if isinstance(h, str)]
-        high: Bound | None = symbols[0] if symbols else min(numbers, default=None)
-        return Domain(max(lows, default=None), high, ascending=self.ascending or other.ascending)
+def _follow_node(node: ir.Node, values: Values, model: ir.Model) -> None:
+    if not node.domain:
+        for value in node.outputs:
+            value.shape = None
+    shapes.infer_node(node, model)
+    rule = None if node.domain else _RULES.get(node.op_type)
+    if rule is not None:
+        rule(node, values)
+    for value in node.outputs:
+        _name_open(value)
 
-    def limit(self, dims: Mapping[str, int]) -> int | None:
-        """`high` as a number under the binding `dims` of symbolic dimensions; None if unbounded or unbound."""
-        return dims.get(self.high) if isinstance(self.high, str) else self.high
+
+def bound(model: ir.Model, inputs: Mapping[str, tuple[int, ...]]) -> shapes.ShapeOf:
+    """Concrete shapes of all values where the inputs have the given ones, as a function of the value.
+
+    Values of bodies are answered by name as well; local functions are not entered.
+    """
+    fixed = model.clone()
+    for value in fixed.graph.inputs:
+        if value.name is not None and value.name in inputs:
+            value.shape = ir.Shape(inputs[value.name])
+    follow(fixed)
+    named = (
+        v for g in graphs(fixed) for v in (*g.inputs, *g.initializers.values(), *(o for n in g for o in n.outputs))
+    )
+    known = {v.name: static_shape(v) for v in named}
+
+    def shape(value: ir.Value | None) -> tuple[int, ...] | None:
+        return None if value is None else known.get(value.name) or static_shape(value)
+
+    return shape
+
+
+def _name_open(value: ir.Value) -> None:
+    """Give every unnamed extent of a tensor a name, so that it equals itself wherever it is read."""
+    if value.shape is not None and any(isinstance(d, ir.SymbolicDim) and d.value is None for d in value.shape):
+        value.shape = ir.Shape(
+            f"{value.name}.{axis}" if isinstance(d, ir.SymbolicDim) and d.value is None else d
+            for axis, d in enumerate(value.shape)
+        )
+
+
+# -- one rule for each operator of shape computations ----------------------------------------------------------------
+
+Rule = Callable[[ir.Node, Values], None]
+
+
+def _objects(given: NDArray[Any]) -> Contents:
+    """A constant as an array of `Dim` or bool."""
+    found = np.empty(given.shape, object)
+    found.reshape(-1)[:] = [bool(x) if given.dtype == bool else Dim.of(int(x)) for x in given.reshape(-1)]
+    return found
+
+
+def _put(node: ir.Node, values: Values, contents: Contents | None) -> None:
+    """Note the contents of the first output, and its shape with them."""
+    if contents is None:
+        return
+    contents = np.asarray(contents, object)  # numpy answers an element where an array without axes is meant
+    if contents.size > _MOST:
+        return
+    values.contents[node.outputs[0]] = contents
+    values.learn(node.outputs[0], [Dim.of(n) for n in contents.shape])
+
+
+def _ints(contents: Contents | None) -> list[int] | None:
+    """Contents that are all numbers."""
+    if contents is None:
+        return None
+    found = [x.number if isinstance(x, Dim) else None for x in contents.reshape(-1)]
+    return None if any(n is None for n in found) else [n for n in found if n is not None]
+
+
+def _axes(node: ir.Node, values: Values, index: int = 1) -> list[int] | None:
+    """The attribute `axes`, or from opset 13 on the input; None where it is not known or not given."""
+    given = attr(node, "axes")
+    return list(given) if given is not None else _ints(values.of(input_at(node, index)))
+
+
+def _shape(node: ir.Node, values: Values) -> None:
+    extents = values.shape(node.inputs[0])
+    if extents is not None:
+        chosen = extents[attr(node, "start", 0) : attr(node, "end", None)]
+        found = np.empty(len(chosen), object)
+        found[:] = chosen
+        _put(node, values, found)
+
+
+def _size(node: ir.Node, values: Values) -> None:
+    extents = values.shape(node.inputs[0])
+    if extents is not None and all(e is not None for e in extents):
+        _put(node, values, np.asarray(_product(extents), object))
+
+
+def _product(extents: list[Dim | None]) -> Dim | None:
+    total = Dim.of(1)
+    for extent in extents:
+        if extent is None:
+            return None
+        total = total * extent
+    return total
+
+
+def _same(node: ir.Node, values: Values) -> None:
+    _put(node, values, values.of(node.inputs[0]))
+
+
+def _cast(node: ir.Node, values: Values) -> None:
+    """Between integer types, which hold any extent; to and from bool contents change."""
+    source, target = node.inputs[0], node.outputs[0]
+    if source is not None and source.dtype in _INTEGERS and target.dtype in _INTEGERS:
+        _same(node, values)
+
+
+_INTEGERS = (ir.DataType.INT64, ir.DataType.INT32)
+
+
+def _gather(node: ir.Node, values: Values) -> None:
+    data, indices = values.of(node.inputs[0]), _ints(values.of(node.inputs[1]))
+    given = values.of(node.inputs[1])
+    axis = attr(node, "axis", 0)
+    if data is None or indices is None or given is None or not data.ndim:
+        return
+    if all(-data.shape[axis] <= i < data.shape[axis] for i in indices):
+        _put(node, values, np.take(data, np.asarray(indices, np.int64).reshape(given.shape), axis=axis))
+
+
+def _slice(node: ir.Node, values: Values) -> None:
+    bounds = _bounds(node, values)
+    if bounds is None:
+        return
+    data, extents = values.of(node.inputs[0]), values.shape(node.inputs[0])
+    if data is not None:
+        window = [slice(None)] * data.ndim
+        for axis, (start, end, step) in bounds.items():
+            a, b = (None if x is None else x.number for x in (start, end))
+            if a is None or b is None or step is None:
+                return
+            # numpy cannot write "to before the first element" with an end of -1
+            window[axis] = slice(a, None if step < 0 and b < -data.shape[axis] else b, step)
+        _put(node, values, data[tuple(window)])
+    elif extents is not None:
+        for axis, (start, end, step) in bounds.items():
+            extents[axis] = _sliced(extents[axis], start, end, step)
+        values.learn(node.outputs[0], extents)
+
+
+def _sliced(extent: Dim | None, start: Dim | None, end: Dim | None, step: int | None) -> Dim | None:
+    """The extent of a slice with step 1 whose bounds lie inside for every feed."""
+    if extent is None or start is None or end is None or step != 1:
+        return None
+    if start.number is not None and start.number < 0:
+        start = extent + start
+    if end.number is not None and end.number >= _FAR:
+        end = extent
+    elif end.number is not None and end.number < 0:
+        end = extent + end
+    inside = (extent - end).is_extent and start.is_extent
+    if extent.number is not None and start.number is not None and end.number is not None:
+        return Dim.of(len(range(*slice(max(start.number, 0), max(end.number, 0)).indices(extent.number))))
+    return end - start if inside and (end - start).is_extent else None
+
+
+def _bounds(node: ir.Node, values: Values) -> dict[int, tuple[Dim | None, Dim | None, int | None]] | None:
+    """Start, end and step by axis, axes counted from the front."""
+    extents = values.shape(node.inputs[0])
+    if extents is None:
+        return None
+    if "starts" in node.attributes:
+        starts, ends = ([Dim.of(int(i)) for i in attr(node, k)] for k in ("starts", "ends"))
+        axes, steps = attr(node, "axes"), None
+    else:
+        first, second = (values.of(input_at(node, i)) for i in (1, 2))
+        if first is None or second is None:
+            return None
+        starts, ends = list(first.reshape(-1)), list(second.reshape(-1))
+        axes, steps = _ints(values.of(input_at(node, 3))), _ints(values.of(input_at(node, 4)))
+        if (axes is None and input_at(node, 3) is not None) or (steps is None and input_at(node, 4) is not None):
+            return None
+    axes = list(range(len(starts))) if axes is None else [a % len(extents) for a in axes]
+    return {
+        axis: (start, end, steps[i] if steps else 1)
+        for i, (axis, start, end) in enumerate(zip(axes, starts, ends, strict=True))
+    }
+
+
+def _concat(node: ir.Node, values: Values) -> None:
+    axis = attr(node, "axis", 1)
+    parts = [values.of(v) for v in node.inputs]
+    if all(p is not None and p.ndim for p in parts):
+        _put(node, values, np.concatenate([p for p in parts if p is not None], axis=axis))
+        return
+    every = [values.shape(v) for v in node.inputs]
+    if any(e is None or len(e) != len(every[0] or ()) for e in every) or not every[0]:
+        return
+    extents = list(every[0])
+    for e in every[1:]:
+        for i in range(len(extents)):
+            mine, its = extents[i], (e or extents)[i]
+            if i == axis % len(extents):
+                extents[i] = None if mine is None or its is None else mine + its
+            elif mine is None or mine.number is None:
+                extents[i] = its if its is not None and its.number is not None else mine
+    values.learn(node.outputs[0], extents)
+
+
+def _squeeze(node: ir.Node, values: Values) -> None:
+    data, axes = values.of(node.inputs[0]), _axes(node, values)
+    if data is not None and (axes is not None or input_at(node, 1) is None):
+        drop = axes if axes is not None else [i for i, n in enumerate(data.shape) if n == 1]
+        if all(-data.ndim <= a < data.ndim and data.shape[a] == 1 for a in drop):
+            _put(node, values, np.squeeze(data, tuple(drop)))
+
+
+def _unsqueeze(node: ir.Node, values: Values) -> None:
+    data, axes = values.of(node.inputs[0]), _axes(node, values)
+    if data is not None and axes is not None:
+        _put(node, values, np.expand_dims(data, tuple(axes)))
+    extents = values.shape(node.inputs[0])
+    if axes is not None and extents is not None:
+        rank = len(extents) + len(axes)
+        placed = iter(extents)
+        opened = {a % rank for a in axes}
+        values.learn(node.outputs[0], [Dim.of(1) if i in opened else next(placed) for i in range(rank)])
+
+
+def _reshape(node: ir.Node, values: Values) -> None:
+    target = (
+        values.of(node.inputs[1]) if len(node.inputs) > 1 else _objects(np.asarray(attr(node, "shape", []), np.int64))
+    )
+    extents = values.shape(node.inputs[0])
+    if target is None:
+        return
+    wanted = reshaped(extents, list(target), zero_is_zero=bool(attr(node, "allowzero", 0)))
+    values.learn(node.outputs[0], wanted)
+    data = values.of(node.inputs[0])
+    fixed = _ints(_array(wanted))
+    if data is not None and fixed is not None and np.prod(fixed, dtype=object) == data.size:
+        _put(node, values, data.reshape(fixed))
+
+
+def reshaped(extents: list[Dim | None] | None, target: list[Any], *, zero_is_zero: bool) -> list[Dim | None]:
+    """What Reshape makes of a tensor with `extents`: 0 copies an extent and -1 takes what is left."""
+    wanted: list[Dim | None] = []
+    for i, t in enumerate(target):
+        number = t.number if isinstance(t, Dim) else None
+        if number == 0 and not zero_is_zero:
+            wanted.append(extents[i] if extents is not None and i < len(extents) else None)
+        else:
+            wanted.append(t if isinstance(t, Dim) and number != -1 and (t.is_extent or number is not None) else None)
+    left = [i for i, t in enumerate(target) if isinstance(t, Dim) and t.number == -1]
+    if len(left) == 1 and extents is not None:
+        total = _product(extents)
+        others = _product([w for i, w in enumerate(wanted) if i != left[0]])
+        if total is not None and others is not None:
+            wanted[left[0]] = exactly(total, others)
+    return wanted
+
+
+def exactly(total: Dim, others: Dim) -> Dim | None:
+    """The quotient where it is exact, as a runtime insists for -1."""
+    quotient = total // others
+    return quotient if quotient is not None and (quotient * others - total).number == 0 else None
+
+
+def _array(items: list[Any]) -> Contents:
+    found = np.empty(len(items), object)
+    found[:] = items
+    return found
+
+
+def _expand(node: ir.Node, values: Values) -> None:
+    data, target, extents = values.of(node.inputs[0]), values.of(node.inputs[1]), values.shape(node.inputs[0])
+    if target is None or extents is None:
+        return
+    wide = _broadcast(extents, list(target))
+    values.learn(node.outputs[0], wide)
+    fixed = _ints(_array(wide))
+    if data is not None and fixed is not None and np.prod(fixed, dtype=object) <= _MOST:
+        _put(node, values, np.broadcast_to(data, fixed).copy())
+
+
+def _broadcast(a: list[Any], b: list[Any]) -> list[Dim | None]:
+    """Two shapes joined by numpy's rules; an extent that may be 1 or not stays open."""
+    rank = max(len(a), len(b))
+    a, b = [Dim.of(1)] * (rank - len(a)) + a, [Dim.of(1)] * (rank - len(b)) + b
+    return [_wider(x, y) for x, y in zip(a, b, strict=True)]
+
+
+def _wider(x: Dim | None, y: Dim | None) -> Dim | None:
+    if x is not None and (x == y or (y is not None and y.number == 1)):
+        return x
+    if x is not None and x.number == 1:
+        return y
+    for one in (x, y):
+        if one is not None and one.number is not None and one.number > 1:
+            return one  # the other one must be 1 or the same
+    return None
+
+
+def _constant_of_shape(node: ir.Node, values: Values) -> None:
+    target = values.of(node.inputs[0])
+    if target is None:
+        return
+    values.learn(node.outputs[0], list(target))
+    fixed, fill = _ints(target), attr(node, "value")
+    dtype = node.outputs[0].dtype
+    if fixed is not None and dtype in _FOLLOWED and fill is not None and np.prod(fixed, dtype=object) <= _MOST:
+        _put(node, values, np.broadcast_to(_objects(fill.numpy().reshape(())), fixed).copy())
+
+
+def _elementwise(compute: Callable[..., Any]) -> Rule:
+    """Any function of elements, broadcast; unknown where it answers None or an operand is unknown."""
+
+    def rule(node: ir.Node, values: Values) -> None:
+        operands = [values.of(v) for v in node.inputs]
+        known = [o for o in operands if o is not None]
+        if len(known) != len(operands):
+            return
+        sides = np.broadcast_arrays(*known)
+        found = np.empty(sides[0].shape, object)
+        flat = found.reshape(-1)
+        for i, items in enumerate(zip(*(s.reshape(-1) for s in sides), strict=True)):
+            flat[i] = None if any(x is None for x in items) else compute(*items)
+        _put(node, values, found)
+
+    return rule
+
+
+def _equal(x: Any, y: Any) -> bool | None:
+    if isinstance(x, bool) or isinstance(y, bool):
+        return x == y if isinstance(x, bool) and isinstance(y, bool) else None
+    difference = x - y
+    if difference.number is not None:
+        return bool(difference.number == 0)
+    return False if difference.is_positive or (-difference).is_positive else None
+
+
+def _less(x: Dim, y: Dim) -> bool | None:
+    if (y - x).is_positive:
+        return True
+    return False if (x - y).is_extent else None
+
+
+def _larger(x: Dim, y: Dim) -> Dim | None:
+    return x if (x - y).is_extent else y if (y - x).is_extent else None
+
+
+def _smaller(x: Dim, y: Dim) -> Dim | None:
+    return y if (x - y).is_extent else x if (y - x).is_extent else None
+
+
+def _quotient(x: Dim, y: Dim) -> Dim | None:
+    """Integers are divided towards zero, which is downwards for extents only."""
+    if x.number is not None and y.number:
+        return Dim.of(int(x.number / y.number)) if abs(x.number) < _FAR else None
+    return x // y if x.is_extent else None
+
+
+def _remainder(x: Dim, y: Dim) -> Dim | None:
+    quotient = x // y if x.is_extent and y.is_positive else None
+    return None if quotient is None else _plain(x - quotient * y)
+
+
+def _plain(extent: Dim) -> Dim | None:
+    """Extents only: a difference that may be negative is better not followed."""
+    return extent if extent.is_extent or extent.number is not None else None
+
+
+def _where(node: ir.Node, values: Values) -> None:
+    condition, yes, no = (values.of(v) for v in node.inputs)
+    if condition is None or yes is None or no is None:
+        return
+    c, y, n = np.broadcast_arrays(condition, yes, no)
+    found = np.empty(c.shape, object)
+    for i, (a, b, d) in enumerate(zip(c.reshape(-1), y.reshape(-1), n.reshape(-1), strict=True)):
+        found.reshape(-1)[i] = b if a is True or (b is not None and b == d) else d if a is False else None
+    _put(node, values, found)
+
+
+def _range(node: ir.Node, values: Values) -> None:
+    start, limit, step = (values.of(v) for v in node.inputs)
+    if start is None or limit is None or step is None:
+        return
+    a, b, s = start.item(), limit.item(), step.item()
+    if a is None or b is None or s is None or s.number != 1:
+        return
+    if (b - a).is_extent:
+        values.learn(node.outputs[0], [b - a])
+    if a.number is not None and b.number is not None and 0 <= b.number - a.number <= _MOST:
+        _put(node, values, _objects(np.arange(a.number, b.number)))
+
+
+def _reduce(combine: Callable[[list[Any]], Dim | None]) -> Rule:
+    """Of a vector to one number."""
+
+    def rule(node: ir.Node, values: Values) -> None:
+        data = values.of(node.inputs[0])
+        if data is not None and data.ndim == 1:
+            shape = (1,) if attr(node, "keepdims", 1) else ()
+            found = np.empty(shape, object)
+            found[...] = combine(list(data))
+            _put(node, values, found)
+
+    return rule
+
+
+def _total(items: list[Any]) -> Dim | None:
+    total = Dim.of(0)
+    for item in items:
+        if item is None:
+            return None
+        total = total + item
+    return total
+
+
+def _tile(node: ir.Node, values: Values) -> None:
+    repeats, extents = values.of(node.inputs[1]), values.shape(node.inputs[0])
+    if repeats is not None and extents is not None and len(repeats) == len(extents):
+        values.learn(
+            node.outputs[0],
+            [None if e is None or r is None else e * r for e, r in zip(extents, repeats, strict=True)],
+        )
+
+
+def _transpose(node: ir.Node, values: Values) -> None:
+    data = values.of(node.inputs[0])
+    if data is not None:
+        _put(node, values, np.transpose(data, attr(node, "perm")))
+
+
+def _split(node: ir.Node, values: Values) -> None:
+    data, sizes = values.of(node.inputs[0]), attr(node, "split") or _ints(values.of(input_at(node, 1)))
+    if data is None or data.ndim != 1:
+        return
+    count = len(node.outputs)
+    if sizes is None and data.size % count == 0:
+        sizes = [data.size // count] * count
+    if sizes is not None and sum(sizes) == data.size:
+        for value, part in zip(node.outputs, np.split(data, np.cumsum(sizes)[:-1]), strict=True):
+            values.contents[value] = part
+            values.learn(value, [Dim.of(part.size)])
+
+
+_RULES: Mapping[str, Rule] = MappingProxyType(
+    {
+        "Add": _elementwise(lambda x, y: x + y),
+        "And": _elementwise(lambda x, y: x and y),
+        "Cast": _cast,
+        "CastLike": _cast,
+        "Concat": _concat,
+        "ConstantOfShape": _constant_of_shape,
+        "Div": _elementwise(_quotient),
+        "Equal": _elementwise(_equal),
+        "Expand": _expand,
+        "Gather": _gather,
+        "Greater": _elementwise(lambda x, y: _less(y, x)),
+        "Identity": _same,
+        "Less": _elementwise(_less),
+        "Max": _elementwise(_larger),
+        "Min": _elementwise(_smaller),
+        "Mod": _elementwise(_remainder),
+        "Mul": _elementwise(lambda x, y: x * y),
+        "Neg": _elementwise(lambda x: -x),
+        "Not": _elementwise(lambda x: not x),
+        "Or": _elementwise(lambda x, y: x or y),
+        "Range": _range,
+        "ReduceProd": _reduce(_product),
+        "ReduceSum": _reduce(_total),
+        "Reshape": _reshape,
+        "Shape": _shape,
+        "Size": _size,
+        "Slice": _slice,
+        "Split": _split,
+        "Squeeze": _squeeze,
+        "Sub": _elementwise(lambda x, y: x - y),
+        "Tile": _tile,
+        "Transpose": _transpose,
+        "Unsqueeze": _unsqueeze,
+        "Where": _where,
+    }
+)

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 import onnx_ir as ir
 
+from graphopt.graph.domain import Domain
 from graphopt.graph.nodes import is_overridable, subgraphs
-from graphopt.graph.values import Domain
 from graphopt.ops.spec import OpSpec
 from graphopt.ops.table import Functions, spec_of
 

@@ -10,8 +10,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from graphopt.graph.domain import Bound, Domain
 from graphopt.graph.nodes import input_at
-from graphopt.graph.values import Bound, Domain
 from graphopt.ops.spec import OpSpec, admit, carry, contents, family
 
 __all__ = ["SPECS"]

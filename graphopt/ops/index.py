@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 import onnx_ir as ir
 
+from graphopt.graph.domain import Domain
 from graphopt.graph.nodes import attr, input_at
-from graphopt.graph.values import Domain
 from graphopt.ops.spec import COUNT, OpSpec, admit, carry, contents, extent, family, index_into, length_up_to
 
 __all__ = ["SPECS"]

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import onnx_ir as ir
 
-from graphopt.graph.values import Domain
+from graphopt.graph.domain import Domain
 from graphopt.ops.spec import COUNT, OpSpec, admit, axis_of_data, carry, family
 
 __all__ = ["SPECS"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from graphopt.graph.values import Domain
+from graphopt.graph.domain import Domain
 from graphopt.ops.spec import OpSpec, admit, family
 
 __all__ = ["SPECS"]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from graphopt.graph.domain import Domain
 from graphopt.graph.nodes import attr
-from graphopt.graph.values import Domain
 from graphopt.ops.spec import OpSpec, admit, axis_of_data, carry, family, length_up_to
 
 __all__ = ["SPECS"]

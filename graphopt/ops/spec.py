@@ -9,9 +9,9 @@ from typing import Any
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from graphopt.graph.domain import Bound, Domain
 from graphopt.graph.nodes import input_at, rank
 from graphopt.graph.shapes import ShapeOf
-from graphopt.graph.values import Bound, Domain
 from graphopt.ops.linear import Linear
 
 __all__ = [

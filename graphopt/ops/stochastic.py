@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from graphopt.graph.domain import Domain
 from graphopt.graph.nodes import input_at
-from graphopt.graph.values import Domain
 from graphopt.ops.norm import infers
 from graphopt.ops.spec import OpSpec, admit, carry, contents, family, never
 

@@ -6,8 +6,9 @@ from graphopt.protocol import Pass
 from graphopt.rewrite.clean import Clean, Strip
 from graphopt.rewrite.fold import Fold
 from graphopt.rewrite.fuse_linear import FuseLinear
+from graphopt.rewrite.shape import Shape
 
-__all__ = ["LOSSLESS", "Clean", "Fold", "FuseLinear", "Strip"]
+__all__ = ["LOSSLESS", "Clean", "Fold", "FuseLinear", "Shape", "Strip"]
 
-LOSSLESS: tuple[type[Pass], ...] = (Strip, Clean, Fold, FuseLinear)
+LOSSLESS: tuple[type[Pass], ...] = (Strip, Clean, Fold, Shape, FuseLinear)
 """The passes of a plain `optimize`, in their order. They are repeated until a whole round changes nothing."""

@@ -105,7 +105,6 @@ class Fold(Pass):
                 if _commit(edit, ctx, value, contents):
                     del wanted[value]
             ctx.ledger.left += sum(wanted.values())  # what was not folded after all
-        shapes.infer(edit.model)
 
 
 def _note(ctx: Context, value: ir.Value, reason: str) -> None:

@@ -19,7 +19,7 @@ from typing import Final
 import numpy as np
 
 from graphopt.errors import InputError, NeedsData, UsageError
-from graphopt.graph.values import Domain
+from graphopt.graph.domain import Domain
 from graphopt.run.child import Child, ChildFailed, Limits
 from graphopt.run.compare import similar
 from graphopt.run.dims import Binding, Extents

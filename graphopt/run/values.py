@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
-from graphopt.graph.values import Domain
+from graphopt.graph.domain import Domain
 from graphopt.run.session import Port
 
 __all__ = ["STYLES", "Style", "value"]

@@ -3,7 +3,7 @@ from __future__ import annotations
 import onnx_ir as ir
 import pytest
 
-from graphopt.graph.values import Domain
+from graphopt.graph.domain import Domain
 from graphopt.ops import domains
 
 TABLE = "float[100,4] table = {" + ",".join(["0"] * 400) + "}"

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graphopt import ops
-from graphopt.graph.values import Domain
+from graphopt.graph.domain import Domain
 
 from .examples import WITHOUT, examples
 from .single import Array, Const, Example, flat, run

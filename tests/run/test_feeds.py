@@ -8,7 +8,7 @@ import pytest
 from onnx import parser
 
 from graphopt.errors import InputError, NeedsData, UsageError
-from graphopt.graph.values import Domain
+from graphopt.graph.domain import Domain
 from graphopt.run.child import Child
 from graphopt.run.dims import Binding, Extents
 from graphopt.run.feeds import Feeds, generate

@@ -1,0 +1,123 @@
+"""Extents of tensors as polynomials in the symbolic dimensions of the inputs.
+
+Two extents that are the same polynomial are equal whatever the feed, however differently the graph computes them.
+Symbols stand for extents and so are never negative; that decides many comparisons (batch + 1 is not 0).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from functools import reduce
+from itertools import product
+from math import gcd
+
+__all__ = ["Dim"]
+
+Monomial = tuple[str, ...]
+"""Symbols of a product, sorted; () stands for 1."""
+
+
+@dataclass(frozen=True)
+class Dim:
+    """A polynomial with integer coefficients. Build one with `Dim.of`, and combine them with +, -, * and //."""
+
+    terms: frozenset[tuple[Monomial, int]]
+
+    @staticmethod
+    def of(extent: int | str) -> Dim:
+        """A number, or a symbol."""
+        if isinstance(extent, str):
+            return Dim(frozenset({((extent,), 1)}))
+        return Dim(frozenset({((), int(extent))} if extent else ()))
+
+    @property
+    def number(self) -> int | None:
+        """The extent, if it is a number."""
+        if not self.terms:
+            return 0
+        ((monomial, coefficient),) = self.terms if len(self.terms) == 1 else (((None,), 0),)
+        return coefficient if monomial == () else None
+
+    @property
+    def symbol(self) -> str | None:
+        """The name, if it is a symbol alone."""
+        if len(self.terms) != 1:
+            return None
+        ((monomial, coefficient),) = self.terms
+        return monomial[0] if len(monomial) == 1 and coefficient == 1 else None
+
+    def __add__(self, other: Dim) -> Dim:
+        return _collect([*self.terms, *other.terms])
+
+    def __neg__(self) -> Dim:
+        return Dim(frozenset((m, -c) for m, c in self.terms))
+
+    def __sub__(self, other: Dim) -> Dim:
+        return self + -other
+
+    def __mul__(self, other: Dim) -> Dim:
+        return _collect([(tuple(sorted(m + n)), c * d) for (m, c), (n, d) in product(self.terms, other.terms)])
+
+    def __floordiv__(self, other: Dim) -> Dim | None:
+        """The quotient rounded down; None where it cannot be told. An inexact quotient of extents is a new symbol."""
+        if other.number == 0 or not other.terms:
+            return None
+        exact = _divide(self, other)
+        if exact is not None:
+            return exact
+        if self.number is not None and other.number is not None:
+            return Dim.of(self.number // other.number)
+        if self.is_extent and other.number is not None and other.number > 0:
+            return self._floor(other.number)
+        return None
+
+    def _floor(self, divisor: int) -> Dim:
+        """⌊(a + r) / d⌋ with what divides evenly taken out in front."""
+        whole = Dim(frozenset((m, c // divisor) for m, c in self.terms if c % divisor == 0))
+        rest = Dim(frozenset((m, c) for m, c in self.terms if c % divisor))
+        common = reduce(gcd, (c for _, c in rest.terms), divisor)
+        if common > 1:
+            rest, divisor = Dim(frozenset((m, c // common) for m, c in rest.terms)), divisor // common
+        if rest.number is not None:
+            return whole + Dim.of(rest.number // divisor)
+        return whole + Dim.of(f"({rest})//{divisor}")
+
+    @property
+    def is_extent(self) -> bool:
+        """Whether it is provably not negative."""
+        return all(c > 0 for _, c in self.terms)
+
+    @property
+    def is_positive(self) -> bool:
+        """Whether it is provably above zero."""
+        return self.is_extent and any(m == () for m, _ in self.terms)
+
+    def __str__(self) -> str:
+        """Readable, and the same for equal polynomials."""
+        words = ["*".join([*([str(c)] if c != 1 or not m else []), *m]) for m, c in sorted(self.terms)]
+        return " + ".join(words) or "0"
+
+
+def _collect(terms: list[tuple[Monomial, int]]) -> Dim:
+    total: Counter[Monomial] = Counter()
+    for monomial, coefficient in terms:
+        total[monomial] += coefficient
+    return Dim(frozenset((m, c) for m, c in total.items() if c))
+
+
+def _divide(a: Dim, b: Dim) -> Dim | None:
+    """The quotient, where b is a single term that divides every term of a."""
+    if a == b:
+        return Dim.of(1)
+    if len(b.terms) != 1:
+        return None
+    ((divisor, d),) = b.terms
+    found = []
+    for monomial, c in a.terms:
+        left = Counter(monomial)
+        left.subtract(divisor)
+        if c % d or any(n < 0 for n in left.values()):
+            return None
+        found.append((tuple(sorted(left.elements())), c // d))
+    return Dim(frozenset(found))
