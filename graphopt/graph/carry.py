@@ -26,7 +26,7 @@ class Carried:
     sparse: tuple[onnx.SparseTensorProto, ...] = ()
     training: tuple[onnx.TrainingInfoProto, ...] = ()
     described: Mapping[str, tuple[onnx.ValueInfoProto, ...]] = field(default_factory=dict)
-    """What the file said of inner values and of outputs of bodies, by name; a name may stand for several values."""
+    """What the file said of inner values and of ports of bodies, by name; a name may stand for several values."""
     interface: Mapping[str, onnx.ValueInfoProto] = field(default_factory=dict)
     """Inputs and outputs of the model as declared, by name."""
     stand_ins: frozenset[str] = frozenset()
@@ -41,7 +41,7 @@ def from_proto(proto: onnx.ModelProto) -> tuple[ir.Model, Carried]:
     if any(g.sparse_initializer for g in nested):
         untouchable = "a body of If, Loop or Scan holds sparse initializers"
     described: dict[str, tuple[onnx.ValueInfoProto, ...]] = {}
-    bodies = (i for g in nested for i in g.output)
+    bodies = (i for g in nested for i in (*g.input, *g.output))
     for info in (*(i for g in (proto.graph, *nested) for i in g.value_info), *bodies):
         described[info.name] = (*described.get(info.name, ()), info)
     sparse = {t.values.name: t for g in (proto.graph, *nested) for t in g.sparse_initializer}
@@ -84,9 +84,9 @@ def to_proto(model: ir.Model, carried: Carried) -> onnx.ModelProto:
         described = [_as_given(i, carried) for i in graph.value_info if i.name in carried.described]
         del graph.value_info[:]
         graph.value_info.extend(described)
-        for output in graph.output if graph is not proto.graph else ():
-            if output.name in carried.described:
-                output.CopyFrom(_as_given(output, carried))
+        for port in (*graph.input, *graph.output) if graph is not proto.graph else ():
+            if port.name in carried.described:
+                port.CopyFrom(_as_given(port, carried))
     return proto
 
 

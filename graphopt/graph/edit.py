@@ -136,6 +136,12 @@ class Editor:
         }
         for graph in graphs(model):
             self._names.update(v.name for v in (*graph.inputs, *graph.initializers.values()) if v.name)
+        self._inner_names = frozenset(
+            v.name
+            for graph in graphs(model)
+            if graph is not model.graph
+            for v in (*graph.inputs, *graph.initializers.values(), *(o for node in graph for o in node.outputs))
+        )
 
     # -- what a pass calls ------------------------------------------------------------------------------------------
 
@@ -274,10 +280,11 @@ class Editor:
         if any(is_protected(v) for v in node.outputs if v not in replaced):
             raise Refused("an annotation refers to a value inside")
 
-    @staticmethod
-    def _check(old: ir.Value, new: ir.Value, *, fresh: bool) -> None:
+    def _check(self, old: ir.Value, new: ir.Value, *, fresh: bool) -> None:
         if new is old:
             raise Refused("nothing would change")
+        if not fresh:
+            self._check_scopes(old, new)
         if old.type is not None and new.type is not None and old.type != new.type:
             raise Refused(f"the type would change from {old.type} to {new.type}")
         if old.shape is not None and new.shape is not None and not _agree(old.shape, new.shape):
@@ -291,6 +298,14 @@ class Editor:
                 raise Refused("the graph needs this output under its own name")
             if not fresh and is_protected(new):
                 raise Refused("an annotation refers to the value that would be renamed")
+
+    def _check_scopes(self, old: ir.Value, new: ir.Value) -> None:
+        """A body that has a value of its own by this name would read that one instead."""
+        renamed = old.is_graph_output()
+        name = old.name if renamed else new.name
+        readers = [*old.consumers(), *(new.consumers() if renamed else ())]
+        if name in self._inner_names and any(reader.graph is not new.graph for reader in readers):
+            raise Refused(f"a body has another value named {name!r}")
 
     # -- how it is done ---------------------------------------------------------------------------------------------
 
@@ -321,17 +336,14 @@ class Editor:
         for node in draft.nodes:
             shapes.infer_node(node, self.model)
 
-    @staticmethod
-    def _substitute(old: ir.Value, new: ir.Value, *, fresh: bool) -> None:
+    def _substitute(self, old: ir.Value, new: ir.Value, *, fresh: bool) -> None:
         new.type = new.type or old.type
-        if old.shape is not None and not new.is_graph_input() and not new.is_graph_output():
-            new.merge_shapes(old.shape)  # what is declared of an input or output belongs to the interface
+        if old.shape is not None:
+            new.merge_shapes(old.shape)
         name, was_output = old.name, old.is_graph_output()
-        if was_output and old.shape is not None:
-            new.shape = old.shape.copy()  # the declared shape belongs to the interface
         old.replace_all_uses_with(new, replace_graph_outputs=True)
         if fresh or was_output:
-            old.name = None
+            old.name = self._fresh(f"{name}/replaced")  # a node with further outputs stays, and this one needs a name
             new.name = name
 
     def _sweep(self, doomed: list[ir.Node]) -> None:

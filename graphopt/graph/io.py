@@ -11,6 +11,7 @@ import hashlib
 import math
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,12 +28,14 @@ from graphopt.graph import invariants, shapes, values
 from graphopt.graph.carry import Carried, from_proto, to_proto
 from graphopt.graph.nodes import KEY, graphs, in_memory, is_overridable
 
-__all__ = ["EXTERNAL_ABOVE", "Source", "load", "save", "serialize", "weight_bytes"]
+__all__ = ["EXTERNAL_ABOVE", "Source", "load", "save", "serialize", "validate", "weight_bytes", "write_text"]
 
 EXTERNAL_ABOVE = 2_000_000_000
 """Bytes of weights above which they are written beside the model: protobuf ends at 2 GiB."""
 
 _CONSTANT_INITIALIZERS_BEFORE_IR = 4
+_LONGEST_NAME = 100
+"""Characters of the target's name that a temporary file repeats: file systems end at 255."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,8 @@ def load(model: str | os.PathLike[str] | onnx.ModelProto | ir.Model | Any, *, fr
 def _read(path: Path) -> bytes:
     if path.is_dir():
         raise InputError(f"{path} is a folder: give the .onnx file inside it")
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path} is a device or a pipe: give a file")
     try:
         content = path.read_bytes()
     except FileNotFoundError:
@@ -113,7 +118,7 @@ def _load(content: bytes, path: Path | None, folder: Path | None, *, freeze: boo
         ir.external_data.set_base_dir(model.graph, folder)
     _order(model, name)
     frozen, notes = _free_constants(model, freeze=freeze)
-    _check(model, name)
+    validate(model, name)
     _name_keys(model)
     values.follow(model)
     runnable = path if path is not None and external else content
@@ -210,9 +215,7 @@ def _free_constants(model: ir.Model, *, freeze: bool) -> tuple[int, tuple[str, .
     """
     listed = [v for v in model.graph.inputs if is_overridable(v)]
     old = model.ir_version < _CONSTANT_INITIALIZERS_BEFORE_IR
-    if not listed:
-        return 0, ()
-    if not old and not freeze:
+    if listed and not old and not freeze:
         return 0, (f"{len(listed)} weights are overridable; --freeze makes them constants",)
     for value in listed:
         model.graph.inputs.remove(value)
@@ -220,10 +223,17 @@ def _free_constants(model: ir.Model, *, freeze: bool) -> tuple[int, tuple[str, .
         note = f"IR version {model.ir_version} becomes 4: weights need not be inputs any more, and stay constants"
         model.ir_version = _CONSTANT_INITIALIZERS_BEFORE_IR
         return 0, (note,)
+    if not listed:
+        return 0, ()
     return len(listed), (f"{len(listed)} overridable weights were made constants",)
 
 
-def _check(model: ir.Model, name: str) -> None:
+def validate(model: ir.Model, name: str) -> None:
+    """Insist on a valid graph: its structure by our own rules, its operators by the official checker.
+
+    Raises:
+        InputError: it is not valid; the text says why.
+    """
     problem = next(invariants.broken(model), None)
     if problem:
         raise InputError(f"{name} is not a valid ONNX model: {problem}")
@@ -236,13 +246,13 @@ def _check(model: ir.Model, name: str) -> None:
 def _name_keys(model: ir.Model) -> None:
     """Give every node its key: its name where that is unique, else operator and position."""
     taken: set[str] = set()
+    again: Counter[str] = Counter()
     for graph in graphs(model):
         for index, node in enumerate(graph):
-            wish = node.name or f"{node.op_type}_{index}"
-            unique, count = wish, 0
+            wish = unique = node.name or f"{node.op_type}_{index}"
             while unique in taken:
-                count += 1
-                unique = f"{wish}#{count}"
+                again[wish] += 1
+                unique = f"{wish}#{again[wish]}"
             taken.add(unique)
             node.meta[KEY] = unique
 
@@ -271,6 +281,20 @@ def serialize(model: ir.Model, carried: Carried) -> bytes:
             if value.const_value is not None:
                 value.const_value = in_memory(value.const_value)
     return bytes(to_proto(inside, carried).SerializeToString(deterministic=True))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small file so that `path` holds the old one or the complete new one.
+
+    Raises:
+        MachineError: the folder is missing, full or not writable.
+    """
+    try:
+        with _beside(path) as (temporary, _):
+            _write(temporary, text.encode())
+            temporary.replace(path)
+    except OSError as problem:
+        raise MachineError(f"{path} cannot be written: {problem.strerror or problem}") from problem
 
 
 def save(
@@ -322,7 +346,7 @@ def _beside(path: Path) -> Iterator[tuple[Path, list[Path]]]:
 
 def _aside(path: Path) -> Path:
     """A new empty file in the folder of `path`, with the access rights that a file at `path` has or would have."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name[:_LONGEST_NAME]}.", suffix=".tmp", dir=path.parent)
     os.fchmod(handle, path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask())
     os.close(handle)
     return Path(name)

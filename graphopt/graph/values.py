@@ -105,6 +105,8 @@ def follow(model: ir.Model) -> Values:
             _follow_node(current, values, model)
             continue
         for value in current.inputs:
+            if current is not model.graph:
+                value.shape = None  # what a body is given may change from one time to the next, whatever it declares
             _name_open(value)
         for node in reversed(current):
             pending.append(node)

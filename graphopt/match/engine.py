@@ -102,13 +102,13 @@ def _apply(edit: Editor, ctx: Context, each: Rule, root: ir.Node) -> list[ir.Nod
             answer = each.build(draft, ctx, **binding)
             if not isinstance(answer, No):
                 replaced = answer if isinstance(answer, Mapping) else {root.outputs[0]: answer}
-                around = _neighbours([root, *inside])
+                around = [*_neighbours([root, *inside]), *(user for old in replaced for user in old.consumers())]
                 try:
                     edit.commit(each.name, each.exactness, replaced, draft=draft, matched=inside)
                 except Refused as refusal:
                     reason = str(refusal)
                 else:
-                    return [root, *draft.nodes, *around, *(n for v in replaced.values() for n in v.consumers())]
+                    return [root, *draft.nodes, *around]
             else:
                 reason = answer.reason
         ctx.misses.append(Miss(each.name, key(root), reason))
@@ -121,7 +121,9 @@ def _neighbours(nodes: Iterable[ir.Node]) -> list[ir.Node]:
 
 
 def _leak(inside: Sequence[ir.Node], root: ir.Node) -> str | None:
-    """Why the inner nodes of a match cannot go: something else uses what they compute."""
+    """Why the inner nodes of a match cannot go: they run at another time, or something else uses what they compute."""
+    if any(node.graph is not root.graph for node in inside):
+        return "it stands in another graph, and a body may run more often than what is around it"
     matched = {root, *inside}
     for node in inside:
         for value in node.outputs:

@@ -107,7 +107,8 @@ def is_foldable(node: ir.Node) -> bool:
 def linears(node: ir.Node) -> tuple[Linear, ...]:
     """The products with constant weights inside the node; none where an attribute is a function's parameter."""
     spec = spec_of(node)
-    return () if spec is None or _is_generic(node) else spec.linears(node)
+    found = () if spec is None or _is_generic(node) else spec.linears(node)
+    return tuple(linear for linear in found if linear.reduction and linear.channels)  # not without weights at all
 
 
 def macs(node: ir.Node, shape: ShapeOf) -> int | None:

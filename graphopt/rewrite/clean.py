@@ -77,9 +77,10 @@ class Clean(Pass):
 
 
 def _remove_dead(edit: Editor, ctx: Context, graph: ir.Graph) -> None:
-    """From the last node to the first, so that whole chains go."""
+    """From the last node to the first, so that whole chains go. What is not known may do more than compute."""
     for node in reversed(list(graph)):
-        if node.graph is graph and not any(is_read(v) for v in node.outputs):
+        known = ops.spec_of(node) is not None or node.op_identifier() in edit.model.functions
+        if known and node.graph is graph and not any(is_read(v) for v in node.outputs):
             _attempt(ctx, "dead-node", node, lambda node=node: edit.remove("dead-node", node))
     for value in list(graph.initializers.values()):
         if not is_read(value) and not value.is_graph_input():

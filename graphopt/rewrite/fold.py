@@ -171,6 +171,9 @@ class _Region:
 
     def growth(self, value: ir.Value) -> int:
         """By how many bytes the file grows when `value` is kept as an initializer: less than zero if it shrinks."""
+        size = (_bytes(value) or 0) + _TENSOR_BYTES
+        if size <= _NODE_BYTES:
+            return size - _NODE_BYTES  # its own node alone pays for it
         gone: set[ir.Node] = set()
         freed: dict[ir.Value, int] = {}
         for node in reversed(self.behind([value])):
@@ -180,7 +183,7 @@ class _Region:
             for v in node.inputs:
                 if v is not None and v.const_value is not None and all(user in gone for user in v.consumers()):
                     freed[v] = v.const_value.nbytes + _TENSOR_BYTES
-        return (_bytes(value) or 0) + _TENSOR_BYTES - sum(freed.values()) - _NODE_BYTES * len(gone)
+        return size - sum(freed.values()) - _NODE_BYTES * len(gone)
 
 
 def _bytes(value: ir.Value) -> int | None:

@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
@@ -34,6 +35,9 @@ __all__ = ["FuseLinear"]
 
 BATCHNORM = "graphopt.batchnorm"
 """Where a node keeps what its folded BatchNormalization knew of each channel: scale, shift, mean, variance."""
+
+_NUMPY_BROADCASTING = 7
+"""Opset from which operators broadcast as numpy does."""
 
 Array = NDArray[Any]
 
@@ -113,8 +117,9 @@ class FuseLinear(Pass):
     rules: ClassVar[Mapping[str, str]] = described(RULES)
 
     def run(self, edit: Editor, ctx: Context) -> None:
-        """Until no rule fires any more."""
-        rewrite(edit, ctx, RULES)
+        """Until no rule fires any more. Before opset 7 operators broadcast by attributes of their own."""
+        if edit.model.opset_imports.get("", 0) >= _NUMPY_BROADCASTING:
+            rewrite(edit, ctx, RULES)
 
 
 def _channel_axis(lin: Linear) -> int | None:
@@ -149,6 +154,18 @@ def _shifted(draft: Draft, ctx: Context, lin: Linear, c: Array, node: ir.Node, *
     return _rebuild(draft, ctx, lin, out=sign, shift=offset * per_channel)
 
 
+def _underflows(lin: Linear, weight: Array, out: Array | float) -> bool:
+    """Whether a scale that is not zero makes zeros or subnormal numbers, which have fewer digits, of weights."""
+    tiny = float(ml_dtypes.finfo(weight.dtype).tiny)  # type: ignore[no-untyped-call]
+    small = (np.abs(weight) < tiny) & (np.abs(lin.weights) >= tiny)
+    if not np.any(small):
+        return False
+    if np.any(np.asarray(out) == 0):  # a channel that was switched off is none of them
+        switched_on, _ = lin.scaled(out=np.where(np.asarray(out) == 0, 1.0, out))
+        small &= np.abs(switched_on) < tiny
+    return bool(np.any(small))
+
+
 def _rebuild(
     draft: Draft, ctx: Context, lin: Linear, *, out: Array | float = 1.0, shift: Array | float = 0.0
 ) -> Answer:
@@ -157,6 +174,8 @@ def _rebuild(
         weight, bias = lin.scaled(out=out, shift=shift)
     if not np.all(np.isfinite(weight)) or (bias is not None and not np.all(np.isfinite(bias))):
         return No("the fused weights overflow their type")
+    if _underflows(lin, weight, out):
+        return No("the fused weights underflow their type")
     shared = lin.node.inputs[lin.weight]
     if shared is not None and len(shared.uses()) > 1 and not ctx.ledger.spend(weight.nbytes):
         return No("the weight is shared and the file may not grow")
