@@ -283,8 +283,6 @@ class Editor:
     def _check(self, old: ir.Value, new: ir.Value, *, fresh: bool) -> None:
         if new is old:
             raise Refused("nothing would change")
-        if not fresh:
-            self._check_scopes(old, new)
         if old.type is not None and new.type is not None and old.type != new.type:
             raise Refused(f"the type would change from {old.type} to {new.type}")
         if old.shape is not None and new.shape is not None and not _agree(old.shape, new.shape):
@@ -298,6 +296,8 @@ class Editor:
                 raise Refused("the graph needs this output under its own name")
             if not fresh and is_protected(new):
                 raise Refused("an annotation refers to the value that would be renamed")
+        if not fresh:
+            self._check_scopes(old, new)
 
     def _check_scopes(self, old: ir.Value, new: ir.Value) -> None:
         """A body that has a value of its own by this name would read that one instead."""

@@ -36,9 +36,6 @@ __all__ = ["FuseLinear"]
 BATCHNORM = "graphopt.batchnorm"
 """Where a node keeps what its folded BatchNormalization knew of each channel: scale, shift, mean, variance."""
 
-_NUMPY_BROADCASTING = 7
-"""Opset from which operators broadcast as numpy does."""
-
 Array = NDArray[Any]
 
 
@@ -117,9 +114,8 @@ class FuseLinear(Pass):
     rules: ClassVar[Mapping[str, str]] = described(RULES)
 
     def run(self, edit: Editor, ctx: Context) -> None:
-        """Until no rule fires any more. Before opset 7 operators broadcast by attributes of their own."""
-        if edit.model.opset_imports.get("", 0) >= _NUMPY_BROADCASTING:
-            rewrite(edit, ctx, RULES)
+        """Until no rule fires any more."""
+        rewrite(edit, ctx, RULES)
 
 
 def _channel_axis(lin: Linear) -> int | None:
