@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+import onnx_ir as ir
 from numpy.typing import NDArray
 
-from graphopt.graph.edit import Editor, Exactness
+from graphopt.graph.edit import Editor, Exactness, Refused
+from graphopt.graph.nodes import key
 
 __all__ = ["Context", "Evaluator", "Exactness", "Ledger", "Miss", "NotEvaluated", "Pass"]
 
@@ -52,6 +55,19 @@ class Context:
     evaluate: Evaluator
     ledger: Ledger
     misses: list[Miss] = field(default_factory=list)
+
+    def miss(self, rule: str, root: ir.Node | ir.Value, reason: str) -> None:
+        """Note that a rule looked at a node, or at what one computes, or at a constant, and did nothing."""
+        node = root if isinstance(root, ir.Node) else root.producer()
+        self.misses.append(Miss(rule, key(node) if node is not None else str(root.name), reason))
+
+    @contextmanager
+    def noting(self, rule: str, root: ir.Node | ir.Value) -> Iterator[None]:
+        """Note it as a miss where the editor refuses what is done inside."""
+        try:
+            yield
+        except Refused as refusal:
+            self.miss(rule, root, str(refusal))
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ import onnx_ir as ir
 from graphopt import ops
 from graphopt.errors import GraphoptError
 from graphopt.graph.edit import Draft, Editor, Exactness, Refused
-from graphopt.graph.nodes import array, graphs, is_constant, key
+from graphopt.graph.nodes import array, graphs, is_constant
 from graphopt.match.pattern import Any, Const, LinearOf, NodeOf, Pattern
-from graphopt.protocol import Context, Miss
+from graphopt.protocol import Context
 
 __all__ = ["No", "Rule", "described", "rewrite", "rule"]
 
@@ -111,7 +111,7 @@ def _apply(edit: Editor, ctx: Context, each: Rule, root: ir.Node) -> list[ir.Nod
                     return [root, *draft.nodes, *around]
             else:
                 reason = answer.reason
-        ctx.misses.append(Miss(each.name, key(root), reason))
+        ctx.miss(each.name, root, reason)
     return []
 
 

@@ -19,11 +19,11 @@ from typing import Any, ClassVar
 import onnx_ir as ir
 
 from graphopt import ops
-from graphopt.graph.edit import Draft, Editor, Exactness, Refused, is_read
-from graphopt.graph.nodes import graphs, is_constant, key, subgraphs
+from graphopt.graph.edit import Draft, Editor, Exactness, is_read
+from graphopt.graph.nodes import graphs, is_constant, subgraphs
 from graphopt.match.engine import Answer, No, Rule, described, rewrite, rule
 from graphopt.match.pattern import one_of, op, var
-from graphopt.protocol import Context, Miss, Pass
+from graphopt.protocol import Context, Pass
 
 __all__ = ["Clean", "Strip"]
 
@@ -81,10 +81,12 @@ def _remove_dead(edit: Editor, ctx: Context, graph: ir.Graph) -> None:
     for node in reversed(list(graph)):
         known = ops.spec_of(node) is not None or node.op_identifier() in edit.model.functions
         if known and node.graph is graph and not any(is_read(v) for v in node.outputs):
-            _attempt(ctx, "dead-node", node, lambda node=node: edit.remove("dead-node", node))
+            with ctx.noting("dead-node", node):
+                edit.remove("dead-node", node)
     for value in list(graph.initializers.values()):
         if not is_read(value) and not value.is_graph_input():
-            _attempt(ctx, "unused-constant", value, lambda value=value: edit.drop_constant("unused-constant", value))
+            with ctx.noting("unused-constant", value):
+                edit.drop_constant("unused-constant", value)
 
 
 def _merge_constants(edit: Editor, ctx: Context, graph: ir.Graph) -> None:
@@ -101,12 +103,8 @@ def _merge_constants(edit: Editor, ctx: Context, graph: ir.Graph) -> None:
         for value in group:
             original = first.setdefault(_contents(value.const_value), value)
             if original is not value:
-                _attempt(
-                    ctx,
-                    "equal-constants",
-                    value,
-                    lambda value=value, original=original: edit.merge_constants("equal-constants", value, original),
-                )
+                with ctx.noting("equal-constants", value):
+                    edit.merge_constants("equal-constants", value, original)
 
 
 def _merge_twins(edit: Editor, ctx: Context, graph: ir.Graph) -> None:
@@ -121,7 +119,8 @@ def _merge_twins(edit: Editor, ctx: Context, graph: ir.Graph) -> None:
         replaced = {mine: its for mine, its in zip(node.outputs, twin.outputs, strict=True) if is_read(mine)}
         if not replaced or not ops.is_pure(node, edit.model.functions):
             continue
-        _attempt(ctx, "twins", node, lambda replaced=replaced: edit.commit("twins", Exactness.BITWISE, replaced))
+        with ctx.noting("twins", node):
+            edit.commit("twins", Exactness.BITWISE, replaced)
 
 
 def _identity(node: ir.Node) -> Hashable:
@@ -154,15 +153,6 @@ def _contents(tensor: ir.TensorProtocol | None) -> Hashable:
     return tuple(tensor.numpy().reshape(-1)) if tensor.dtype is ir.DataType.STRING else tensor.tobytes()
 
 
-def _attempt(ctx: Context, rule_name: str, root: ir.Node | ir.Value, change: object) -> None:
-    """Make a change that the editor may refuse, and note the reason."""
-    try:
-        change()  # type: ignore[operator]
-    except Refused as refusal:
-        name = key(root) if isinstance(root, ir.Node) else str(root.name)
-        ctx.misses.append(Miss(rule_name, name, str(refusal)))
-
-
 @dataclass(frozen=True)
 class Strip(Pass):
     """Take out what exporters note at each node: scopes, stack traces with paths of the exporting machine."""
@@ -180,4 +170,5 @@ class Strip(Pass):
                 owners: list[ir.Node | ir.Value] = [node, *node.outputs]
                 for owner in owners:
                     if owner.metadata_props or owner.doc_string:
-                        _attempt(ctx, self.name, owner, lambda owner=owner: edit.annotate(self.name, owner, empty))
+                        with ctx.noting(self.name, owner):
+                            edit.annotate(self.name, owner, empty)

@@ -24,11 +24,11 @@ from numpy.typing import NDArray
 
 from graphopt import ops
 from graphopt.graph import shapes
-from graphopt.graph.edit import Draft, Editor, Exactness, Refused
-from graphopt.graph.nodes import attr, graphs, in_memory, is_constant, key, static_shape, subgraphs
+from graphopt.graph.edit import Draft, Editor, Exactness
+from graphopt.graph.nodes import attr, graphs, in_memory, is_constant, static_shape, subgraphs
 from graphopt.match.engine import Answer, No, Rule, described, rewrite, rule
 from graphopt.match.pattern import op, var
-from graphopt.protocol import Context, Miss, NotEvaluated, Pass
+from graphopt.protocol import Context, NotEvaluated, Pass
 
 __all__ = ["Fold"]
 
@@ -100,17 +100,11 @@ class Fold(Pass):
                 if ctx.ledger.spend(growth):
                     wanted[value] = growth
                 else:
-                    _note(ctx, value, "the file would grow")
+                    ctx.miss("fold", value, "the file would grow")
             for value, contents in _evaluate(list(wanted), region, ctx):
                 if _commit(edit, ctx, value, contents):
                     del wanted[value]
             ctx.ledger.left += sum(wanted.values())  # what was not folded after all
-
-
-def _note(ctx: Context, value: ir.Value, reason: str) -> None:
-    """Record why a value was not folded."""
-    node = value.producer()
-    ctx.misses.append(Miss("fold", key(node) if node else str(value.name), reason))
 
 
 def _commit(edit: Editor, ctx: Context, value: ir.Value, contents: NDArray[Any]) -> bool:
@@ -119,13 +113,10 @@ def _commit(edit: Editor, ctx: Context, value: ir.Value, contents: NDArray[Any])
     if node is None or node.graph is None:
         return False
     draft = Draft(node)
-    constant_value = draft.const(contents, str(value.name))
-    try:
-        edit.commit("fold", Exactness.BITWISE, {value: constant_value}, draft=draft)
-    except Refused as refusal:
-        _note(ctx, value, str(refusal))
-        return False
-    return True
+    before = len(edit.edits)
+    with ctx.noting("fold", node):
+        edit.commit("fold", Exactness.BITWISE, {value: draft.const(contents, str(value.name))}, draft=draft)
+    return len(edit.edits) > before
 
 
 class _Region:
@@ -203,7 +194,7 @@ def _evaluate(values: Sequence[ir.Value], region: _Region, ctx: Context) -> Iter
             found = ctx.evaluate(_model_of(batch, region))
         except NotEvaluated as problem:
             if len(batch) == 1:
-                _note(ctx, batch[0], str(problem))
+                ctx.miss("fold", batch[0], str(problem))
             else:
                 middle = len(batch) // 2
                 pending[:0] = [batch[:middle], batch[middle:]]
@@ -217,7 +208,7 @@ def _as_declared(
     for value in batch:
         contents = found[str(value.name)]
         if contents.shape != static_shape(value):
-            _note(ctx, value, f"its shape is {contents.shape}, not {value.shape}")
+            ctx.miss("fold", value, f"its shape is {contents.shape}, not {value.shape}")
         else:
             yield value, contents
 
