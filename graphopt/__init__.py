@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from graphopt.api import Result, bench, check, doctor, inspect, optimize, passes
     from graphopt.recipe import Recipe
 
+    __version__: str
+
 __all__ = [
     "GraphoptError",
     "InputError",
@@ -38,7 +40,11 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import a verb's room when the verb is first used (PEP 562)."""
+    """Import a verb's room when the verb is first used (PEP 562), and look the version up when it is asked for."""
+    if name == "__version__":
+        from importlib.metadata import version  # noqa: PLC0415 - most never ask
+
+        return version("graphopt")
     if name not in __all__:
         raise AttributeError(f"module 'graphopt' has no attribute {name!r}")
     return getattr(importlib.import_module("graphopt.recipe" if name == "Recipe" else "graphopt.api"), name)

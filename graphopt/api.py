@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import hashlib
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -23,22 +22,27 @@ import onnx_ir as ir
 
 from graphopt import pipeline
 from graphopt import recipe as recipes
-from graphopt.analysis.evidence import Evidence, gather
+from graphopt.analysis.evidence import gather
 from graphopt.analysis.facts import facts
 from graphopt.analysis.metrics import scores
+from graphopt.arguments import check_run, check_tolerance
 from graphopt.errors import InputError, UsageError
-from graphopt.graph.io import Source, load, save, serialize, weight_bytes
+from graphopt.graph.io import Source, load, save, serialize
 from graphopt.graph.nodes import graphs, is_overridable, key
+from graphopt.protocol import Miss
 from graphopt.report.data import (
+    BenchReport,
     CheckReport,
     DataReport,
     Inspection,
-    LeftOutReport,
-    ModelReport,
     PassReport,
+    PortReport,
     Report,
+    TimingReport,
     VerificationReport,
 )
+from graphopt.report.files import refuse_out, weights
+from graphopt.report.summary import summary
 from graphopt.run import bench as timing
 from graphopt.run import probe
 from graphopt.run.session import Device, Session
@@ -55,16 +59,18 @@ Progress = Callable[[str], None]
 """Told what begins."""
 
 
-_TIMING_SECONDS = 1.0
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result:
     """What `optimize` made."""
 
     report: Report
     outcome: pipeline.Outcome
     recipe: recipes.Recipe
+
+    def __repr__(self) -> str:
+        before, after, found = self.report.source, self.report.output, self.report.verification
+        verdict = "unverified" if found is None else "verified" if found else "not equal"
+        return f"<Result for {before.name}: {before.nodes} → {after.nodes} nodes, {verdict}>"
 
     @property
     def model(self) -> onnx.ModelProto:
@@ -84,18 +90,11 @@ class Result:
             force: write through a symbolic link, or over the source itself.
 
         Raises:
-            UsageError: `path` is a folder, a symbolic link or the source.
+            UsageError: `path` is a folder, a device or the like, a symbolic link, the source, or holds its weights.
             MachineError: the folder is missing, full or not writable.
         """
         target, source = Path(path), self.outcome.source
-        if target.is_dir():
-            raise UsageError(f"{target} is a folder: give the name of a file in it")
-        if not force and target.is_symlink():
-            raise UsageError(
-                f"{target} is a symbolic link: give the file it stands for, or --force to replace the link's target"
-            )
-        if not force and source.path is not None and target.exists() and target.samefile(source.path):
-            raise UsageError(f"{target} is the source itself: give another -o, or --force to replace it")
+        refuse_out(target, source.path, weights(source.model), force=force)
         content = self.outcome.content
         save(
             self.outcome.model if content is None else content,
@@ -116,8 +115,8 @@ def optimize(
     *,
     data: Any = None,
     device: Device = "auto",
-    passes: Sequence[str] | None = None,
-    skip: Sequence[str] | None = None,
+    passes: str | Sequence[str] | None = None,
+    skip: str | Sequence[str] | None = None,
     recipe: str | os.PathLike[str] | recipes.Recipe | None = None,
     freeze: bool = False,
     keep_metadata: bool = False,
@@ -133,7 +132,7 @@ def optimize(
         model: a path, an `onnx.ModelProto`, an `onnx_ir.Model` or torch's `ONNXProgram`. It is not changed.
         data: what to verify on: a path, `module:function`, feeds, … (see the README); generated if not given.
         device: "cpu", "cuda" (never falls back) or "auto" (CUDA where it really runs).
-        passes: names or `name{field=value}`, in their order; by default the lossless ones.
+        passes: names or `name{field=value}`, in their order; by default the lossless ones, and with [] none.
         skip: keys of nodes to leave as they are.
         recipe: a recipe or its file, instead of `passes`, `skip`, `freeze` and `keep_metadata`.
         freeze: make constants of initializers that a feed could override.
@@ -151,9 +150,10 @@ def optimize(
         MachineError: `device` is "cuda", and CUDA does not run here.
     """
     say = progress or _log.info
+    check_run(device=device, threads=threads, seed=seed, set_dims=set_dims)
     if unverified and (data is not None or set_dims or device == "cuda"):
         raise UsageError("unverified runs nothing: leave out data, dimensions and device")
-    chosen = _recipe(recipe, passes, skip, freeze=freeze, keep_metadata=keep_metadata)
+    chosen = recipes.choose(recipe, passes, skip, freeze=freeze, keep_metadata=keep_metadata)
     say("loading")
     source = load(model, freeze=chosen.freeze)
     _check_keys(source, chosen)
@@ -161,7 +161,7 @@ def optimize(
     evidence = None if unverified else gather(source, data, set_dims, seed, say)
     outcome = pipeline.optimize(source, chosen, evidence.feeds if evidence else None, settings)
     say("measuring")
-    return Result(_report(outcome, evidence, settings), outcome, chosen)
+    return Result(summary(outcome, evidence, settings), outcome, chosen)
 
 
 def _check_keys(source: Source, recipe: recipes.Recipe) -> None:
@@ -171,55 +171,6 @@ def _check_keys(source: Source, recipe: recipes.Recipe) -> None:
         close = difflib.get_close_matches(unknown[0], keys, n=3)
         hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
         raise UsageError(f"{source.name} has no node with the key {unknown[0]!r}{hint}")
-
-
-def _recipe(
-    recipe: str | os.PathLike[str] | recipes.Recipe | None,
-    passes: Sequence[str] | None,
-    skip: Sequence[str] | None,
-    *,
-    freeze: bool,
-    keep_metadata: bool,
-) -> recipes.Recipe:
-    if recipe is None:
-        return recipes.Recipe.of(passes or None, skip or (), freeze=freeze, keep_metadata=keep_metadata)
-    if passes or skip or freeze or keep_metadata:
-        raise UsageError(
-            "a recipe already says what to do: give it alone, without passes, skip, freeze or keep-metadata"
-        )
-    return recipe if isinstance(recipe, recipes.Recipe) else recipes.Recipe.read(Path(recipe))
-
-
-def _report(outcome: pipeline.Outcome, evidence: Evidence | None, settings: pipeline.Settings) -> Report:
-    source, content = outcome.source, outcome.content
-    feed = evidence.feeds[0] if evidence else None
-    before, after = (facts(m, source.carried, feed) for m in (source.model, outcome.model))
-    pair = None
-    if content is not None and feed is not None and outcome.unchanged is None:
-        first, second = (
-            Session(m, device=settings.device, threads=settings.threads) for m in (source.runnable, content)
-        )
-        pair = timing.bench(first, second, feed, seconds=_TIMING_SECONDS)
-    size = weight_bytes(outcome.model) if content is None else len(content)
-    digest = source.sha256 if outcome.unchanged or content is None else hashlib.sha256(content).hexdigest()
-    verification = None
-    if outcome.verification is not None and outcome.judge is not None:
-        metrics = {}
-        if evidence and evidence.data and content is not None:
-            metrics = scores(source.runnable, content, evidence.data, device=settings.device, threads=settings.threads)
-        verification = VerificationReport.of(outcome.verification, outcome.judge.reference, metrics)
-    return Report(
-        version=version("graphopt"),
-        source=ModelReport.of(source.name, before, source.size, source.sha256, pair.original_ms if pair else None),
-        output=ModelReport.of("result", after, size, digest, pair.candidate_ms if pair else None),
-        unchanged=outcome.unchanged,
-        provider=outcome.judge.reference.provider if outcome.judge else None,
-        steps=outcome.attempt.steps,
-        left_out=tuple(LeftOutReport(x.edit.rule, x.edit.root, x.reason) for x in outcome.left_out),
-        verification=verification,
-        data=DataReport.of(evidence) if evidence else None,
-        notes=(*source.notes, *outcome.notes),
-    )
 
 
 def check(
@@ -254,20 +205,31 @@ def check(
 
     Raises:
         InputError: a model or the data cannot be read or is invalid, or the reference does not run.
+        UsageError: a number is negative, or the arguments contradict each other.
         MachineError: `device` is "cuda", and CUDA does not run here.
     """
     say = progress or _log.info
+    check_run(device=device, threads=threads, seed=seed, set_dims=set_dims)
+    check_tolerance(atol, rtol)
     say("loading")
-    source, other = load(reference), load(candidate)
-    evidence = gather(source, data, set_dims, seed, say)
-    say("comparing")
-    judge = Judge(source, evidence.feeds, products(source.model), device=device, threads=threads, seed=seed)
+    with _named(reference, "the reference"):
+        source = load(reference)
+    with _named(candidate, "the candidate"):
+        other = load(candidate)
+    with _named(reference, "the reference"):
+        evidence = gather(source, data, set_dims, seed, say)
+        say("comparing")
+        judge = Judge(source, evidence.feeds, products(source.model), device=device, threads=threads, seed=seed)
     found = judge.source(other, atol=atol, rtol=rtol)
+    metrics = {}
+    if evidence.data and not found.differences:
+        say("scoring")
+        metrics = scores(source.runnable, other.runnable, evidence.data, device=device, threads=threads)
     return CheckReport(
         source.name,
         other.name,
         found.passed,
-        VerificationReport.of(found, judge.reference, {}),
+        VerificationReport.of(found, judge.reference, metrics),
         DataReport.of(evidence),
         source.notes,
     )
@@ -283,7 +245,7 @@ def bench(
     threads: int = 0,
     seed: int = 0,
     progress: Progress | None = None,
-) -> timing.Timing:
+) -> BenchReport:
     """Time a model, or two of them side by side on the same feed.
 
     Args:
@@ -298,20 +260,48 @@ def bench(
 
     Raises:
         InputError: a model or the data cannot be read or is invalid, or a model does not run.
+        UsageError: a number is negative, or the arguments contradict each other.
         MachineError: `device` is "cuda", and CUDA does not run here.
     """
     say = progress or _log.info
+    check_run(device=device, threads=threads, seed=seed, set_dims=set_dims)
     say("loading")
-    first = load(model)
-    second = first if other is None else load(other)
-    feed = gather(first, data, set_dims, seed, say).feeds[0]
+    given = [(model, "the first model")] + ([] if other is None else [(other, "the other model")])
+    sources, sessions = [], []
+    for one, role in given:
+        with _named(one, role):
+            sources.append(load(one))
+    with _named(*given[0]):
+        feed = gather(sources[0], data, set_dims, seed, say).feeds[0]
     say("timing")
-    sessions = [Session(m.runnable, device=device, threads=threads, seed=seed) for m in (first, second)]
-    return timing.bench(sessions[0], sessions[-1], feed)
+    for source, (one, role) in zip(sources, given, strict=True):
+        with _named(one, role):
+            session = Session(source.runnable, device=device, threads=threads, seed=seed)
+            session.run(feed)
+        sessions.append(session)
+    found = timing.bench(sessions[0], sessions[-1], feed)
+    second = None if other is None else sources[-1].name
+    return BenchReport(**vars(found), rows=TimingReport.rows_of(feed), model=sources[0].name, other=second)
+
+
+@contextmanager
+def _named(model: Model, role: str) -> Iterator[None]:
+    """Errors that say which of two models they are about: its path, or its role where it came from memory."""
+    name = str(model) if isinstance(model, str | os.PathLike) else role
+    try:
+        yield
+    except InputError as problem:
+        if name in str(problem):
+            raise
+        raise type(problem)(f"{name}: {problem}") from problem
 
 
 def inspect(
-    *models: Model, why: str | None = None, set_dims: Mapping[str, int] | None = None, seed: int = 0
+    *models: Model,
+    why: str | None = None,
+    set_dims: Mapping[str, int] | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
 ) -> tuple[Inspection, ...]:
     """Say what models are made of.
 
@@ -320,33 +310,39 @@ def inspect(
         why: a rule (see `passes`): also say where it looked and did nothing, and why.
         set_dims: extents of symbolic dimensions, for counting work.
         seed: of the generated feed.
+        progress: called with a few words when a phase begins.
 
     Raises:
         InputError: a model cannot be read or is invalid.
-        UsageError: `why` is no rule.
+        UsageError: `why` is no rule, or a number is negative.
     """
+    check_run(seed=seed, set_dims=set_dims)
     rules = {rule for step in passes() for rule in step.rules}
     if why is not None and why not in rules:
         raise UsageError(f"no rule is called {why!r}: give one of {', '.join(sorted(rules))}")
-    return tuple(_inspect(load(m), why, set_dims, seed) for m in models)
+    return tuple(_inspect(m, why, set_dims, seed, progress or _log.info) for m in models)
 
 
-def _inspect(source: Source, why: str | None, set_dims: Mapping[str, int] | None, seed: int) -> Inspection:
-    notes = source.notes
-    feed = None
+def _inspect(model: Model, why: str | None, set_dims: Mapping[str, int] | None, seed: int, say: Progress) -> Inspection:
+    say("loading")
+    source = load(model)
+    notes, feed = source.notes, None
     try:
-        feed = gather(source, None, set_dims, seed, _log.info).feeds[0]
+        feed = gather(source, None, set_dims, seed, say).feeds[0]
     except InputError as problem:
         notes = (*notes, f"its work was not counted: {problem}")
-    misses = pipeline.misses(source, recipes.Recipe()) if why else ()
+    misses: Sequence[Miss] = ()
+    if why is not None:
+        say("rewriting")
+        misses = pipeline.misses(source, recipes.Recipe())
     return Inspection(
         source.name,
         facts(source.model, source.carried, feed),
         source.size,
         source.sha256,
         {d or "ai.onnx": v for d, v in source.model.opset_imports.items()},
-        tuple(str(v) for v in source.model.graph.inputs if not is_overridable(v)),
-        tuple(str(v) for v in source.model.graph.outputs),
+        tuple(PortReport.of(v) for v in source.model.graph.inputs if not is_overridable(v)),
+        tuple(PortReport.of(v) for v in source.model.graph.outputs),
         notes,
         tuple(m for m in misses if m.rule == why),
     )

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from graphopt.errors import GraphoptError, MachineError, UsageError
+from graphopt.errors import GraphoptError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -31,7 +31,9 @@ app = typer.Typer(
 
 Device = Literal["auto", "cpu", "cuda"]
 
-ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL", help="An ONNX file, its external data beside it.")]
+ModelArgument = Annotated[
+    Path, typer.Argument(metavar="MODEL", show_default=False, help="An ONNX file, its external data beside it.")
+]
 DataOption = Annotated[
     str | None,
     typer.Option(
@@ -46,10 +48,16 @@ DeviceOption = Annotated[
 ]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="DIM=N", help="Extent of a symbolic dimension in generated feeds."),
+    typer.Option(
+        "--set",
+        metavar="DIM=N",
+        help="Extent of a symbolic dimension in generated feeds; one without a name is called input[axis]. Repeat.",
+    ),
 ]
-ThreadsOption = Annotated[int, typer.Option("--threads", min=0, help="Threads of one operator; 0: all cores.")]
-SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Of everything random.")]
+ThreadsOption = Annotated[
+    int, typer.Option("--threads", metavar="N", min=0, help="Threads of one operator; 0: all cores.")
+]
+SeedOption = Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Seed of everything random.")]
 JsonOption = Annotated[
     Path | None, typer.Option("--json", metavar="FILE|-", help="Write the whole report as JSON; - for stdout.")
 ]
@@ -60,7 +68,14 @@ DebugOption = Annotated[bool, typer.Option("--debug", help="Show tracebacks and 
 
 def main() -> None:
     """The entry point."""
-    app()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # not every terminal knows every letter
+    try:
+        app()
+    except OSError as problem:  # of --help and --version
+        _complain(f"stdout cannot be written: {problem.strerror}")
+        sys.exit(3)
 
 
 @app.callback(invoke_without_command=True)
@@ -79,25 +94,25 @@ def _command(verb: Callable[..., int | None]) -> Callable[..., None]:
 
     @wraps(verb)
     def run(*args: Any, **options: Any) -> None:
+        from graphopt.report.console import logs
+
         debug = options.get("debug", False)
         try:
-            code = verb(*args, **options)
+            with logs(debug=debug):
+                code = verb(*args, **options)
         except GraphoptError as problem:
-            if debug:
-                traceback.print_exc()
-            _complain(str(problem))
+            _complain(str(problem), debug=debug)
             raise typer.Exit(problem.exit_code) from None
         except KeyboardInterrupt:
-            _complain("interrupted; nothing was written")
+            _complain("interrupted", debug=debug)
             raise typer.Exit(130) from None
         except (typer.Exit, typer.Abort, BrokenPipeError):  # typer ends quietly when the reader of a pipe goes away
             raise
         except Exception as problem:  # noqa: BLE001 - the last line of defence: a bug of ours
-            if debug:
-                traceback.print_exc()
             _complain(
                 f"this is a bug in graphopt ({type(problem).__name__}: {str(problem)[:200]}): "
-                "please report it with the model and the output of the same command with --debug"
+                "please report it with the model and the output of the same command with --debug",
+                debug=debug,
             )
             raise typer.Exit(70) from None
         if code:
@@ -106,10 +121,13 @@ def _command(verb: Callable[..., int | None]) -> Callable[..., None]:
     return run
 
 
-def _complain(text: str) -> None:
+def _complain(text: str, *, debug: bool = False) -> None:
+    """One sentence on stderr, after the traceback if that is asked for."""
+    from graphopt.report.console import write
     from graphopt.report.text import shown
 
-    typer.echo(f"error: {shown(text)}", err=True)
+    trace = traceback.format_exc().splitlines() if debug else []
+    write("".join(f"{shown(line)}\n" for line in (*trace, f"error: {text}")), err=True)
 
 
 @app.command()
@@ -152,14 +170,24 @@ def optimize(
     verbose: VerboseOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Make a model smaller and faster without changing what it computes; verify; write it."""
-    api, table = _rooms(debug=debug)
-    with _progress(quiet=quiet, verbose=verbose) as progress:
+    """Rewrite a model, verify it, write it.
+
+    The result is smaller and faster where that is possible, and does the same job.
+    """
+    from graphopt import api
+    from graphopt.report import console, files, table
+
+    target = out or files.beside(model)
+    if model.is_file():  # else there is more to say of it than of where the result would go
+        files.refuse_out(target, model, force=force)
+    others = {"OUT": target, "the recipe": recipe, "the data": Path(data) if data else None}
+    files.refuse_side_files({"--json": json, "--save-recipe": save_recipe}, {"MODEL": model}, others)
+    with console.progress(quiet=quiet, verbose=verbose) as progress:
         result = api.optimize(
             model,
             data=data,
             device=device,
-            passes=passes,
+            passes=passes or None,
             skip=skip,
             recipe=recipe,
             freeze=freeze,
@@ -171,44 +199,54 @@ def optimize(
             progress=progress,
         )
         progress("writing")
-        written = result.save(out or model.with_name(model.name.removesuffix(".onnx") + ".opt.onnx"), force=force)
+        report = result.report.at(result.save(target, force=force))
     if save_recipe is not None:
         _write(save_recipe, result.recipe.text())
     if not quiet:
-        _print(table.optimize(result.report, str(written)), err=True)
-    _emit(json, result.report)
+        console.show(table.optimize(report, edits=verbose), err=True)
+    _emit(json, report.to_json())
 
 
 @app.command()
 @_command
 def inspect(
-    models: Annotated[list[Path], typer.Argument(metavar="MODEL...", help="ONNX files.")],
+    models: Annotated[list[Path], typer.Argument(metavar="MODEL", show_default=False, help="ONNX files.")],
     why: Annotated[
         str | None, typer.Option("--why", metavar="RULE", help="Say where this rule looked and did nothing, and why.")
     ] = None,
     set_dims: SetOption = None,
     seed: SeedOption = 0,
     json: JsonOption = None,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Say what models are made of."""
-    api, table = _rooms(debug=debug)
-    found = api.inspect(*models, why=why, set_dims=_dims(set_dims), seed=seed)
-    _answer(json, table.inspect(found), found)
+    from graphopt import api
+    from graphopt.report import console, data, files, table
+
+    files.refuse_side_files({"--json": json}, {f"MODEL {m}": m for m in models}, {})
+    with console.progress(quiet=quiet, verbose=verbose) as progress:
+        found = api.inspect(*models, why=why, set_dims=_dims(set_dims), seed=seed, progress=progress)
+    _answer(json, None if quiet else table.inspect(found, why=why), data.to_json(found, "models"))
 
 
 @app.command()
 @_command
 def check(
-    reference: Annotated[Path, typer.Argument(metavar="REFERENCE", help="The model to compare with.")],
-    candidate: Annotated[Path, typer.Argument(metavar="CANDIDATE", help="The model in question.")],
+    reference: Annotated[
+        Path, typer.Argument(metavar="REFERENCE", show_default=False, help="The model to compare with.")
+    ],
+    candidate: Annotated[Path, typer.Argument(metavar="CANDIDATE", show_default=False, help="The model in question.")],
     data: DataOption = None,
     device: DeviceOption = "auto",
     atol: Annotated[
-        float | None, typer.Option("--atol", min=0, help="Allowed absolute difference, instead of the derived one.")
+        float | None,
+        typer.Option("--atol", metavar="X", min=0, help="Allowed absolute difference, instead of the derived one."),
     ] = None,
     rtol: Annotated[
-        float | None, typer.Option("--rtol", min=0, help="Allowed relative difference, instead of the derived one.")
+        float | None,
+        typer.Option("--rtol", metavar="X", min=0, help="Allowed relative difference, instead of the derived one."),
     ] = None,
     set_dims: SetOption = None,
     threads: ThreadsOption = 0,
@@ -218,9 +256,16 @@ def check(
     verbose: VerboseOption = False,
     debug: DebugOption = False,
 ) -> int:
-    """Say whether CANDIDATE does the job of REFERENCE: exit code 0 if it does, 1 if not."""
-    api, table = _rooms(debug=debug)
-    with _progress(quiet=quiet, verbose=verbose) as progress:
+    """Say whether CANDIDATE does REFERENCE's job.
+
+    The exit code is 0 if it does, 1 if not.
+    """
+    from graphopt import api
+    from graphopt.report import console, files, table
+
+    others = {"the data": Path(data) if data else None}
+    files.refuse_side_files({"--json": json}, {"REFERENCE": reference, "CANDIDATE": candidate}, others)
+    with console.progress(quiet=quiet, verbose=verbose) as progress:
         found = api.check(
             reference,
             candidate,
@@ -233,15 +278,15 @@ def check(
             seed=seed,
             progress=progress,
         )
-    _answer(json, None if quiet else table.check(found), found)
-    return 0 if found.passed else 1
+    _answer(json, None if quiet else table.check(found), found.to_json())
+    return 0 if found else 1
 
 
 @app.command()
 @_command
 def bench(
     model: ModelArgument,
-    other: Annotated[Path | None, typer.Argument(metavar="[OTHER]", help="Another one, timed in turn with it.")] = None,
+    other: Annotated[Path | None, typer.Argument(metavar="OTHER", help="Another one, timed in turn with it.")] = None,
     data: DataOption = None,
     device: DeviceOption = "auto",
     set_dims: SetOption = None,
@@ -253,8 +298,12 @@ def bench(
     debug: DebugOption = False,
 ) -> None:
     """Time a model, or two of them side by side."""
-    api, table = _rooms(debug=debug)
-    with _progress(quiet=quiet, verbose=verbose) as progress:
+    from graphopt import api
+    from graphopt.report import console, files, table
+
+    others = {"the data": Path(data) if data else None}
+    files.refuse_side_files({"--json": json}, {"MODEL": model, "OTHER": other}, others)
+    with console.progress(quiet=quiet, verbose=verbose) as progress:
         found = api.bench(
             model,
             other,
@@ -265,37 +314,31 @@ def bench(
             seed=seed,
             progress=progress,
         )
-    _answer(json, None if quiet else table.bench(found, pair=other is not None), found)
+    _answer(json, None if quiet else table.bench(found), found.to_json())
 
 
 @app.command()
 @_command
 def passes(json: JsonOption = None, debug: DebugOption = False) -> None:
     """List the passes, their fields and rules."""
-    api, table = _rooms(debug=debug)
+    from graphopt import api
+    from graphopt.report import data, files, table
+
+    files.refuse_side_files({"--json": json}, {}, {})
     found = api.passes()
-    _answer(json, table.passes(found), found)
+    _answer(json, table.passes(found), data.to_json(found, "passes"))
 
 
 @app.command()
 @_command
 def doctor(json: JsonOption = None, debug: DebugOption = False) -> None:
-    """Say what this installation and this machine can do, and what is wrong with them."""
-    api, table = _rooms(debug=debug)
-    found = api.doctor()
-    _answer(json, table.doctor(found), found)
-
-
-def _rooms(*, debug: bool) -> tuple[Any, Any]:
-    """The heavy half of the package."""
-    import logging
-
+    """Say what runs here, and what is wrong."""
     from graphopt import api
-    from graphopt.report import table
+    from graphopt.report import data, files, table
 
-    if debug:
-        logging.basicConfig(level=logging.DEBUG, stream=sys.stderr)
-    return api, table
+    files.refuse_side_files({"--json": json}, {}, {})
+    found = api.doctor()
+    _answer(json, table.doctor(found), data.to_json(found, "findings"))
 
 
 def _dims(given: list[str] | None) -> dict[str, int] | None:
@@ -309,49 +352,27 @@ def _dims(given: list[str] | None) -> dict[str, int] | None:
     return dims or None
 
 
-@contextmanager
-def _progress(*, quiet: bool, verbose: bool) -> Iterator[Callable[[str], None]]:
-    """What is being done, on stderr: a line that renews itself on a terminal, lines with --verbose."""
-    if quiet or not (verbose or sys.stderr.isatty()):
-        yield lambda _: None
-    elif verbose:
-        yield lambda text: typer.echo(text, err=True)
-    else:
-        from rich.console import Console
-
-        with Console(stderr=True).status("") as status:
-            yield status.update
-
-
-def _print(what: RenderableType, *, err: bool) -> None:
-    from rich.console import Console
-
-    console = Console(stderr=err, markup=False, highlight=False, emoji=False)
-    if not console.is_terminal:
-        console.width = 160  # a pipe has no edge at which to fold
-    console.print(what)
-
-
-def _answer(json: Path | None, text: RenderableType | None, report: Any) -> None:
+def _answer(json: Path | None, text: RenderableType | None, document: str) -> None:
     """Print what a command found: to stdout, unless JSON goes there."""
+    from graphopt.report.console import show
+
     if text is not None:
-        _print(text, err=json is not None and str(json) == "-")
-    _emit(json, report)
+        show(text, err=json is not None and str(json) == "-")
+    _emit(json, document)
 
 
-def _emit(json: Path | None, report: Any) -> None:
+def _emit(json: Path | None, document: str) -> None:
     if json is None:
         return
-    from graphopt.report.data import to_json
-
     if str(json) == "-":
-        typer.echo(to_json(report))
+        from graphopt.report.console import write
+
+        write(document + "\n", err=False)
     else:
-        _write(json, to_json(report) + "\n")
+        _write(json, document + "\n")
 
 
 def _write(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as problem:
-        raise MachineError(f"{path} cannot be written: {problem.strerror}") from None
+    from graphopt.graph.io import write_text
+
+    write_text(path, text)

@@ -7,9 +7,11 @@ a recipe file, and in the emitted model.
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
+import reprlib
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from graphopt.errors import InputError, UsageError
 from graphopt.protocol import Pass
 from graphopt.rewrite import LOSSLESS, Strip
 
-__all__ = ["PASSES", "Recipe", "parse_pass", "spec"]
+__all__ = ["PASSES", "Recipe", "choose", "parse_pass", "spec", "words"]
 
 PASSES: Mapping[str, type[Pass]] = {p.name: p for p in LOSSLESS}
 """Every pass by name."""
@@ -63,6 +65,20 @@ def spec(step: Pass) -> str:
     return step.name + (f"{{{','.join(changed)}}}" if changed else "")
 
 
+def words(name: str, given: Any) -> tuple[str, ...] | None:
+    """A list of text; a lone text is a list of it, and None stays None.
+
+    Raises:
+        UsageError: it is no list, or an item is no text.
+    """
+    if given is None or isinstance(given, str):
+        return None if given is None else (given,)
+    items: tuple[Any, ...] = tuple(given) if isinstance(given, Iterable) else (given,)
+    if any(not isinstance(item, str) for item in items):
+        raise UsageError(f"{name} is a list of text, not {reprlib.repr(given)}")
+    return items
+
+
 def _toml(value: Any) -> str:
     return tomli_w.dumps({"value": value}).removeprefix("value = ").rstrip()
 
@@ -78,17 +94,22 @@ class Recipe:
     @classmethod
     def of(
         cls,
-        passes: Sequence[str] | None = None,
-        skip: Sequence[str] = (),
+        passes: str | Sequence[str] | None = None,
+        skip: str | Sequence[str] = (),
         *,
         freeze: bool = False,
         keep_metadata: bool = False,
     ) -> Recipe:
-        """From the command line's words; without passes, the lossless ones."""
-        chosen = cls().passes if passes is None else tuple(parse_pass(p) for p in passes)
+        """From the command line's words; if no passes are given (None), the lossless ones, and with [] none.
+
+        Raises:
+            UsageError: unknown pass or field, a value of another type, or what is no list of text.
+        """
+        named = words("passes", passes)
+        chosen = cls().passes if named is None else tuple(parse_pass(p) for p in named)
         if keep_metadata:
             chosen = tuple(p for p in chosen if not isinstance(p, Strip))
-        return cls(chosen, tuple(skip), freeze)
+        return cls(chosen, words("skip", skip) or (), freeze)
 
     @classmethod
     def read(cls, path: Path) -> Recipe:
@@ -98,13 +119,20 @@ class Recipe:
             InputError: it cannot be read or is no recipe.
         """
         try:
-            return cls.parse(path.read_text(encoding="utf-8"), str(path))
-        except (OSError, UnicodeDecodeError) as problem:
-            raise InputError(f"{path} cannot be read: {problem}") from None
+            text = path.read_text(encoding="utf-8")
+        except OSError as problem:
+            raise InputError(f"{path} cannot be read: {problem.strerror}") from None
+        except ValueError:
+            raise InputError(f"{path} cannot be read: it is not UTF-8 text") from None
+        return cls.parse(text, str(path))
 
     @classmethod
     def parse(cls, text: str, name: str = "recipe") -> Recipe:
-        """From TOML."""
+        """From TOML.
+
+        Raises:
+            InputError: it is no recipe; the text says why.
+        """
         try:
             data: dict[str, Any] = tomllib.loads(text)
         except (ValueError, RecursionError) as problem:
@@ -116,7 +144,10 @@ class Recipe:
             raise InputError(f"{name} is no recipe: it may hold version, passes and skip (lists of text) and freeze")
         if data.get("version") != _VERSION:
             raise InputError(f"{name} is a recipe of version {data.get('version')}: this graphopt reads {_VERSION}")
-        return cls.of(data.get("passes"), lists[1], freeze=data.get("freeze", False))
+        try:
+            return cls.of(data.get("passes"), lists[1], freeze=data.get("freeze", False))
+        except UsageError as problem:  # the mistake is in the file, not in the call
+            raise InputError(f"{name} is no recipe: {problem}") from None
 
     def text(self) -> str:
         """As TOML."""
@@ -126,3 +157,29 @@ class Recipe:
         if self.freeze:
             data["freeze"] = True
         return tomli_w.dumps(data, indent=0)
+
+
+def choose(
+    recipe: str | os.PathLike[str] | Recipe | None,
+    passes: str | Sequence[str] | None,
+    skip: str | Sequence[str] | None,
+    *,
+    freeze: bool,
+    keep_metadata: bool,
+) -> Recipe:
+    """The recipe that a verb was given, or one of what it was given in its place.
+
+    Raises:
+        InputError: the recipe's file cannot be read or is no recipe.
+        UsageError: both were given, or what was given makes no sense.
+    """
+    named, left = words("passes", passes), words("skip", skip) or ()
+    if recipe is None:
+        return Recipe.of(named, left, freeze=freeze, keep_metadata=keep_metadata)
+    if named is not None or left or freeze or keep_metadata:
+        raise UsageError(
+            "a recipe already says what to do: give it alone, without passes, skip, freeze or keep-metadata"
+        )
+    if not isinstance(recipe, Recipe | str | os.PathLike):
+        raise UsageError(f"a {type(recipe).__name__} is no recipe: give a Recipe or the path of its file")
+    return recipe if isinstance(recipe, Recipe) else Recipe.read(Path(recipe))

@@ -6,29 +6,49 @@ import dataclasses
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import onnx_ir as ir
 
 from graphopt.analysis.evidence import Evidence
 from graphopt.analysis.facts import Facts
 from graphopt.pipeline import Step
 from graphopt.protocol import Miss
+from graphopt.run.bench import Timing
 from graphopt.run.compare import Comparison, OutputError, Reference
+from graphopt.run.session import Feed
 
 __all__ = [
+    "BenchReport",
     "CheckReport",
     "DataReport",
     "Inspection",
     "LeftOutReport",
+    "Metric",
     "ModelReport",
     "PassReport",
+    "PortReport",
     "Report",
+    "TimingReport",
     "VerificationReport",
     "to_json",
 ]
 
 SCHEMA = 1
 """Raised when a key changes its meaning or goes."""
+
+
+class _Document:
+    """A report that is a JSON document of its own."""
+
+    schema: ClassVar[int] = SCHEMA
+
+    def to_json(self) -> str:
+        """All of it as JSON text."""
+        return to_json(self)
 
 
 @dataclass(frozen=True)
@@ -44,13 +64,37 @@ class ModelReport:
     bytes: int
     """File and external data; of a result above 2 GB the weights alone."""
     sha256: str
-    milliseconds: float | None = None
-    """Median time of one run on the first feed, both models measured in turn."""
 
     @classmethod
-    def of(cls, name: str, facts: Facts, size: int, sha256: str, milliseconds: float | None) -> ModelReport:
-        """From what was counted and measured."""
-        return cls(name, facts.nodes, facts.params, facts.macs, facts.unknown_macs, size, sha256, milliseconds)
+    def of(cls, name: str, facts: Facts, size: int, sha256: str) -> ModelReport:
+        """From what was counted."""
+        return cls(name, facts.nodes, facts.params, facts.macs, facts.unknown_macs, size, sha256)
+
+
+@dataclass(frozen=True)
+class TimingReport(Timing):
+    """Median times of one run, both models measured in turn, and their ratio with its 95 % interval."""
+
+    rows: int | None
+    """Length of the first axis of all inputs of the feed that was run, where they share one."""
+
+    @staticmethod
+    def rows_of(feed: Feed) -> int | None:
+        """The length of the first axis that all inputs share, if they do."""
+        lengths = {v.shape[0] if isinstance(v, np.ndarray) and v.ndim else None for v in feed.values()}
+        return lengths.pop() if len(lengths) == 1 else None
+
+    @classmethod
+    def of(cls, timing: Timing, feed: Feed) -> TimingReport:
+        """What was measured, and on how much."""
+        return cls(**vars(timing), rows=cls.rows_of(feed))
+
+
+class Metric(NamedTuple):
+    """How well the original and the result do, on the data that was given."""
+
+    before: float
+    after: float
 
 
 @dataclass(frozen=True)
@@ -72,16 +116,25 @@ class VerificationReport:
     outputs: tuple[OutputError, ...]
     differences: tuple[str, ...]
     notes: tuple[str, ...]
-    metrics: Mapping[str, tuple[float, float]]
-    """By name: the original's and the result's, on the data that was given."""
+    metrics: Mapping[str, Metric]
+    """By name, on the data that was given."""
+
+    def __bool__(self) -> bool:
+        return self.passed
+
+    @property
+    def evidence(self) -> bool:
+        """Whether any output depends on what is fed; if none does, a pass says nothing."""
+        return any(o.evidence for o in self.outputs)
 
     @classmethod
     def of(
         cls, found: Comparison, reference: Reference, metrics: Mapping[str, tuple[float, float]]
     ) -> VerificationReport:
         """What a comparison found, with the reference's own troubles."""
+        told = {name: Metric(*values) for name, values in metrics.items()}
         return cls(
-            found.passed, found.feeds, reference.provider, found.outputs, found.differences, reference.notes, metrics
+            found.passed, found.feeds, reference.provider, found.outputs, found.differences, reference.notes, told
         )
 
 
@@ -101,27 +154,35 @@ class DataReport:
 
 
 @dataclass(frozen=True)
-class Report:
+class Report(_Document):
     """What `optimize` did."""
 
     version: str
     source: ModelReport
     output: ModelReport
+    """Its name is "result" until it is known where it was written."""
     unchanged: str | None
     """Why the source is the output, if it is."""
     provider: str | None
     steps: tuple[Step, ...]
+    edits: tuple[str, ...]
+    """Every edit in its order: the rule, and the key of the node at which it fired."""
     left_out: tuple[LeftOutReport, ...]
     verification: VerificationReport | None
     """None with `--unverified`."""
     data: DataReport | None
+    timing: TimingReport | None
+    """None where nothing was run or nothing was changed."""
     notes: tuple[str, ...]
-    schema: int = SCHEMA
+
+    def at(self, path: Path) -> Report:
+        """The same report, with the name of the file that was written."""
+        return replace(self, output=replace(self.output, name=str(path)))
 
 
 @dataclass(frozen=True)
-class CheckReport:
-    """Whether a candidate does the reference's job."""
+class CheckReport(_Document):
+    """Whether a candidate does the reference's job; true if it does."""
 
     reference: str
     candidate: str
@@ -129,11 +190,61 @@ class CheckReport:
     verification: VerificationReport
     data: DataReport
     notes: tuple[str, ...]
-    schema: int = SCHEMA
+
+    def __bool__(self) -> bool:
+        return self.passed
 
 
 @dataclass(frozen=True)
-class Inspection:
+class BenchReport(TimingReport, _Document):
+    """How long a model takes, or two of them: `original_ms` is the first one's time, `candidate_ms` the other's."""
+
+    model: str
+    other: str | None
+    """None where one model was timed against itself."""
+
+
+@dataclass(frozen=True)
+class PortReport:
+    """One input or output."""
+
+    name: str
+    type: str
+    """That of its elements, as numpy calls it; of what is no tensor, e.g. "sequence(float32)"."""
+    shape: tuple[int | str | None, ...] | None
+    """An extent, the name of one, or None for each axis; None where the number of axes is unknown."""
+
+    @classmethod
+    def of(cls, value: ir.Value) -> PortReport:
+        """How the model declares it."""
+        shape = None if value.shape is None else tuple(d if isinstance(d, int) else d.value for d in value.shape)
+        return cls(str(value.name), _type(value.type), shape)
+
+    def __str__(self) -> str:
+        shape = "…" if self.shape is None else ", ".join("?" if d is None else str(d) for d in self.shape)
+        return f"{self.name}  {self.type} [{shape}]"
+
+
+def _type(declared: ir.TypeProtocol | None) -> str:
+    match declared:
+        case None:
+            return "unknown"
+        case ir.SequenceType():
+            return f"sequence({_type(declared.elem_type)})"
+        case ir.OptionalType():
+            return f"optional({_type(declared.elem_type)})"
+        case ir.SparseTensorType():
+            return f"sparse({_element(declared.dtype)})"
+        case _:
+            return _element(declared.dtype)
+
+
+def _element(dtype: ir.DataType) -> str:
+    return "string" if dtype == ir.DataType.STRING else str(dtype.numpy())
+
+
+@dataclass(frozen=True)
+class Inspection(_Document):
     """What a model is made of."""
 
     name: str
@@ -141,8 +252,9 @@ class Inspection:
     bytes: int
     sha256: str
     opsets: Mapping[str, int]
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
+    inputs: tuple[PortReport, ...]
+    """Those that must be fed."""
+    outputs: tuple[PortReport, ...]
     notes: tuple[str, ...]
     misses: tuple[Miss, ...]
     """Where the rule that was asked for looked and did nothing."""
@@ -161,14 +273,23 @@ class PassReport:
     """Name and summary."""
 
 
-def to_json(tree: Any) -> str:
-    """A dataclass, or a sequence of them, as JSON text; what is not finite becomes null, as JSON has no word for it."""
-    return json.dumps(_plain(tree), indent=2, ensure_ascii=False, allow_nan=False)
+def to_json(tree: Any, name: str = "") -> str:
+    """A report as JSON text, in plain ASCII; what is not finite becomes null, as JSON has no word for it.
+
+    Args:
+        tree: a dataclass, or what is made of them.
+        name: where given, the key in a document around `tree`; a sequence has no room for the schema.
+    """
+    plain = _plain({name: tree, "schema": SCHEMA} if name else tree)
+    return json.dumps(plain, indent=2, allow_nan=False)
 
 
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return _plain(dataclasses.asdict(value))
+        plain = {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return plain | ({"schema": value.schema} if isinstance(value, _Document) else {})
+    if isinstance(value, Metric):
+        return _plain(value._asdict())
     if isinstance(value, Mapping):
         return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):

@@ -10,16 +10,26 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from graphopt.report.data import CheckReport, Inspection, PassReport, Report, VerificationReport
+from graphopt.report.data import (
+    BenchReport,
+    CheckReport,
+    DataReport,
+    Inspection,
+    Metric,
+    PassReport,
+    Report,
+    TimingReport,
+    VerificationReport,
+)
 from graphopt.report.text import shown
-from graphopt.run.bench import Timing
+from graphopt.run.compare import OutputError
 from graphopt.run.probe import Finding
 
 __all__ = ["bench", "check", "doctor", "inspect", "optimize", "passes"]
 
 
-def optimize(report: Report, written: str) -> RenderableType:
-    """Before and after, what was rewritten, and how it was verified."""
+def optimize(report: Report, *, edits: bool = False) -> RenderableType:
+    """Before and after, what was rewritten (each edit, if `edits`), and how it was verified."""
     before, after = report.source, report.output
     table = _table("", ">before", ">after", ">")
     for label, old, new in (
@@ -30,25 +40,30 @@ def optimize(report: Report, written: str) -> RenderableType:
     ):
         if old is not None and new is not None:
             table.add_row(label, f"{old:,}", f"{new:,}", _change(old, new))
-    if before.milliseconds is not None and after.milliseconds is not None:
-        ratio = _change(before.milliseconds, after.milliseconds)
-        table.add_row("ms per run", f"{before.milliseconds:.3f}", f"{after.milliseconds:.3f}", ratio)
+    if report.timing is not None:
+        table.add_row("ms per run", *_times(report.timing))
     parts: list[RenderableType] = [table]
     made = Counter({(r, s.exactness): n for s in report.steps for r, n in s.edits.items()})
     if made and not report.unchanged:
-        edits = _table("rewritten", ">times", "exactness")
+        rules = _table("rewritten", ">times", "exactness")
         for (rule, exactness), count in made.most_common():
-            edits.add_row(rule, f"{count:,}", exactness.lower())
-        parts += [Text(), edits]
+            rules.add_row(rule, f"{count:,}", exactness.lower())
+        parts += [Text(), rules]
     parts.append(Text())
+    if edits:
+        parts += [_line(f"edit: {e}") for e in report.edits]
     parts += [_line(f"left out: {x.rule} at {x.root} changed the result ({x.reason})") for x in report.left_out]
     parts += [_line(f"note: {n}") for n in report.notes]
     if report.unchanged:
         parts.append(_line(f"unchanged: {report.unchanged}"))
-    parts.append(_line("unverified: nothing was run") if report.verification is None else _proof(report.verification))
+    if report.verification is None:
+        parts.append(_line("unverified: nothing was run"))
+    else:
+        parts += [_line(f"output {o.name!r}: {o.note}") for o in report.verification.outputs if o.note]
+        parts += _proof(report.verification)
     if report.data is not None:
-        parts.append(_line(f"data: {report.data.description}" + (", synthetic" if report.data.synthetic else "")))
-    parts.append(_line(f"written: {written}"))
+        parts.append(_data(report.data))
+    parts.append(_line(f"written: {report.output.name}"))
     return Group(*parts)
 
 
@@ -63,14 +78,14 @@ def check(report: CheckReport) -> RenderableType:
         )
     lines = [_line(f"difference: {d}") for d in report.verification.differences]
     lines += [_line(f"note: {n}") for n in report.notes]
-    data = _line(f"data: {report.data.description}" + (", synthetic" if report.data.synthetic else ""))
-    return Group(table, *lines, _proof(report.verification), data)
+    return Group(table, *lines, *_proof(report.verification), _data(report.data))
 
 
-def bench(timing: Timing, *, pair: bool) -> RenderableType:
+def bench(timing: BenchReport) -> RenderableType:
     """The median time; of a pair both, and their ratio."""
-    where = f"median of {timing.pairs} runs on {timing.provider}"
-    if not pair:
+    rows = "" if timing.rows is None else f" of {timing.rows:,} rows"
+    where = f"median of {timing.pairs} runs{rows} on {timing.provider}"
+    if timing.other is None:
         return _line(f"{timing.original_ms:.3f} ms per run, {where}")
     verdict = "faster" if timing.faster else "slower" if timing.slower else "no difference beyond doubt"
     return _line(
@@ -79,8 +94,10 @@ def bench(timing: Timing, *, pair: bool) -> RenderableType:
     )
 
 
-def inspect(reports: Sequence[Inspection]) -> RenderableType:
-    """What models are made of, one below the other."""
+def inspect(reports: Sequence[Inspection], *, why: str | None = None) -> RenderableType:
+    """What models are made of, one below the other; or only why the rule `why` did nothing in them."""
+    if why is not None:
+        return Group(*(line for report in reports for line in _why(report, why)))
     parts: list[RenderableType] = []
     for report in reports:
         counts = report.facts
@@ -93,13 +110,19 @@ def inspect(reports: Sequence[Inspection]) -> RenderableType:
             *(_line(f"  input   {v}") for v in report.inputs),
             *(_line(f"  output  {v}") for v in report.outputs),
             *(_line(f"  note: {n}") for n in report.notes),
-            *(_line(f"  {m.rule} did not fire at {m.root}: {m.reason}") for m in report.misses),
         ]
         operators = _table("operator", ">nodes")
         for name, count in sorted(counts.operators.items(), key=lambda item: (-item[1], item[0])):
             operators.add_row(shown(name), f"{count:,}")
         parts += [operators, Text()]
     return Group(*parts)
+
+
+def _why(report: Inspection, rule: str) -> list[Text]:
+    """One line for each place where a rule looked and did nothing."""
+    if not report.misses:
+        return [_line(f"{report.name}: there is no place where {rule} looked and did nothing")]
+    return [_line(f"{report.name}: {m.rule} did nothing at {m.root}: {m.reason}") for m in report.misses]
 
 
 def passes(reports: Sequence[PassReport]) -> RenderableType:
@@ -114,20 +137,47 @@ def passes(reports: Sequence[PassReport]) -> RenderableType:
 
 
 def doctor(findings: Sequence[Finding]) -> RenderableType:
-    """Findings, worst last."""
+    """Findings in their order, and what to do about them."""
     table = _table("", "finding", "what to do")
     for finding in findings:
         table.add_row(finding.level, shown(finding.text), shown(finding.advice))
     return table
 
 
-def _proof(found: VerificationReport) -> Text:
-    """What "verified" means here, in one line."""
-    metrics = "".join(f"; {name} {before:.2%} → {after:.2%}" for name, (before, after) in found.metrics.items())
-    worst = max((o.max_abs / o.tolerance for o in found.outputs if o.tolerance > 0), default=0.0)
-    share = f"largest error {worst:.0%} of the tolerance"
-    verdict = "verified" if found.passed else "NOT EQUAL"
-    return _line(f"{verdict}: {found.feeds} feeds on {found.provider}, {share}{metrics}")
+def _proof(found: VerificationReport) -> list[Text]:
+    """What "verified" means here: what hinders it, then one line."""
+    metrics = "".join(f"; {name} {_metric(name, values)}" for name, values in found.metrics.items())
+    where = f"{found.feeds} feeds on {found.provider}"
+    notes = [_line(f"note: the original does not run {n}") for n in found.notes]
+    if not found:
+        verdict = f"NOT EQUAL: {where}"
+    elif not found.evidence:
+        verdict = f"no evidence: {where} ran, but no output depends on what is fed; give other data"
+    else:
+        worst = max((_share(o) for o in found.outputs), default=0.0)
+        verdict = f"verified: {where}, largest error {worst:.0%} of the tolerance"
+    return [*notes, _line(verdict + metrics)]
+
+
+def _share(output: OutputError) -> float:
+    """The part of the tolerance that the error takes up."""
+    return output.max_abs / output.tolerance if output.tolerance else 0.0
+
+
+def _metric(name: str, values: Metric) -> str:
+    """Before and after; agreement is that of the two, and has no before."""
+    return f"{values.after:.2%}" if name == "agreement" else f"{values.before:.2%} → {values.after:.2%}"
+
+
+def _data(data: DataReport) -> Text:
+    return _line(f"data: {data.description}" + (", synthetic" if data.synthetic else ""))
+
+
+def _times(timing: TimingReport) -> tuple[str, str, str]:
+    """Both medians, and their ratio where the difference is beyond doubt."""
+    change = f"{timing.ratio - 1:+.1%}" if timing.faster or timing.slower else "≈"
+    rows = "" if timing.rows is None else f" ({timing.rows:,} rows)"
+    return f"{timing.original_ms:.3f}", f"{timing.candidate_ms:.3f}", change + rows
 
 
 def _change(before: float, after: float) -> str:

@@ -1,0 +1,64 @@
+"""What the verbs are given, checked in one place: Python callers have no parser before them."""
+
+from __future__ import annotations
+
+import math
+import typing
+from collections.abc import Mapping
+
+import numpy as np
+
+from graphopt.errors import UsageError
+from graphopt.run.session import Device
+
+__all__ = ["check_run", "check_tolerance"]
+
+_MOST_THREADS = 1024
+_MOST_SEED = 2**63 - 1
+_MOST_EXTENT = 2**31 - 1
+
+
+def check_run(*, device: object = "auto", threads: object = 0, seed: object = 0, set_dims: object = None) -> None:
+    """Insist on what a run can be made with.
+
+    Raises:
+        UsageError: an unknown device, a negative number, or an extent that is no natural number.
+    """
+    devices = typing.get_args(Device)
+    if device not in devices:
+        raise UsageError(f"device is {_shown(device)}: give one of {', '.join(devices)}")
+    _insist("threads", threads, 0, _MOST_THREADS)
+    _insist("seed", seed, 0, _MOST_SEED)
+    if set_dims is None:
+        return
+    if not isinstance(set_dims, Mapping):
+        raise UsageError(f"set_dims is {_shown(set_dims)}: give a mapping from names of dimensions to their extents")
+    for name, extent in set_dims.items():
+        if not isinstance(name, str):
+            raise UsageError(f"set_dims names a dimension {_shown(name)}: give its name as text")
+        _insist(f"the dimension {name!r}", extent, 1, _MOST_EXTENT)
+
+
+def check_tolerance(atol: object, rtol: object) -> None:
+    """Insist on what a difference can be compared with.
+
+    Raises:
+        UsageError: a number that is negative or not finite, or no number.
+    """
+    for name, given in (("atol", atol), ("rtol", rtol)):
+        number = isinstance(given, int | float | np.integer | np.floating) and not isinstance(given, bool)
+        if given is not None and not (number and 0 <= float(given) < math.inf):  # type: ignore[arg-type]
+            raise UsageError(f"{name} is {_shown(given)}: give a finite number, at least 0")
+
+
+def _insist(name: str, given: object, least: int, most: int) -> None:
+    """Insist on a whole number from `least` to `most`."""
+    whole = isinstance(given, int | np.integer) and not isinstance(given, bool)
+    if not whole or not least <= int(given) <= most:  # type: ignore[call-overload]
+        raise UsageError(f"{name} is {_shown(given)}: give a whole number from {least} to {most}")
+
+
+def _shown(value: object) -> str:
+    """A few words of anything."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:59]}…"  # noqa: PLR2004 - fits a sentence
