@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import time
 from collections import Counter
@@ -112,12 +113,13 @@ class _Evaluate:
         self._known: dict[bytes, dict[str, NDArray[Any]] | str] = {}
 
     def __call__(self, model: bytes) -> dict[str, NDArray[Any]]:
-        if model not in self._known:
+        digest = hashlib.sha256(model).digest()
+        if digest not in self._known:
             try:
-                self._known[model] = self._child.evaluate(model)
+                self._known[digest] = self._child.evaluate(model)
             except ChildFailed as failure:
-                self._known[model] = str(failure)
-        found = self._known[model]
+                self._known[digest] = str(failure)
+        found = self._known[digest]
         if isinstance(found, str):
             raise NotEvaluated(found)
         return found
@@ -126,7 +128,7 @@ class _Evaluate:
 def optimize(source: Source, recipe: Recipe, feeds: Sequence[Feed] | None, settings: Settings) -> Outcome:
     """The whole story for one model. Without feeds nothing is run, and only the structure is checked."""
     with Child() as child:
-        run = _Run(source, recipe, feeds, settings, _Evaluate(child), int(source.size * _GROWTH))
+        run = _run(source, recipe, feeds, settings, child)
         if source.carried.untouchable:
             return run.unchanged(Attempt(source.model, (), (), ()), source.carried.untouchable)
         outcome = run.outcome()
@@ -141,7 +143,11 @@ def optimize(source: Source, recipe: Recipe, feeds: Sequence[Feed] | None, setti
 def misses(source: Source, recipe: Recipe) -> tuple[Miss, ...]:
     """Where rules looked in the last round and did nothing, and why. Nothing is run but folding."""
     with Child() as child:
-        return _Run(source, recipe, None, Settings(), _Evaluate(child), 0).rewrite().misses
+        return _run(source, recipe, None, Settings(), child).rewrite().misses
+
+
+def _run(source: Source, recipe: Recipe, feeds: Sequence[Feed] | None, settings: Settings, child: Child) -> _Run:
+    return _Run(source, recipe, feeds, settings, _Evaluate(child), int(source.size * _GROWTH))
 
 
 @dataclass(frozen=True)
