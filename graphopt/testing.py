@@ -27,11 +27,7 @@ def assert_equivalent(
     report = check(reference, candidate, data=data, device="cpu", atol=atol, rtol=rtol, set_dims=set_dims)
     if report.passed:
         return
-    wrong = [
-        f"{o.name}: off by {o.max_abs:.3g} where {o.tolerance:.3g} is allowed"
-        for o in report.verification.outputs
-        if not o.passed
-    ]
+    wrong = [str(o) for o in report.verification.outputs if not o.passed]
     raise AssertionError(
         "; ".join((f"{report.candidate} is not {report.reference}", *report.verification.differences, *wrong))
     )

@@ -6,6 +6,7 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import onnx_ir as ir
@@ -48,8 +49,6 @@ class Judge:
         seed: int = 0,
     ) -> None:
         self._source = source
-        self._folder = Path(tempfile.mkdtemp(prefix="graphopt-"))
-        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         small = weight_bytes(source.model) < EXTERNAL_ABOVE
         original = probes.seeded(source.model)
         noisy = [probes.noisy(original, reductions, 1000 * s) for s in _NOISE_SEEDS if small]
@@ -92,6 +91,13 @@ class Judge:
         """What to run: the model as it is, unless random nodes need their seeds fixed."""
         fixed = probes.seeded(source.model)
         return source.runnable if fixed is source.model else self._written(fixed)
+
+    @cached_property
+    def _folder(self) -> Path:
+        """A temporary folder that goes with the judge."""
+        folder = Path(tempfile.mkdtemp(prefix="graphopt-"))
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        return folder
 
     def _written(self, model: ir.Model) -> Runnable:
         """A graph as the runtime takes it: in memory, or above 2 GB in a file of a temporary folder."""
@@ -140,7 +146,4 @@ def explain(found: Comparison) -> str:
     """Why a comparison failed, in one sentence."""
     if found.differences:
         return found.differences[0]
-    worst = next((o for o in found.outputs if not o), None)
-    if worst is None:
-        return "it passed"
-    return f"output {worst.name!r} is off by {worst.max_abs:.3g} where {worst.tolerance:.3g} is allowed"
+    return next((str(o) for o in found.outputs if not o), "it passed")

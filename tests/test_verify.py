@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from graphopt.errors import UsageError
 from graphopt.graph.edit import Edit, Exactness
 from graphopt.graph.io import load
 from graphopt.run.compare import Comparison, OutputError
@@ -74,17 +75,22 @@ def test_products_are_named_with_the_length_of_their_sums() -> None:
 # -- in words --------------------------------------------------------------------------------------------------------
 
 
-def output(*, passed: bool, note: str = "") -> OutputError:
-    return OutputError("y", 0.5, 0.1, 20.0, 0.25, passed, 0, evidence=True, note=note)
-
-
 def test_explanations() -> None:
-    assert (
-        explain(Comparison((), 1, passed=False, differences=("it lost its inputs", "and more"))) == "it lost its inputs"
+    def output(note: str, share: float = 0.0) -> OutputError:
+        passed = not note
+        return OutputError("y", 0.5, 0.1, 20.0, 0.25, share, passed, 0, evidence=passed, note=note)
+
+    def explained(*outputs: OutputError, differences: tuple[str, ...] = ()) -> str:
+        return explain(Comparison(outputs, 1, passed=False, differences=differences))
+
+    assert explained(output("1 of 5 values differ"), differences=("it lost its inputs", "and more")) == (
+        "it lost its inputs"
     )
-    assert explain(Comparison((output(passed=True),), 1, passed=True)) == "it passed"
-    bad = Comparison((output(passed=True), output(passed=False)), 1, passed=False)
-    assert explain(bad) == "output 'y' is off by 0.5 where 0.25 is allowed"
+    assert explain(Comparison((output(""),), 1, passed=True)) == "it passed"
+    assert explained(output(""), output("1 of 5 values differ")) == "output 'y': 1 of 5 values differ"
+    assert explained(output("the error exceeds the tolerance", 2.0)) == (
+        "output 'y' is off by 2 times its tolerance, at most by 0.5"
+    )
 
 
 # -- judging ---------------------------------------------------------------------------------------------------------
@@ -125,7 +131,8 @@ def test_a_given_tolerance_replaces_the_derived_one(judge: Judge) -> None:
     other = load(ir.to_proto(changed(net(2), "s1", 1.01)))
     assert not judge.source(other)
     assert judge.source(other, rtol=0.05, atol=0.01)
-    assert not judge.source(load(net(2)), atol=-1.0)
+    with pytest.raises(UsageError, match="atol is -1"):
+        judge.source(load(net(2)), atol=-1.0)
 
 
 def test_a_written_file_is_read_back(judge: Judge, tmp_path: Path) -> None:
@@ -139,5 +146,6 @@ def test_a_written_file_is_read_back(judge: Judge, tmp_path: Path) -> None:
 def test_noise_is_heard_where_sums_are_rounded_anew() -> None:
     """Without injected noise the tolerance would follow from the runtime's own optimizations alone."""
     given, feeds = load(net(2)), [feed(net(2), {"N": 2})]
-    quiet, told = (Judge(given, feeds, r, threads=1).reference.tolerances["y"] for r in ({}, products(given.model)))
+    judges = [Judge(given, feeds, r, threads=1) for r in ({}, products(given.model))]
+    quiet, told = (judge.source(given).outputs[0].tolerance for judge in judges)
     assert told >= quiet > 0

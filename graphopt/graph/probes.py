@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
@@ -32,17 +33,22 @@ def noisy(model: ir.Model, reductions: Mapping[str, int], seed: int) -> ir.Model
     Returns:
         The noisy copy; None where none of the names is a float tensor in the main graph.
     """
+    if not any(_amplitude(value, reductions) for node in model.graph for value in node.outputs):
+        return None
     copy = model.clone()
-    changed = False
     for node in list(copy.graph):
         for value in node.outputs:
-            reduction = reductions.get(value.name or "")
-            eps = _EPS.get(value.dtype) if isinstance(value.type, ir.TensorType) and value.dtype else None
-            if reduction and eps:
+            if amplitude := _amplitude(value, reductions):
                 seed += 1
-                _shake(copy.graph, node, value, eps * math.sqrt(reduction), seed)
-                changed = True
-    return copy if changed else None
+                _shake(copy.graph, node, value, amplitude, seed)
+    return copy
+
+
+def _amplitude(value: ir.Value, reductions: Mapping[str, int]) -> float:
+    """How far the noise on a value reaches; 0 where there is to be none."""
+    if not isinstance(value.type, ir.TensorType) or value.dtype is None:
+        return 0.0
+    return _EPS.get(value.dtype, 0.0) * math.sqrt(reductions.get(value.name or "", 0))
 
 
 def _shake(graph: ir.Graph, node: ir.Node, value: ir.Value, amplitude: float, seed: int) -> None:
@@ -87,7 +93,7 @@ def telling_shapes(model: ir.Model, values: Iterable[str]) -> tuple[ir.Model, di
 
 
 def seeded(model: ir.Model) -> ir.Model:
-    """`model` with a seed at every random node that has none, derived from the name of what it computes.
+    """`model` with a seed at every random node that has none, derived from its name, else from that of its output.
 
     Without one, onnxruntime derives the seed from the node's position, which any rewriting changes. A model without
     such nodes is returned as it is.
@@ -95,12 +101,12 @@ def seeded(model: ir.Model) -> ir.Model:
     if not any(_seed_type(node, model) for graph in graphs(model) for node in graph):
         return model
     copy = model.clone()
-    for graph in graphs(copy):
-        for node in graph:
-            kind = _seed_type(node, copy)
-            if kind is not None:
-                digest = zlib.crc32(str(node.outputs[0].name).encode()) % 100_003
-                node.attributes.add(ir.AttrInt64("seed", digest) if kind is _INT else ir.AttrFloat32("seed", digest))
+    unseeded = [(n, kind) for graph in graphs(copy) for n in graph if (kind := _seed_type(n, copy)) is not None]
+    names = Counter(node.name for node, _ in unseeded)
+    for node, kind in unseeded:
+        name = node.name if node.name and names[node.name] == 1 else node.outputs[0].name
+        digest = zlib.crc32(str(name).encode()) % 100_003
+        node.attributes.add(ir.AttrInt64("seed", digest) if kind is _INT else ir.AttrFloat32("seed", digest))
     return copy
 
 

@@ -11,16 +11,16 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 import ml_dtypes
 import numpy as np
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as native
 
-from graphopt.errors import InputError, MachineError
+from graphopt.errors import InputError, MachineError, UsageError
 
-__all__ = ["Device", "Feed", "Port", "Runnable", "Session", "cuda_works"]
+__all__ = ["FAILS", "Device", "Feed", "Port", "Runnable", "Session", "cuda_works"]
 
 Runnable = bytes | Path
 """A serialized model, or the file of one (above 2 GB, or with external data)."""
@@ -30,6 +30,9 @@ Feed = dict[str, Any]
 
 Device = Literal["auto", "cpu", "cuda"]
 Kind = Literal["tensor", "sequence", "optional", "other"]
+
+FAILS: Final = "the model fails on this feed: "
+"""How the sentence begins whose rest is onnxruntime's."""
 
 ERRORS: Final[tuple[type[Exception], ...]] = (
     *(e for e in vars(native).values() if isinstance(e, type) and issubclass(e, Exception)),
@@ -51,6 +54,7 @@ _NOISE: Final = (
     (r" :", ":"),
 )
 
+_SEEDS: Final = 1 << 63
 _CUDA: Final = "CUDAExecutionProvider"
 _ADD: Final = bytes.fromhex(
     "08083a350a0e0a01780a017812017922034164641201615a0f0a0178120a0a"
@@ -109,6 +113,7 @@ class Session:
 
     Raises:
         InputError: onnxruntime does not load the model.
+        UsageError: An argument makes no sense.
         MachineError: `device` is "cuda" and CUDA does not run here.
     """
 
@@ -120,6 +125,10 @@ class Session:
     def __init__(
         self, model: Runnable, *, device: Device = "cpu", optimize: bool = True, threads: int = 0, seed: int = 0
     ) -> None:
+        if device not in get_args(Device):
+            raise UsageError(f"there is no device {device!r}: give one of {', '.join(get_args(Device))}")
+        if threads < 0 or not 0 <= seed < _SEEDS:
+            raise UsageError(f"threads and seed are numbers of at least 0, not {threads} and {seed}")
         cuda, self.reason = (False, "asked for") if device == "cpu" else cuda_works()
         if device == "cuda" and not cuda:
             raise MachineError(f"CUDA does not run here: {self.reason}")
@@ -166,7 +175,7 @@ class Session:
             else:
                 results = self._session.run(names, values)
         except ERRORS as error:
-            raise InputError(f"the model fails on this feed: {brief(error)}") from error
+            raise InputError(f"{FAILS}{brief(error)}") from error
         return dict(zip(names, results, strict=True))
 
     def _fitted(self, feed: Feed) -> Feed:

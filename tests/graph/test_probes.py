@@ -60,6 +60,12 @@ def test_there_is_no_noise_on_integers_or_on_what_is_not_there() -> None:
     assert probes.noisy(model, {"y": 9, "nowhere": 9}, seed=1) is None
 
 
+def test_without_reductions_nothing_is_cloned(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = source("g (float[N,2] x) => (float[N,2] y) { y = Neg (x) }").model
+    monkeypatch.setattr(ir.Model, "clone", lambda _: pytest.fail("it was cloned"))
+    assert probes.noisy(model, {}, seed=1) is None
+
+
 RANDOM = """g (float[N,2] x) => (float[N,2] y) {{
   {before}
   a = RandomNormalLike (x)
@@ -77,6 +83,26 @@ def test_random_models_become_comparable() -> None:
     np.testing.assert_array_equal(left["y"], right["y"])
     assert np.any(left["y"] != 0), "two draws are still two"
     assert not any("seed" in n.attributes for n in one.graph), "the model itself is as it was"
+
+
+def test_seeds_follow_the_names_of_nodes_whatever_their_outputs_are_called() -> None:
+    def seeds(output: str, *, named: bool) -> list[int]:
+        model = source(f"g (float[2] x) => (float[2] {output}) {{ {output} = RandomNormalLike (x) }}").model
+        model.graph[0].name = "draw" if named else ""
+        return [n.attributes["seed"].value for n in probes.seeded(model).graph]
+
+    assert seeds("y", named=True) == seeds("z", named=True)
+    assert seeds("y", named=False) != seeds("z", named=False)
+
+
+def test_nodes_of_the_same_name_draw_differently() -> None:
+    model = source(
+        "g (float[2] x) => (float[2] y, float[2] z) { y = RandomNormalLike (x) z = RandomNormalLike (x) }"
+    ).model
+    for node in model.graph:
+        node.name = "draw"
+    one, two = (n.attributes["seed"].value for n in probes.seeded(model).graph)
+    assert one != two
 
 
 def test_random_nodes_in_bodies_are_seeded_as_well() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from onnx import parser
 
-from graphopt.errors import InputError, MachineError
+from graphopt.errors import InputError, MachineError, UsageError
 from graphopt.run import session as module
 from graphopt.run.session import Device, Port, Session, cuda_works
 
@@ -138,6 +138,19 @@ def test_optimize_decides_whether_onnxruntime_fuses(tmp_path: Path) -> None:
 
 def test_the_probe_of_cuda_is_a_model_that_runs() -> None:
     assert Session(module._ADD).run({"x": ones(2)})["y"].tolist() == [2, 2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"device": "tpu"}, "there is no device 'tpu': give one of auto, cpu, cuda"),
+        ({"threads": -1}, "threads and seed are numbers of at least 0, not -1 and 0"),
+        ({"seed": -1}, "threads and seed are numbers of at least 0, not 0 and -1"),
+    ],
+)
+def test_arguments_that_make_no_sense_are_refused(arguments: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        Session(ADD, **arguments)
 
 
 @pytest.mark.skipif(CUDA, reason="CUDA runs here")
