@@ -62,7 +62,7 @@ JsonOption = Annotated[
     Path | None, typer.Option("--json", metavar="FILE|-", help="Write the whole report as JSON; - for stdout.")
 ]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
-VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Print what happens in between.")]
+VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Print what happens in between, and every edit.")]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show tracebacks and the log.")]
 
 
