@@ -21,7 +21,7 @@ __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="graphopt",
-    help="Makes exported ONNX models smaller and faster, and proves that they still do their job.",
+    help="Makes exported ONNX models smaller and faster, and verifies that they still do their job.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
