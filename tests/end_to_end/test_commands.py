@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -56,7 +57,7 @@ def assert_json_only(answer: Answer) -> Any:
 def test_a_model_does_its_own_job(model: Path) -> None:
     answer = command("check", model, model)
     assert answer.code == 0
-    assert "verified: 4 feeds on CPUExecutionProvider" in answer.out
+    assert re.search(r"verified: \d+ feeds on CPUExecutionProvider, largest error", answer.out)
     assert answer.err == ""
 
 
