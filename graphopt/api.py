@@ -224,7 +224,7 @@ def check(
     metrics = {}
     if evidence.data and not found.differences:
         say("scoring")
-        metrics = scores(source.runnable, other.runnable, evidence.data, device=device, threads=threads)
+        metrics = scores(source.runnable, other.runnable, evidence.data, device=device, threads=threads, seed=seed)
     return CheckReport(
         source.name,
         other.name,

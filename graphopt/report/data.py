@@ -150,11 +150,14 @@ class DataReport:
     synthetic: bool
     sha256: str | None
     samples: int
+    """How many there are; feeds that were made up count as one each."""
+    compared: int
+    """How many of them the outputs were compared on."""
 
     @classmethod
     def of(cls, evidence: Evidence) -> DataReport:
         """What of the evidence a report keeps."""
-        return cls(evidence.description, evidence.synthetic, evidence.sha256, evidence.samples)
+        return cls(evidence.description, evidence.synthetic, evidence.sha256, evidence.samples, evidence.compared)
 
 
 @dataclass(frozen=True)
