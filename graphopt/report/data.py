@@ -223,7 +223,7 @@ class PortReport:
 
     @classmethod
     def of(cls, value: ir.Value) -> PortReport:
-        """How the model declares it."""
+        """From a value that holds what the model declares."""
         shape = None if value.shape is None else tuple(d if isinstance(d, int) else d.value for d in value.shape)
         return cls(str(value.name), _type(value.type), shape)
 
