@@ -45,6 +45,8 @@ STEPS = [
     "batchnorm",
     "batchnorm",
     "reshape",
+    "computed_target",
+    "computed_target",
     "transpose",
     "slice",
     "concat",
@@ -232,6 +234,44 @@ class Builder:
             self.add("Reshape", [x, self.ints(-1, *(int(d) for d in shape[1:]))], shape)
         else:
             self.add("Reshape", [x, self.ints(*numbers)], shape)
+
+    def extent(self, x: str, axis: int) -> str:
+        """One extent of a value as a vector of one number, in one of the ways in which exporters ask for it."""
+        way = self.pick(("slice", "gather", "scalar", "arithmetic"))
+        shape = self.plain("Shape", [x])
+        if way == "slice":
+            return self.plain("Slice", [shape, self.ints(axis), self.ints(axis + 1)])
+        if way == "scalar":
+            return self.plain("Unsqueeze", [self.plain("Gather", [shape, self.constant(np.array(axis))]), self.ints(0)])
+        found = self.plain("Gather", [shape, self.ints(axis)])
+        if way == "arithmetic":
+            found = self.plain("Div", [self.plain("Mul", [found, self.ints(2)]), self.ints(2)])
+        return found
+
+    def plain(self, op: str, inputs: Sequence[str], **attributes: Any) -> str:
+        """A node on integers, which are no values to go on with."""
+        name = self.fresh("s")
+        self.nodes.append(helper.make_node(op, inputs, [name], **attributes))
+        return name
+
+    def computed_target(self) -> None:
+        """Reshape and Expand to extents that are computed from the input's, and a Slice up to one of them."""
+        x = self.value(lambda s: len(s) > 1 and all(isinstance(d, int) for d in s[1:]))
+        if not x:
+            return
+        first, *rest = self.values[x]
+        numbers = [int(d) for d in rest]
+        kind = self.pick(("reshape", "flat", "expand", "slice"))
+        if kind == "slice":
+            self.add("Slice", [x, self.ints(0), self.extent(x, 0), self.ints(0)], (first, *rest))
+            return
+        wanted = [prod(numbers)] if kind == "flat" else numbers
+        target = self.plain("Concat", [self.extent(x, 0), self.ints(*wanted)], axis=0)
+        if kind == "expand" and self.maybe():  # the guard against -1
+            ones = self.plain("ConstantOfShape", [self.plain("Shape", [target])], value=ir.to_proto(ir.tensor([1])))
+            minus = self.plain("Equal", [target, self.plain("Mul", [ones, self.ints(-1)])])
+            target = self.plain("Where", [minus, ones, target])
+        self.add("Expand" if kind == "expand" else "Reshape", [x, target], (first, *wanted))
 
     def transpose(self) -> None:
         x = self.value(lambda s: len(s) > 1)
