@@ -14,7 +14,6 @@ from typing import Any as AnyValue
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
 from graphopt import ops
 from graphopt.errors import GraphoptError
@@ -103,7 +102,8 @@ def _apply(edit: Editor, ctx: Context, each: Rule, root: ir.Node) -> list[ir.Nod
     for binding, (_, *inside) in _match_producer(each.pattern, root, {}):
         reason = _leak(inside, root)
         if reason is None and opset < each.since:
-            reason = f"opset {opset} has no such operator, opset {each.since} has"
+            ctx.misses.append(Miss(each.name, key(root), f"opset {opset} has no such operator, opset {each.since} has"))
+            return []
         if reason is None:
             draft = Draft(root)
             answer = each.build(draft, ctx, **binding)
@@ -179,25 +179,28 @@ def _match_all(patterns: Sequence[Pattern], values: Sequence[ir.Value | None], b
 
 
 def _match(pattern: Pattern, value: ir.Value | None, binding: Binding) -> Iterator[Found]:
-    if value is None:
-        if isinstance(pattern, Any | Const) and pattern.optional and binding.get(pattern.name) is None:
-            yield binding | {pattern.name: None}, ()
-    elif isinstance(pattern, Any):
-        if binding.get(pattern.name, value) is value:
-            yield binding | {pattern.name: value}, ()
-    elif isinstance(pattern, Const):
-        if is_constant(value) and (pattern.name not in binding or _equal(binding[pattern.name], array(value))):
-            yield binding | {pattern.name: array(value)}, ()
-    elif isinstance(pattern, Number):
-        if _is_number(pattern, value):
-            yield binding, ()
-    elif isinstance(pattern, Either):
+    if isinstance(pattern, Either):
         for choice in pattern.choices:
             yield from _match(choice, value, binding)
-    else:
+    elif isinstance(pattern, Any | Const | Number):
+        bound = _match_value(pattern, value, binding)
+        if bound is not None:
+            yield bound, ()
+    elif value is not None:
         node = value.producer()
         if node is not None and value is node.outputs[0]:
             yield from _match_producer(pattern, node, binding)
+
+
+def _match_value(pattern: Any | Const | Number, value: ir.Value | None, binding: Binding) -> Binding | None:
+    """What is bound after a pattern that looks at nothing but the value; None where it does not match."""
+    if isinstance(pattern, Number):
+        return binding if value is not None and _is_number(pattern, value) else None
+    found: AnyValue = value if isinstance(pattern, Any) else array(value)
+    matches = pattern.optional if value is None else found is not None
+    if not matches or (pattern.name in binding and not _same(binding[pattern.name], found)):
+        return None
+    return binding | {pattern.name: found}
 
 
 def _match_producer(pattern: Pattern, node: ir.Node, binding: Binding) -> Iterator[Found]:
@@ -213,11 +216,11 @@ def _match_producer(pattern: Pattern, node: ir.Node, binding: Binding) -> Iterat
             yield bound, (node, *nodes)
 
 
-def _equal(a: NDArray[AnyValue] | None, b: NDArray[AnyValue] | None) -> bool:
-    """Whether two constants hold the same, with the same type and shape."""
-    if a is None or b is None:
-        return a is b
-    return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+def _same(a: AnyValue, b: AnyValue) -> bool:
+    """Whether two values are one, or two constants hold the same with the same type and shape."""
+    if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
+        return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+    return a is b
 
 
 def _is_number(pattern: Number, value: ir.Value) -> bool:

@@ -5,8 +5,8 @@
 reads: a BatchNormalization node, bound to `bn`, whose first input comes from a product with a constant weight, bound
 to `lin`, and whose other inputs are constants, bound as arrays.
 
-A name that stands twice means the same thing twice: the same value, the same node, an equal constant. So x·sigmoid(x) is
-`op.Mul(x, op.Sigmoid(x))` with `x = var("x")`, and a pattern is a Python value that may be part of several others.
+A name that stands twice means the same thing twice: the same value, the same node, an equal constant. So x·sigmoid(x)
+is `op.Mul(x, op.Sigmoid(x))` with `x = var("x")`. A pattern is a value and may be part of several others.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Number:
 
     value: float
     ulps: int = 0
-    """How many neighbours of the rounded value are taken for it as well: for irrational numbers that exporters round."""
+    """How many neighbours of the rounded value are taken for it as well: exporters round irrational numbers."""
 
 
 @dataclass(frozen=True)

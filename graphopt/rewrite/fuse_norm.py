@@ -9,20 +9,19 @@ With d = x − mean(x), means over the last axes:
     exp(e) / Σ exp(e),  e = x − max(x)   → Softmax(x)                        opset 13
     e − log Σ exp(e)                     → LogSoftmax(x)                     opset 13
 
-A square is d·d or d². Dividing by a root is that, a product with Reciprocal(√v), 1 / √v or v^-0.5, or a division by v^0.5.
-Scale and shift are their own rules, so that they may stand on either side, or be missing, and so that a
+A square is d·d or d². Dividing by a root is that, a product with Reciprocal(√v), 1 / √v or v^-0.5, or a division by
+v^0.5. Scale and shift are their own rules, so that they may stand on either side or be missing, and so that a
 normalization that is an operator already takes them in as well.
 
-Conditions: x is float32 (half precision overflows in squares that the operators compute in single); its rank is known; the
-axes are, provably, the last ones, the same for both means, and their extents numbers; means keep their axes; ε has one
-element; a constant has extent 1 or the axis's own on every normalized axis and 1 on all others, so that it neither
+Conditions: x is float32 (half precision overflows in squares that the operators compute in single); its rank is known;
+the axes are, provably, the last ones, the same for both means, and their extents numbers; means keep their axes; ε has
+one element; a constant has extent 1 or the axis's own on every normalized axis and 1 on all others, so that it neither
 widens the result nor differs from row to row.
 
-Not-a-number and infinity: as spelled out, rows with either give not-a-number where an infinity is subtracted from itself
-or divided by itself. Where the spelled-out squares or sums overflow, so that a row becomes 0 or not-a-number (magnitudes
-above 1e18), the operator may still give a number. Softmax is only taken with its maximum subtracted: without, it
-overflows above 88, which the operator does not. For the same reason log(Softmax(x)) stays: it is −∞ where the operator
-is a number.
+Not-a-number and infinity: as spelled out; rows with either give not-a-number where an infinity is subtracted from or
+divided by itself. Where squares or sums overflow (magnitudes above 1e18), so that a row becomes 0 or not-a-number, the
+operator may still give a number, or 0. Softmax is only taken with its maximum subtracted: without, it overflows above
+88, which the operator does not. For the same reason log(Softmax(x)) stays: it is −∞ where the operator is a number.
 
 ROUNDING: the same function of the reals.
 """
