@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from graphopt.passes import Evaluator
-from graphopt.rewrite import FuseActivation, FuseNorm
+from graphopt.rewrite import FuseActivation, FuseNorm, FuseProduct
 from tests.golden.cases import Case, read
 from tests.support.models import differences, feed, parse, rewritten, run, source
 
 CASES = [
     case
-    for fusion in (FuseNorm, FuseActivation)
+    for fusion in (FuseNorm, FuseActivation, FuseProduct)
     for rule in fusion.rules
     for case in read(rule)
     if case.after is not None
