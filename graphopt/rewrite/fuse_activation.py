@@ -7,7 +7,7 @@
     x · clip(x + 3, 0, 6) / 6                       → x · HardSigmoid(x, 1/6, ½)
     x · HardSigmoid(x, 1/6, ½)                      → HardSwish(x)                  opset 14
     x · tanh(Softplus(x))                           → Mish(x)                       opset 18
-    x where x > 0, else c·x;  max(x, c·x)           → LeakyRelu(x, c)               opset 6    max: 0 < c < 1
+    x where x > 0, else c·x;  max(x, c·x)           → LeakyRelu(x, c)               opset 9    max: 0 < c < 1
     relu(x) − c·relu(−x)                            → LeakyRelu(x, c)
     the last two with an array c                    → PRelu(x, c)                   opset 9    c broadcasts to x
     max(x, 0)                                       → Relu(x)
