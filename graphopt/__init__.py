@@ -1,4 +1,4 @@
-"""graphopt makes exported ONNX models smaller and faster, and proves that they still do their job.
+"""graphopt makes exported ONNX models smaller and faster, and verifies that they still do their job.
 
     import graphopt
 

@@ -21,7 +21,7 @@ __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="graphopt",
-    help="Makes exported ONNX models smaller and faster, and proves that they still do their job.",
+    help="Makes exported ONNX models smaller and faster, and verifies that they still do their job.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -62,7 +62,7 @@ JsonOption = Annotated[
     Path | None, typer.Option("--json", metavar="FILE|-", help="Write the whole report as JSON; - for stdout.")
 ]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
-VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Print what happens in between.")]
+VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Print what happens in between, and every edit.")]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show tracebacks and the log.")]
 
 

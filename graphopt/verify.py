@@ -88,9 +88,9 @@ class Judge:
         return found
 
     def _runnable(self, source: Source) -> Runnable:
-        """What to run: the model as it is, unless random nodes need their seeds fixed."""
+        """What to run: the model as it is, unless random nodes need their seeds fixed or weights were frozen."""
         fixed = probes.seeded(source.model)
-        return source.runnable if fixed is source.model else self._written(fixed)
+        return source.runnable if fixed is source.model and not source.frozen else self._written(fixed)
 
     @cached_property
     def _folder(self) -> Path:

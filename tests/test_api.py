@@ -165,14 +165,14 @@ def test_the_report_names_both_sides(path: Path) -> None:
     assert report.source.name == str(path)
     assert (report.source.nodes, report.output.nodes) == (6, 4)
     assert report.source.macs == report.output.macs == 2 * 2 * 3 * 3 * 9 * 36
-    assert report.source.milliseconds is not None
+    assert report.timing is not None
     assert report.schema == 1
     assert optimized(net()).report.source.name == "model"
 
 
 def test_an_unverified_result_has_nothing_that_needs_a_run() -> None:
     report = optimized(net(), unverified=True).report
-    measured = (report.verification, report.data, report.provider, report.source.macs, report.source.milliseconds)
+    measured = (report.verification, report.data, report.provider, report.source.macs, report.timing)
     assert measured == (None,) * 5
 
 
@@ -218,3 +218,90 @@ def test_bench_compares_two() -> None:
     timing = graphopt.bench(net(1), net(1), threads=1)
     assert timing.low <= timing.ratio <= timing.high
     assert timing.pairs >= 1
+
+
+# -- what a report says of itself ------------------------------------------------------------------------------------
+
+
+def test_a_verdict_has_a_truth_value() -> None:
+    good, bad = graphopt.check(net(), net(), threads=1), graphopt.check(net(), net(seed=1), threads=1)
+    assert good
+    assert good.verification
+    assert not bad
+    assert not bad.verification
+
+
+def test_a_result_is_shown_in_a_line(path: Path) -> None:
+    assert repr(optimized(path)) == f"<Result for {path}: 6 → 4 nodes, verified>"
+    assert repr(optimized(net(), unverified=True)) == "<Result for model: 6 → 4 nodes, unverified>"
+
+
+def test_the_version_is_there_when_it_is_asked_for() -> None:
+    assert graphopt.__version__ == optimized(net()).report.version
+
+
+def test_the_report_names_every_edit() -> None:
+    assert optimized(net()).report.edits[-2:] == ("fold_batchnorm at bn0", "fold_batchnorm at bn1")
+
+
+def test_no_passes_are_run_if_none_are_wanted(tmp_path: Path) -> None:
+    (tmp_path / "recipe.toml").write_text("version = 1\npasses = []\n")
+    empty: list[dict[str, Any]] = [{"passes": []}, {"recipe": tmp_path / "recipe.toml"}, {"recipe": Recipe(())}]
+    for options in empty:
+        result = optimized(net(), **options)
+        assert result.report.unchanged == "nothing was found to rewrite"
+        assert result.report.steps == ()
+
+
+def test_a_lone_word_is_a_list_of_it() -> None:
+    result = optimized(net(), passes="fuse-linear", skip="bn0")
+    assert [s.name for s in result.report.steps] == ["fuse-linear"]
+    assert "BatchNormalization" in operators(result.model)
+
+
+@pytest.mark.parametrize("given", [5, b"recipe.toml", ["clean"], {}])
+def test_what_is_no_recipe(given: Any) -> None:
+    with pytest.raises(UsageError, match="is no recipe: give a Recipe or the path of its file"):
+        optimized(net(), recipe=given)
+
+
+SCORES = onnx.parser.parse_model(
+    '<ir_version: 10, opset_import: ["" : 21]> g (float[N,4] x) => (float[N,4] y) { y = Softmax(x) }'
+)
+
+
+def test_a_check_on_labelled_data_tells_how_well_both_do() -> None:
+    data = {"x": np.eye(4, dtype=np.float32)[[0, 1, 2, 3, 0, 1]], "labels": np.array([0, 1, 2, 3, 1, 1])}
+    found = graphopt.check(SCORES, SCORES, data=data, threads=1)
+    assert found.verification.metrics["accuracy"].before == 5 / 6
+    assert found.verification.metrics == {"accuracy": (5 / 6, 5 / 6), "agreement": (1.0, 1.0)}
+    worse = onnx.ModelProto()
+    worse.CopyFrom(SCORES)
+    worse.graph.node[0].op_type = "Neg"
+    found = graphopt.check(SCORES, worse, data=data, threads=1)
+    assert not found
+    assert found.verification.metrics["accuracy"].after < 5 / 6
+    other = onnx.parser.parse_model(
+        '<ir_version: 10, opset_import: ["" : 21]> g (float[N,4] x) => (float[N,4] z) { z = Softmax(x) }'
+    )
+    assert graphopt.check(SCORES, other, data=data, threads=1).verification.metrics == {}
+
+
+CUSTOM = onnx.parser.parse_model(
+    '<ir_version: 10, opset_import: ["" : 21, "a.b" : 1]> g (float[N,4] x) => (float[N,4] y) { y = a.b.Magic(x) }'
+)
+
+
+def test_errors_say_which_of_two_models_they_are_about(tmp_path: Path) -> None:
+    good, bad = stored(SCORES, tmp_path / "good.onnx"), stored(CUSTOM, tmp_path / "bad.onnx")
+    for first, second in ((good, bad), (bad, good)):
+        with pytest.raises(InputError, match=f"^{bad}: "):
+            graphopt.bench(first, second, threads=1)
+    with pytest.raises(InputError, match=f"^{bad}: "):
+        graphopt.check(bad, good, threads=1)
+    with pytest.raises(InputError, match=r"^the reference: "):
+        graphopt.check(CUSTOM, SCORES, threads=1)
+    with pytest.raises(InputError, match=r"^the other model: "):
+        graphopt.bench(SCORES, CUSTOM, threads=1)
+    with pytest.raises(InputError, match=f"^{tmp_path / 'no.onnx'} does not exist"):
+        graphopt.check(good, tmp_path / "no.onnx")

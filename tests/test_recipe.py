@@ -17,8 +17,8 @@ from graphopt import recipe as module
 from graphopt.errors import InputError, UsageError
 from graphopt.graph.edit import Editor, Exactness
 from graphopt.protocol import Context, Pass
-from graphopt.recipe import PASSES, Recipe, parse_pass, spec
-from graphopt.rewrite import LOSSLESS, Clean, Fold, FuseLinear, Strip
+from graphopt.recipe import PASSES, Recipe, choose, parse_pass, spec
+from graphopt.rewrite import LOSSLESS, Clean, Fold, FuseLinear, Shape, Strip
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def test_every_field_of_every_pass_has_a_default_of_a_plain_type(kind: type[Pass
 
 
 def test_passes_are_known_by_name() -> None:
-    assert list(PASSES) == ["strip", "clean", "fold", "fuse-linear"]
+    assert list(PASSES) == ["strip", "clean", "fold", "shape", "fuse-linear"]
     assert all(PASSES[name].name == name for name in PASSES)
 
 
@@ -129,7 +129,7 @@ def test_texts_that_are_not(text: str, reason: str) -> None:
 
 
 def test_without_passes_the_lossless_ones_are_meant() -> None:
-    assert Recipe.of() == Recipe() == Recipe((Strip(), Clean(), Fold(), FuseLinear()))
+    assert Recipe.of() == Recipe() == Recipe((Strip(), Clean(), Fold(), Shape(), FuseLinear()))
     assert Recipe.parse("version = 1") == Recipe()
 
 
@@ -139,7 +139,7 @@ def test_a_recipe_without_any_pass_stays_one() -> None:
 
 
 def test_keeping_metadata_is_leaving_out_strip() -> None:
-    assert Recipe.of(keep_metadata=True).passes == (Clean(), Fold(), FuseLinear())
+    assert Recipe.of(keep_metadata=True).passes == (Clean(), Fold(), Shape(), FuseLinear())
     assert Recipe.of(["strip", "clean"], keep_metadata=True).passes == (Clean(),)
 
 
@@ -166,3 +166,32 @@ def test_what_is_no_recipe_is_refused_by_name(tmp_path: Path) -> None:
         Recipe.parse("version = 9", "mine")
     with pytest.raises(InputError, match="mine is not TOML"):
         Recipe.parse("version", "mine")
+    with pytest.raises(InputError, match="mine is no recipe: no pass is called 'vanish'"):
+        Recipe.parse('version = 1\npasses = ["vanish"]', "mine")
+
+
+def test_what_the_system_says_of_a_file_is_said_once(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        Recipe.read(tmp_path / "mine.toml")
+    assert str(caught.value) == f"{tmp_path / 'mine.toml'} cannot be read: No such file or directory"
+    (tmp_path / "binary.toml").write_bytes(b"\xff")
+    with pytest.raises(InputError, match="it is not UTF-8 text"):
+        Recipe.read(tmp_path / "binary.toml")
+
+
+def test_a_lone_text_is_a_list_of_it() -> None:
+    assert Recipe.of("clean", "conv0") == Recipe.of(["clean"], ["conv0"])
+
+
+@pytest.mark.parametrize("given", [5, [5], [None], {b"clean"}, [["clean"]]])
+def test_what_is_no_list_of_text_is_refused(given: Any) -> None:
+    with pytest.raises(UsageError, match="passes is a list of text, not "):
+        Recipe.of(given)
+    with pytest.raises(UsageError, match="skip is a list of text, not "):
+        Recipe.of(None, given)
+
+
+def test_an_empty_list_of_passes_is_none_of_them_everywhere() -> None:
+    assert Recipe.of([]).passes == Recipe.parse("version = 1\npasses = []").passes == ()
+    assert choose(None, [], None, freeze=False, keep_metadata=False).passes == ()
+    assert choose(None, None, None, freeze=False, keep_metadata=False) == Recipe()

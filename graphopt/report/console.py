@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import os
 import sys
@@ -22,12 +23,14 @@ _WIDTH_OF_A_PIPE = 160
 
 def show(what: RenderableType, *, err: bool) -> None:
     """Lay text out for a terminal, or plainly where there is none, and `write` it."""
-    console = Console(stderr=err, markup=False, highlight=False, emoji=False)
-    if not console.is_terminal:
-        console.width = _WIDTH_OF_A_PIPE
-    with console.capture() as captured:
-        console.print(what)
-    write(captured.get(), err=err)
+    there, laid = Console(stderr=err), io.BytesIO()
+    page = io.TextIOWrapper(laid, encoding=there.encoding, errors="backslashreplace", newline="\n")
+    width = there.width if there.is_terminal else _WIDTH_OF_A_PIPE
+    Console(file=page, force_terminal=there.is_terminal, width=width, markup=False, highlight=False, emoji=False).print(
+        what
+    )
+    page.flush()
+    write(laid.getvalue().decode(there.encoding), err=err)
 
 
 def write(text: str, *, err: bool) -> None:

@@ -111,6 +111,8 @@ class VerificationReport:
     """What "verified" means here: these feeds, this provider, this far from the original."""
 
     passed: bool
+    evidence: bool
+    """Whether any output depends on what is fed; if none does, a pass says nothing."""
     feeds: int
     provider: str
     outputs: tuple[OutputError, ...]
@@ -122,11 +124,6 @@ class VerificationReport:
     def __bool__(self) -> bool:
         return self.passed
 
-    @property
-    def evidence(self) -> bool:
-        """Whether any output depends on what is fed; if none does, a pass says nothing."""
-        return any(o.evidence for o in self.outputs)
-
     @classmethod
     def of(
         cls, found: Comparison, reference: Reference, metrics: Mapping[str, tuple[float, float]]
@@ -134,7 +131,14 @@ class VerificationReport:
         """What a comparison found, with the reference's own troubles."""
         told = {name: Metric(*values) for name, values in metrics.items()}
         return cls(
-            found.passed, found.feeds, reference.provider, found.outputs, found.differences, reference.notes, told
+            found.passed,
+            found.evidence,
+            found.feeds,
+            reference.provider,
+            found.outputs,
+            found.differences,
+            reference.notes,
+            told,
         )
 
 

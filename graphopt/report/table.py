@@ -28,6 +28,10 @@ from graphopt.run.probe import Finding
 __all__ = ["bench", "check", "doctor", "inspect", "optimize", "passes"]
 
 
+_WIDE = 0.01
+"""Share of an output's largest value above which a tolerance hides more than rounding."""
+
+
 def optimize(report: Report, *, edits: bool = False) -> RenderableType:
     """Before and after, what was rewritten (each edit, if `edits`), and how it was verified."""
     before, after = report.source, report.output
@@ -59,7 +63,8 @@ def optimize(report: Report, *, edits: bool = False) -> RenderableType:
     if report.verification is None:
         parts.append(_line("unverified: nothing was run"))
     else:
-        parts += [_line(f"output {o.name!r}: {o.note}") for o in report.verification.outputs if o.note]
+        outputs = report.verification.outputs
+        parts += [_line(f"output {o.name!r}: {doubt}") for o in outputs if (doubt := _doubt(o))]
         parts += _proof(report.verification)
     if report.data is not None:
         parts.append(_data(report.data))
@@ -72,10 +77,8 @@ def check(report: CheckReport) -> RenderableType:
     table = _table("output", ">max |error|", ">allowed", ">SQNR dB", "")
     for o in report.verification.outputs:
         sqnr = "∞" if o.sqnr_db is None else f"{o.sqnr_db:.1f}"
-        verdict = "ok" if o.passed else "FAILED"
-        table.add_row(
-            shown(o.name), f"{o.max_abs:.3g}", f"{o.tolerance:.3g}", sqnr, verdict + (f" ({o.note})" if o.note else "")
-        )
+        verdict = (_doubt(o) or "ok") if o else f"FAILED ({o.note})"
+        table.add_row(shown(o.name), f"{o.max_abs:.3g}", f"{o.tolerance:.3g}", sqnr, shown(verdict))
     lines = [_line(f"difference: {d}") for d in report.verification.differences]
     lines += [_line(f"note: {n}") for n in report.notes]
     return Group(table, *lines, *_proof(report.verification), _data(report.data))
@@ -145,7 +148,7 @@ def doctor(findings: Sequence[Finding]) -> RenderableType:
 
 
 def _proof(found: VerificationReport) -> list[Text]:
-    """What "verified" means here: what hinders it, then one line."""
+    """What "verified" means here: what weakens it, then one line."""
     metrics = "".join(f"; {name} {_metric(name, values)}" for name, values in found.metrics.items())
     where = f"{found.feeds} feeds on {found.provider}"
     notes = [_line(f"note: the original does not run {n}") for n in found.notes]
@@ -154,14 +157,18 @@ def _proof(found: VerificationReport) -> list[Text]:
     elif not found.evidence:
         verdict = f"no evidence: {where} ran, but no output depends on what is fed; give other data"
     else:
-        worst = max((_share(o) for o in found.outputs), default=0.0)
+        worst = max((o.share for o in found.outputs), default=0.0)
         verdict = f"verified: {where}, largest error {worst:.0%} of the tolerance"
     return [*notes, _line(verdict + metrics)]
 
 
-def _share(output: OutputError) -> float:
-    """The part of the tolerance that the error takes up."""
-    return output.max_abs / output.tolerance if output.tolerance else 0.0
+def _doubt(output: OutputError) -> str:
+    """Why that an output passed says little; the verdict on one that failed is not in doubt."""
+    if not output or output.note:
+        return output.note
+    scale = output.max_abs / output.max_rel if output.max_rel else 0.0
+    wide = scale and output.tolerance / scale > _WIDE
+    return f"its tolerance is {output.tolerance / scale:.1%} of its largest value" if wide else ""
 
 
 def _metric(name: str, values: Metric) -> str:

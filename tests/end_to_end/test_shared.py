@@ -8,7 +8,7 @@ import onnx
 import pytest
 
 import graphopt
-from graphopt import api
+from graphopt.report import summary
 from tests.end_to_end.support import SHARED, interface
 
 WITHOUT_WEIGHTS = {"seed_cnn_24m_graph.onnx"}
@@ -20,7 +20,7 @@ FOUND = sorted(
 @pytest.mark.skipif(not FOUND, reason="there is no ../shared with models here")
 @pytest.mark.parametrize("path", FOUND, ids=lambda p: p.stem)
 def test_it_is_verified_and_not_worse(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api, "_TIMING_SECONDS", 0.0)
+    monkeypatch.setattr(summary, "_TIMING_SECONDS", 0.0)
     result = graphopt.optimize(path, device="cpu", threads=1)
     report = result.report
     assert report.verification is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import replace
+from pathlib import Path
 
 import onnx
 import pytest
@@ -12,8 +13,7 @@ from rich.console import Console, RenderableType
 import graphopt
 from graphopt import api
 from graphopt.report import table
-from graphopt.report.data import LeftOutReport, Report
-from graphopt.run.bench import Timing
+from graphopt.report.data import BenchReport, LeftOutReport, Metric, Report
 from graphopt.run.probe import Finding
 from tests.end_to_end.support import net
 
@@ -30,17 +30,15 @@ def text(what: RenderableType) -> str:
 
 @pytest.fixture(scope="module")
 def report() -> Report:
-    return graphopt.optimize(net(), device="cpu", threads=1).report
+    return graphopt.optimize(net(), device="cpu", threads=1).report.at(Path("out.onnx"))
 
 
 def test_optimize_shows_before_and_after(report: Report) -> None:
-    lines = {
-        line.split()[0]: line.split() for line in text(table.optimize(report, "out.onnx")).splitlines() if line.split()
-    }
+    lines = {line.split()[0]: line.split() for line in text(table.optimize(report)).splitlines() if line.split()}
     assert lines["nodes"] == ["nodes", "6", "4", "-33.3%"]
     assert lines["MACs"] == ["MACs", "11,664", "11,664"]
     assert lines["fold_batchnorm"] == ["fold_batchnorm", "2", "rounding"]
-    assert lines["verified:"][1:5] == ["4", "feeds", "on", "CPUExecutionProvider,"]
+    assert lines["verified:"][2:5] == ["feeds", "on", "CPUExecutionProvider,"]
     assert lines["data:"][-1] == "synthetic"
     assert lines["written:"] == ["written:", "out.onnx"]
 
@@ -49,7 +47,7 @@ def test_optimize_says_what_was_left_out_and_why_nothing_was_done(report: Report
     odd = replace(
         report, left_out=(LeftOutReport("noop", NASTY, "it was wrong"),), unchanged="no reason", notes=("n 1",)
     )
-    shown = text(table.optimize(odd, "out.onnx"))
+    shown = text(table.optimize(odd))
     assert f"left out: noop at {SPELLED} changed the result (it was wrong)" in shown
     assert "unchanged: no reason" in shown
     assert "note: n 1" in shown
@@ -57,8 +55,8 @@ def test_optimize_says_what_was_left_out_and_why_nothing_was_done(report: Report
 
 
 def test_optimize_without_verification_says_so(report: Report) -> None:
-    bare = replace(report, verification=None, data=None, source=replace(report.source, macs=None, milliseconds=None))
-    shown = text(table.optimize(bare, "out.onnx"))
+    bare = replace(report, verification=None, data=None, timing=None, source=replace(report.source, macs=None))
+    shown = text(table.optimize(bare))
     assert "unverified: nothing was run" in shown
     assert "MACs" not in shown
     assert "ms per run" not in shown
@@ -66,8 +64,13 @@ def test_optimize_without_verification_says_so(report: Report) -> None:
 
 def test_metrics_are_shown_before_and_after(report: Report) -> None:
     assert report.verification is not None
-    told = replace(report, verification=replace(report.verification, metrics={"accuracy": (0.9961, 0.5)}))
-    assert "accuracy 99.61% → 50.00%" in text(table.optimize(told, "out.onnx"))
+    told = replace(
+        report,
+        verification=replace(
+            report.verification, metrics={"accuracy": Metric(0.9961, 0.5), "agreement": Metric(1, 0.5)}
+        ),
+    )
+    assert "accuracy 99.61% → 50.00%; agreement 50.00%\n" in text(table.optimize(told))
 
 
 def test_check_shows_each_output_and_the_verdict() -> None:
@@ -120,14 +123,69 @@ def test_doctor_shows_what_to_do() -> None:
     assert "pip install it" in shown
 
 
-ONE = "0.500 ms per run, median of 9 runs on CPU\n"
-TWO = "0.500 ms → 0.250 ms per run, median of 9 runs on CPU; ratio 0.500, 95 % between"
+ONE = "0.500 ms per run, median of 9 runs of 4 rows on CPU\n"
+TWO = "0.500 ms → 0.250 ms per run, median of 9 runs of 4 rows on CPU; ratio 0.500, 95 % between"
 
 
 @pytest.mark.parametrize(
     ("low", "high", "verdict"), [(0.4, 0.9, "faster"), (1.1, 1.2, "slower"), (0.9, 1.1, "no difference beyond doubt")]
 )
 def test_bench_shows_one_time_or_two_with_their_ratio(low: float, high: float, verdict: str) -> None:
-    timing = Timing(0.5, 0.25, 0.5, low, high, 9, "CPU")
-    assert text(table.bench(timing, pair=False)) == ONE
-    assert text(table.bench(timing, pair=True)) == f"{TWO} {low:.3f} and {high:.3f}: {verdict}\n"
+    timing = BenchReport(0.5, 0.25, 0.5, low, high, 9, "CPU", 4, "a.onnx", None)
+    assert text(table.bench(timing)) == ONE
+    assert text(table.bench(replace(timing, other="b.onnx"))) == f"{TWO} {low:.3f} and {high:.3f}: {verdict}\n"
+
+
+@pytest.mark.parametrize(("low", "high", "change"), [(0.4, 0.9, "-50.0%"), (1.1, 1.2, "-50.0%"), (0.9, 1.1, "≈")])
+def test_a_change_of_time_is_told_only_beyond_doubt(low: float, high: float, change: str, report: Report) -> None:
+    assert report.timing is not None
+    told = replace(report, timing=replace(report.timing, ratio=0.5, low=low, high=high, rows=2))
+    (line,) = (x for x in text(table.optimize(told)).splitlines() if x.strip().startswith("ms per run"))
+    assert line.split()[5:] == [change, "(2", "rows)"]
+
+
+def test_every_edit_is_told_on_request(report: Report) -> None:
+    assert "edit:" not in text(table.optimize(report))
+    shown = text(table.optimize(report, edits=True)).splitlines()
+    assert [x.removeprefix("edit: ") for x in shown if x.startswith("edit: ")] == list(report.edits)
+    assert "fold_batchnorm at bn0" in report.edits
+
+
+def test_what_is_no_evidence_is_not_called_verified() -> None:
+    proto = onnx.parser.parse_model(
+        '<ir_version: 10, opset_import: ["" : 21]> g (float[N] x) => (float[N] y) { a = Sub(x, x) y = Identity(a) }'
+    )
+    shown = text(table.optimize(graphopt.optimize(proto, threads=1).report))
+    assert "output 'y': no evidence: " in shown
+    assert "verified" not in shown
+    assert " feeds on CPUExecutionProvider ran, but no output depends on what is fed" in shown
+
+
+def test_a_wide_tolerance_is_told(report: Report) -> None:
+    assert report.verification is not None
+    (output,) = report.verification.outputs
+    wide = replace(output, max_abs=0.1, max_rel=0.01, tolerance=0.5)
+    shown = text(table.optimize(replace(report, verification=replace(report.verification, outputs=(wide,)))))
+    assert "output 'y': its tolerance is 5.0% of its largest value\n" in shown
+    assert "largest value" not in text(table.optimize(report))
+
+
+def test_a_check_of_what_is_no_evidence_is_not_ok() -> None:
+    proto = onnx.parser.parse_model(
+        '<ir_version: 10, opset_import: ["" : 21]> g (float[N] x) => (float[N] y) { y = Sub(x, x) }'
+    )
+    shown = text(table.check(graphopt.check(proto, proto, threads=1)))
+    assert " ok" not in shown
+    assert "verified" not in shown
+
+
+def test_what_the_original_did_not_run_is_told(report: Report) -> None:
+    assert report.verification is not None
+    told = replace(report, verification=replace(report.verification, notes=("with optimizations: it fails",)))
+    assert "note: the original does not run with optimizations: it fails\n" in text(table.optimize(told))
+
+
+def test_a_failure_is_not_told_as_a_share_of_the_tolerance() -> None:
+    shown = text(table.check(graphopt.check(net(), net(seed=1), threads=1)))
+    assert " feeds on CPUExecutionProvider\n" in shown[shown.index("NOT EQUAL: ") :]
+    assert "of the tolerance" not in shown
