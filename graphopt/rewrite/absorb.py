@@ -23,7 +23,7 @@ import onnx_ir as ir
 from graphopt.graph.edit import Draft, Editor, Exactness
 from graphopt.graph.nodes import array, attr, input_at, rank
 from graphopt.match.engine import Answer, No, Rule, described, rewrite, rule
-from graphopt.match.pattern import one_of, op, var
+from graphopt.match.pattern import one_of, op
 from graphopt.passes import Context, Pass
 from graphopt.rewrite.ask import dims, ints, made_by, perm_of, read_only_by
 
@@ -160,9 +160,6 @@ def zero_states(draft: Draft, _ctx: Context, node: ir.Node) -> Answer:
     draft.like(node, inputs)
     made = draft.nodes[-1]
     made.resize_outputs(len(node.outputs))
-    for old, new in zip(node.outputs, made.outputs, strict=True):
-        if not old.name:
-            new.name = ""
     return {old: new for old, new in zip(node.outputs, made.outputs, strict=True) if old.name}
 
 

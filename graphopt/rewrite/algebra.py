@@ -7,7 +7,7 @@
     Min(Max(x, a), b)                   → Clip(x, a, b)
     Cast(Cast(x))                       → Cast(x), or x             the first one loses nothing
     ReduceMean(ReduceMean(x))           → ReduceMean(x)             also sums
-    (x · a) · b                         → x · ab                    a and b far from overflow
+    (x · a) · b                         → x · ab                    both growing or both shrinking
     Squeeze(Reduce(x))                  → Reduce(x) without the axes
 
 BITWISE but for sums and products, which are rounded differently, and for Max and Min, where the runtime decides by the
@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -31,7 +32,7 @@ from graphopt.graph.nodes import attr, input_at, rank, scalar
 from graphopt.match.engine import Answer, No, Rule, described, rewrite, rule
 from graphopt.match.pattern import const, one_of, op, var
 from graphopt.passes import Context, Pass
-from graphopt.rewrite.ask import dims, ints, made_by, same_dims
+from graphopt.rewrite.ask import dims, ints, made_by, read_only_by, same_dims
 
 __all__ = ["Algebra"]
 
@@ -57,9 +58,7 @@ def again(_draft: Draft, _ctx: Context, y: ir.Value, node: ir.Node) -> Answer:
     return No("it does not follow its own kind") if made_by(y, *kinds) is None else y
 
 
-@rule(
-    one_of("And", "BitwiseAnd", "BitwiseOr", "Max", "Min", "Or")(var("x"), var("x")), exactness=Exactness.BITWISE
-)
+@rule(one_of("And", "BitwiseAnd", "BitwiseOr", "Max", "Min", "Or")(var("x"), var("x")), exactness=Exactness.BITWISE)
 def itself(_draft: Draft, _ctx: Context, x: ir.Value) -> Answer:
     """The larger, the smaller, or both of a value and itself is the value."""
     return x
@@ -67,7 +66,10 @@ def itself(_draft: Draft, _ctx: Context, x: ir.Value) -> Answer:
 
 # -- bounds ----------------------------------------------------------------------------------------------------------
 
-_CLIPPED = (ir.DataType.FLOAT, ir.DataType.FLOAT16)
+_CLIPPED: Mapping[ir.DataType | None, type[np.floating[Any]]] = MappingProxyType(
+    {ir.DataType.FLOAT: np.float32, ir.DataType.FLOAT16: np.float16}
+)
+"""The types for which it is known what the runtime makes of not-a-numbers and zeros."""
 Bounds = tuple[float, float]
 
 
@@ -76,9 +78,9 @@ def _bounds(node: ir.Node) -> Bounds | None:
     if node.op_type == "Relu":
         return 0.0, np.inf
     dtype = node.inputs[0].dtype if node.inputs[0] is not None else None
-    if dtype not in _CLIPPED or dtype is None:
+    if dtype not in _CLIPPED:
         return None
-    widest = np.finfo(dtype.numpy())
+    widest = np.finfo(_CLIPPED[dtype])
     found = []
     for i, (name, default) in enumerate((("min", widest.min), ("max", widest.max)), 1):
         given = scalar(input_at(node, i)) if input_at(node, i) is not None else attr(node, name, default)
@@ -108,9 +110,11 @@ def clips(draft: Draft, _ctx: Context, x: ir.Value, inner: ir.Node, node: ir.Nod
     if first is None or second is None:
         return No("the bounds are not constants in order")
     low, high = (min(max(bound, second[0]), second[1]) for bound in first)
-    if not form.inputs[1:] and ("min" in form.attributes or "max" in form.attributes):
+    if "min" in form.attributes or "max" in form.attributes:
         return draft.like(form, [x], min=low, max=high)
-    dtype = x.dtype.numpy() if x.dtype is not None else np.dtype(np.float32)
+    if not form.inputs[1:]:
+        return No("it is not known how the bounds are given")
+    dtype = _CLIPPED[x.dtype]
     name = node.outputs[0].name
     limits = [draft.const(np.asarray(v, dtype), f"{name}/{k}") for k, v in (("min", low), ("max", high))]
     return draft.node("Clip", [x, *limits])
@@ -156,6 +160,8 @@ def _holds(wide: ir.DataType, narrow: ir.DataType) -> bool:
     """Whether every value of one type is a value of the other."""
     if wide == narrow:
         return True
+    if narrow is _T.BOOL:
+        return wide in (*_FLOATS, *_SIGNED, *_UNSIGNED)
     if narrow in _FLOATS:
         return wide is _T.DOUBLE or (wide is _T.FLOAT and narrow is not _T.DOUBLE)
     if narrow not in (*_SIGNED, *_UNSIGNED):
@@ -192,11 +198,7 @@ def casts(draft: Draft, _ctx: Context, y: ir.Value, node: ir.Node) -> Answer:
         return No(f"{x.dtype.name} to {y.dtype.name} to {target.name} may lose something on the way")
     if x.dtype == target:
         return x
-    return draft.like(node, [x]) if _read_once(y) else No("the value in between is used elsewhere as well")
-
-
-def _read_once(value: ir.Value) -> bool:
-    return len(value.uses()) == 1 and not value.is_graph_output()
+    return draft.like(node, [x]) if read_only_by(y, node) else No("the value in between is used elsewhere as well")
 
 
 # -- sums and products -----------------------------------------------------------------------------------------------
@@ -256,7 +258,7 @@ def squeezed_reduce(draft: Draft, _ctx: Context, x: ir.Value, inner: ir.Node, no
 
 
 _FAR = 2.0**20
-"""Factors between 1/_FAR and _FAR cannot carry an ordinary number out of range."""
+"""Beyond, a product of two factors may leave the range of its type."""
 
 
 @rule(op.Mul(op.Mul(var("x"), const("a")), const("b"), name="node"), exactness=Exactness.ROUNDING)
@@ -267,8 +269,9 @@ def factors(draft: Draft, _ctx: Context, x: ir.Value, a: Array, b: Array, node: 
         return No("a factor is more than one number")
     if a.dtype.kind != "f" or a.dtype.itemsize < np.dtype(np.float32).itemsize:
         return No("the product may be out of range of its type")
-    if not all(1 / _FAR <= abs(float(f.item())) <= _FAR for f in (a, b)):
-        return No("a factor is zero, or so large or small that numbers may leave their range")
+    sizes = [abs(float(f.item())) for f in (a, b)]
+    if not (all(1 / _FAR <= s <= 1 for s in sizes) or all(1 <= s <= _FAR for s in sizes)):
+        return No("what the first factor carries out of range, the second may bring back")
     product = (a.astype(np.float64).reshape(()) * b.astype(np.float64).reshape(())).astype(a.dtype)
     return draft.node("Mul", [x, draft.const(np.asarray(product), f"{node.outputs[0].name}/factor")])
 

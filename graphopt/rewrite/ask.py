@@ -56,5 +56,7 @@ def made_by(value: ir.Value | None, *ops: str) -> ir.Node | None:
 
 
 def read_only_by(value: ir.Value, reader: ir.Node) -> bool:
-    """Whether no other node and no output needs `value`."""
-    return not value.is_graph_output() and all(user is reader for user in value.consumers())
+    """Whether no other node and no output needs `value`, and it is computed as often as it is read."""
+    node = value.producer()
+    alone = not value.is_graph_output() and all(user is reader for user in value.consumers())
+    return alone and node is not None and node.graph is reader.graph

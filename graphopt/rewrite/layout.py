@@ -186,15 +186,14 @@ def _bounds(node: ir.Node) -> Bounds | None:
     ),
     exactness=Exactness.BITWISE,
 )
-def slices(draft: Draft, _ctx: Context, x: ir.Value, inner: ir.Node, node: ir.Node, **_bounds_as_values: object) -> Answer:
+def slices(draft: Draft, _ctx: Context, x: ir.Value, inner: ir.Node, node: ir.Node, **_given: object) -> Answer:
     """Two Slices in a row become one."""
     first, second, extents = _bounds(inner), _bounds(node), dims(x)
     if first is None or second is None:
         return No("bounds are not known, or a step is not 1")
     both = dict(first)
     for axis, bounds in second.items():
-        extent = extents[axis] if extents is not None else None
-        found = bounds if axis not in first else _sliced(first[axis], bounds, extent if isinstance(extent, int) else None)
+        found = bounds if axis not in first else _sliced(first[axis], bounds, extents[axis] if extents else None)
         if found is None:
             return No("where the slices meet depends on the feed")
         both[axis] = found
@@ -207,9 +206,9 @@ def slices(draft: Draft, _ctx: Context, x: ir.Value, inner: ir.Node, node: ir.No
     return draft.node("Slice", [x, *(draft.const(np.asarray(v, np.int64), f"{name}/{k}") for k, v in numbers.items())])
 
 
-def _sliced(first: tuple[int, int], second: tuple[int, int], extent: int | None) -> tuple[int, int] | None:
+def _sliced(first: tuple[int, int], second: tuple[int, int], extent: Extent) -> tuple[int, int] | None:
     """The bounds of a slice of a slice. Without the extent, only what is counted from the front can be told."""
-    if extent is not None:
+    if isinstance(extent, int):
         start, end, _ = slice(*first).indices(extent)
         inner = range(start, end)[slice(*second)]
         return inner.start, max(inner.stop, inner.start)

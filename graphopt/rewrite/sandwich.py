@@ -48,11 +48,14 @@ _SHARED_BYTES = 1024
 
 _POINTWISE = frozenset(spec.op for spec in SPECS)
 _ROUNDED = frozenset({"ReduceSum", "ReduceMean", "ReduceL1", "ReduceL2", "ReduceSumSquare"})
-_EXACT = frozenset(
-    "Abs Add And BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Cast Ceil Clip Concat Div Equal Floor Greater "
-    "GreaterOrEqual IsInf IsNaN LeakyRelu Less LessOrEqual Mul Neg Not Or PRelu Pad Relu Round Sign Slice Split Sqrt "
-    "Sub Where Xor".split()
-)
+# fmt: off
+_EXACT = frozenset({
+    "Abs", "Add", "And", "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor", "Cast", "Ceil", "Clip",
+    "Concat", "Div", "Equal", "Floor", "Greater", "GreaterOrEqual", "IsInf", "IsNaN", "LeakyRelu", "Less",
+    "LessOrEqual", "Mul", "Neg", "Not", "Or", "PRelu", "Pad", "Relu", "Round", "Sign", "Slice", "Split",
+    "Sqrt", "Sub", "Where", "Xor",
+})
+# fmt: on
 
 
 @dataclass(frozen=True)
@@ -191,9 +194,10 @@ def _cost(region: _Region) -> int:
     """By how many the Transposes become more when the region is turned; less than zero if they become fewer."""
     total = 0
     for value, perm in {(v, turn.perm) for node, turn in region.items() for v in _read(node, turn)}:
-        node = value.producer()
-        if node in region:
-            if node is not None and region[node].out != perm:
+        producer = value.producer()
+        inner = None if producer is None else region.get(producer)
+        if inner is not None:
+            if inner.out != perm:
                 return 1
             continue
         before = made_by(value, "Transpose")
@@ -252,7 +256,7 @@ def _commit(edit: Editor, node: ir.Node, turn: _Turn) -> None:
         inputs[i] = draft.const(contents, f"{node.outputs[0].name}/axes" if old is None else str(old.name))
     for i in turn.turned:
         before = made_by(inputs[i], "Transpose")
-        if before is not None and perm_of(before) == list(turn.perm):
+        if before is not None and before.graph is node.graph and perm_of(before) == list(turn.perm):
             inputs[i] = before.inputs[0]
         else:
             inputs[i] = draft.node("Transpose", [inputs[i]], {"perm": [int(a) for a in np.argsort(turn.perm)]})

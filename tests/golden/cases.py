@@ -75,8 +75,11 @@ class Case:
 
 
 def read(rule: str) -> list[Case]:
-    """The cases of one rule."""
-    _, *texts = f"\n{(FOLDER / f'{rule}.txt').read_text(encoding='utf-8')}".split("\n=== ")
+    """The cases of one rule; none where it has no file yet."""
+    path = FOLDER / f"{rule}.txt"
+    if not path.exists():
+        return []
+    _, *texts = f"\n{path.read_text(encoding='utf-8')}".split("\n=== ")
     return [_case(rule, text) for text in texts]
 
 
