@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
-import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from graphopt import ops
 from graphopt.errors import InputError, UsageError
@@ -14,13 +15,14 @@ from graphopt.graph.io import Source
 from graphopt.run import data as datasets
 from graphopt.run import feeds as generated
 from graphopt.run.session import Feed, Port, Session
+from graphopt.run.values import equal
 
 __all__ = ["Evidence", "gather"]
 
 _BATCHES = (32, 7)
 """Rows of the feeds that the user's data is cut into: two, so that a baked-in batch size shows."""
 _MOST_FEEDS = 4
-"""Feeds of each size."""
+"""Feeds of each size; twice as many where rows are no samples."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +34,11 @@ class Evidence:
     synthetic: bool
     sha256: str | None
     samples: int
+    """How many there are; feeds that were made up count as one each."""
+    compared: int
+    """How many of them are in the feeds, spread evenly over all."""
     data: datasets.Data | None = None
-    """All of the user's data, of which the feeds are the beginning."""
+    """All of the user's data."""
 
 
 def gather(
@@ -65,16 +70,35 @@ def gather(
         return generated.generate(source.runnable, domains=domains, set_dims=set_dims or {}, seed=seed)
 
     if data is None:
-        feeds = found()
-        return Evidence(feeds.feeds, str(feeds), synthetic=True, sha256=None, samples=len(feeds))
+        made, count = found(), len(found())
+        return Evidence(made.feeds, str(made), synthetic=True, sha256=None, samples=count, compared=count)
     opened = datasets.open_data(data, _inputs(source), draw=lambda number: found().draw(number))
     if set_dims and not opened.synthetic:
         raise UsageError("the data says what the dimensions are: give either --data or --set")
-    sizes = _BATCHES if opened.rows else _BATCHES[:1]
-    cut = tuple(feed for size in sizes for feed, _ in itertools.islice(opened.batches(size), _MOST_FEEDS))
-    if not cut:
+    survey = opened.survey(_MOST_FEEDS * sum(_BATCHES) if opened.rows else _MOST_FEEDS * len(_BATCHES))
+    if not survey.kept:
         raise InputError(f"{opened.name} holds no feeds: give data with at least one sample")
-    return Evidence(cut, opened.name, opened.synthetic, opened.sha256, opened.count, opened)
+    kept, compared = _stacked(survey.kept) if opened.rows else (survey.kept, len(survey.kept))
+    feeds = tuple(f for i, f in enumerate(kept) if not any(equal(f, earlier) for earlier in kept[:i]))
+    return Evidence(feeds, opened.name, opened.synthetic, survey.sha256, survey.samples, compared, opened)
+
+
+def _stacked(rows: Sequence[Feed]) -> tuple[tuple[Feed, ...], int]:
+    """Feeds of two sizes, the second one smaller than the number of rows, and how many different rows they hold.
+
+    Only rows of the same shape are stacked; of shorter feeds than asked for, the longest are taken.
+    """
+    large, small = _BATCHES[0], min(_BATCHES[1], len(rows) - 1)
+    numbers = range(len(rows))
+    parts: list[list[int]] = []
+    for size, some in ((large, numbers[: _MOST_FEEDS * large]), (small, numbers[-_MOST_FEEDS * small :])):
+        alike: dict[Any, list[int]] = {}
+        for i in some if size else ():
+            alike.setdefault(tuple(rows[i][n].shape for n in rows[0]), []).append(i)
+        cuts = [same[i : i + size] for same in alike.values() for i in range(0, len(same), size)]
+        parts += sorted(cuts, key=len, reverse=True)[:_MOST_FEEDS]
+    feeds = tuple({n: np.concatenate([rows[i][n] for i in part]) for n in rows[0]} for part in parts)
+    return feeds, len({i for part in parts for i in part})
 
 
 def _inputs(source: Source) -> tuple[Port, ...]:

@@ -13,7 +13,7 @@ _BATCH = 64
 
 
 def scores(
-    original: Runnable, result: Runnable, data: Data, *, device: Device, threads: int
+    original: Runnable, result: Runnable, data: Data, *, device: Device, threads: int, seed: int = 0
 ) -> dict[str, tuple[float, float]]:
     """Metrics by name, each of the original and of the result, on all of `data`.
 
@@ -22,7 +22,7 @@ def scores(
 
     The scores are the first output with one row of floats for each sample; without one there are no metrics.
     """
-    first, second = (Session(m, device=device, threads=threads) for m in (original, result))
+    first, second = (Session(m, device=device, threads=threads, seed=seed) for m in (original, result))
     rows = 0
     right = np.zeros(2)
     same = 0

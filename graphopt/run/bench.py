@@ -55,15 +55,15 @@ def bench(
     """Runs both models in interleaved pairs, in alternating order, after a warm-up.
 
     Args:
-        original: The model to compare with.
-        candidate: The model whose ratio is asked for.
-        feed: What both are run on.
-        seconds: No pair starts later than this; at least one pair is run.
-        pairs: The most pairs.
-        clock: Seconds, for tests.
+        original: the model to compare with.
+        candidate: the model whose ratio is asked for.
+        feed: what both are run on.
+        seconds: no pair starts later than this; at least one pair is run.
+        pairs: the most pairs.
+        clock: seconds, for tests.
 
     Raises:
-        InputError: A model does not run on the feed.
+        InputError: a model does not run on the feed.
     """
     start = clock()
 

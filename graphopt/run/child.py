@@ -110,13 +110,13 @@ class Child:
         """The outputs of `model` for one feed; the model stays loaded for a next call with the same object.
 
         Args:
-            model: The serialized model or its file.
-            feed: Values of its inputs.
-            optimize: Let onnxruntime optimize the model.
-            fetch: Send the outputs back; without it, an empty dict says that the model ran.
+            model: the serialized model or its file.
+            feed: values of its inputs.
+            optimize: let onnxruntime optimize the model.
+            fetch: send the outputs back; without it, an empty dict says that the model ran.
 
         Raises:
-            ChildFailed: The model does not load or run, or the worker died or reached a limit.
+            ChildFailed: the model does not load or run, or the worker died or reached a limit.
         """
         blobs: Blobs = []
         header: dict[str, Any] = {"feed": pack(feed or {}, blobs), "optimize": optimize, "fetch": fetch}

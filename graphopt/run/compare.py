@@ -88,15 +88,15 @@ class Reference:
     each made anew with the same seed and fed in the same order, so that random models repeat themselves.
 
     Args:
-        model: The original.
-        feeds: What to run it on; iterated again for each session.
-        noisy: Models that compute the same up to injected noise.
-        device: Where to run all of them, as in `Session`.
-        threads: Threads inside one operator; 0 means all cores.
-        seed: Seed of random operators.
+        model: the original.
+        feeds: what to run it on; iterated again for each session.
+        noisy: models that compute the same up to injected noise.
+        device: where to run all of them, as in `Session`.
+        threads: threads inside one operator; 0 means all cores.
+        seed: seed of random operators.
 
     Raises:
-        InputError: The original does not run on the feeds.
+        InputError: the original does not run on the feeds.
     """
 
     notes: tuple[str, ...]

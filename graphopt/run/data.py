@@ -18,9 +18,10 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cached_property, partial
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
@@ -28,22 +29,33 @@ from graphopt.errors import GraphoptError, InputError, UsageError
 from graphopt.run.files import read_npz, read_pb
 from graphopt.run.session import Feed, Port
 
-__all__ = ["Data", "Pair", "open_data"]
+__all__ = ["Data", "Pair", "Survey", "open_data"]
 
 Pair = tuple[Feed, np.ndarray | None]
 """A feed and the labels of its samples."""
 
-_ROWS_PER_FEED: Final = 32
+
+@dataclass(frozen=True)
+class Survey:
+    """What one reading of all data tells.
+
+    `sha256` is that of all samples and labels in order; how rows are cut into feeds does not matter. `kept` are some of
+    the samples, spread evenly.
+    """
+
+    samples: int
+    sha256: str
+    kept: tuple[Feed, ...]
 
 
 class Data:
     """Feeds that can be iterated again and again.
 
     Args:
-        read: Gives the feeds and labels from the beginning, each time it is called.
-        inputs: The model's inputs, which every feed is checked against.
-        name: What to call the source in messages.
-        synthetic: The values are made up.
+        read: gives the feeds and labels from the beginning, each time it is called.
+        inputs: the model's inputs, which every feed is checked against.
+        name: what to call the source in messages.
+        synthetic: the values are made up.
     """
 
     def __init__(
@@ -55,15 +67,11 @@ class Data:
         self.synthetic = synthetic
         self.rows = rows_are_samples(inputs)
 
-    def __iter__(self) -> Iterator[Feed]:
-        """The feeds, of a moderate number of rows where rows are samples."""
-        return (feed for feed, _ in self.batches(_ROWS_PER_FEED))
-
     def pairs(self) -> Iterator[Pair]:
         """The feeds and labels as the source gives them, each checked.
 
         Raises:
-            InputError: A feed does not fit the model's inputs, or its labels do not fit the feed.
+            InputError: a feed does not fit the model's inputs, or its labels do not fit the feed.
         """
         for feed, labels in self._read():
             checked = self._checked(feed)
@@ -97,30 +105,25 @@ class Data:
         if parts:
             yield _stack(parts)
 
-    @cached_property
-    def labels(self) -> np.ndarray | None:
-        """The labels of all samples, if there are any."""
-        found = [labels for _, labels in self.pairs() if labels is not None]
-        if not found:
-            return None
-        return np.concatenate(found) if self.rows else np.stack(found)
-
-    @cached_property
-    def count(self) -> int:
-        """The number of samples."""
-        return sum(_rows(feed) if self.rows else 1 for feed, _ in self.pairs())
-
-    @cached_property
-    def sha256(self) -> str:
-        """Hash of all samples and labels in order; how rows are cut into feeds does not matter."""
+    def survey(self, most: int) -> Survey:
+        """Read all data once, and keep at most that many samples."""
         digest = hashlib.sha256()
+        kept: list[Feed] = []
+        count, stride = 0, 1
         for feed, labels in self.pairs():
-            cuts = [_cut(feed, labels, i, i + 1) for i in range(_rows(feed))] if self.rows else [(feed, labels)]
-            for part, label in cuts:
-                for name in sorted(part):
-                    _digest(digest, name, part[name])
+            cuts = (_cut(feed, labels, i, i + 1) for i in range(_rows(feed))) if self.rows else [(feed, labels)]
+            for sample, label in cuts:
+                for name in sorted(sample):
+                    _digest(digest, name, sample[name])
                 _digest(digest, "", label)
-        return digest.hexdigest()
+                if count % stride == 0:
+                    kept.append({n: np.array(v) for n, v in sample.items()} if self.rows else sample)
+                if len(kept) == 2 * most:
+                    del kept[1::2]
+                    stride *= 2
+                count += 1
+        chosen = np.linspace(0, len(kept) - 1, min(most, len(kept))).round().astype(int).tolist()
+        return Survey(count, digest.hexdigest(), tuple(kept[i] for i in chosen))
 
     def _checked(self, feed: Any) -> Feed:
         """The feed with arrays in native byte order, once it is known to fit."""
@@ -144,13 +147,13 @@ def open_data(source: Any, inputs: Sequence[Port], *, draw: Callable[[int], Feed
     """Opens data for a model with these inputs. What is wrong with a feed shows when it is read.
 
     Args:
-        source: As listed at the top of this module.
-        inputs: The model's inputs.
-        draw: Makes feed number n, for `random:N`.
+        source: as listed at the top of this module.
+        inputs: the model's inputs.
+        draw: makes feed number n, for `random:N`.
 
     Raises:
-        InputError: A file cannot be read, is unsafe, or does not fit the inputs.
-        UsageError: The source is of no known form.
+        InputError: a file cannot be read, is unsafe, or does not fit the inputs.
+        UsageError: the source is of no known form.
     """
     if isinstance(source, Data):
         return source

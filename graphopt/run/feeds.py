@@ -2,6 +2,9 @@
 
 Every symbolic dimension takes two extents if it can, neither of them 1, which would hide errors of broadcasting. The
 tries happen in a child process, since a wrong guess may crash an operator or never end.
+
+Once the model runs, feeds that show more are added if it gives sensible results on them: large floats, negative
+integers, floats of both signs where one was thought to be safe, and a single row.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -23,12 +26,15 @@ from graphopt.graph.domain import Domain
 from graphopt.run.child import Child, ChildFailed, Limits
 from graphopt.run.compare import similar
 from graphopt.run.dims import Binding, Extents
-from graphopt.run.session import Feed, Port, Runnable, Session
-from graphopt.run.values import STYLES, Style, value
+from graphopt.run.noise import leaves
+from graphopt.run.session import FAILS, Feed, Port, Runnable, Session
+from graphopt.run.values import STYLES, Style, equal, value
 
 __all__ = ["Binding", "Feeds", "generate"]
 
 _ROWS: Final = 2
+_COUNT: Final = 2
+"""Feeds that must run at each binding; their values follow different laws."""
 _EXTENTS: Final = (5, 8, 16, 32, 64, 128, 256, 512, 3, 2)
 _SPATIAL: Final = (32, 64, 224, 128, 256, 320, 640, 96, 16, 8)
 _LONG: Final = (1024, 4096, 16000)  # of sound, most often; slow to try elsewhere
@@ -71,24 +77,22 @@ def generate(
     domains: Mapping[str, Domain] = MappingProxyType({}),
     set_dims: Mapping[str, int] = MappingProxyType({}),
     seed: int = 0,
-    count: int = 2,
 ) -> Feeds:
-    """Feeds on which the model runs: `count` at each of up to two bindings.
+    """Feeds on which the model runs, at up to two bindings, and at one of single rows.
 
     Args:
-        model: The original.
-        domains: What values its inputs admit, as far as known.
-        set_dims: Extents that the user decided, by symbol (or `input[axis]` for an unnamed dimension).
-        seed: The same seed gives the same feeds.
-        count: Feeds per binding; their values follow different laws.
+        model: the original.
+        domains: what values its inputs admit, as far as known.
+        set_dims: extents that the user decided, by symbol (or `input[axis]` for an unnamed dimension).
+        seed: the same seed gives the same feeds.
 
     Raises:
         UsageError: `set_dims` names a symbol that no input has.
-        NeedsData: Nothing that was tried runs.
-        InputError: The model does not load.
+        NeedsData: nothing that was tried runs.
+        InputError: the model does not load.
     """
     try:
-        ports, optimize = Session(model, optimize=False, threads=1).inputs, False
+        ports, optimize = Session(model, optimize=False, threads=1, seed=seed).inputs, False
     except InputError:  # some models load only after onnxruntime's own rewriting
         ports, optimize = Session(model, optimize=True, threads=1).inputs, True
     if odd := [p for p in ports if p.element is None]:
@@ -105,7 +109,7 @@ def generate(
         clock = _Clock()
         error = ""
         for ranked in _ranked(ports):
-            search = _Search(child, model, optimize, ranked, domains, dict(set_dims), seed, count, clock)
+            search = _Search(child, model, optimize, ranked, domains, dict(set_dims), seed, clock)
             if found := search.run():
                 return found
             error = error or search.error
@@ -138,7 +142,6 @@ class _Search:
     domains: Mapping[str, Domain]
     fixed: dict[str, int]
     seed: int
-    count: int
     clock: _Clock
     error: str = ""
 
@@ -151,16 +154,17 @@ class _Search:
         self.mentioned: tuple[int, ...] = ()  # those of the last one
 
     def run(self) -> Feeds | None:
-        """Feeds at two bindings, or at one if nothing can vary."""
+        """Feeds at two bindings, or at one if nothing can vary; those of single rows come last."""
         for dims, style in self._candidates():
             if feeds := self._try(dims, style):
                 style, feeds = self._steadier(dims, style, feeds)  # noqa: PLW2901 - the loop ends here
-                other = self._vary(dims, style)
-                bindings = [Binding(dims)] * len(feeds)
-                if other:
-                    bindings += [Binding(other[0])] * len(other[1])
-                    feeds += other[1]
-                return Feeds(tuple(feeds), tuple(bindings), partial(self._draw, dims, style))
+                more = self._more(dims, style, feeds[0])
+                found = [(dims, feed) for feed in feeds] + [m for m in more if m[0] == dims]
+                if other := self._vary(dims, style):
+                    found += [(other[0], feed) for feed in other[1]]
+                found += [m for m in more if m[0] != dims]
+                bindings = tuple(Binding(bound) for bound, _ in found)
+                return Feeds(tuple(feed for _, feed in found), bindings, partial(self._draw, dims, style))
             if self.clock.over or "Invalid rank for input" in self.error:
                 return None
         return None
@@ -222,11 +226,52 @@ class _Search:
         return style, feeds
 
     def _is_steady(self, feed: Feed) -> bool:
+        off, on = (self._outputs(feed, optimize=optimize) for optimize in (False, True))
+        return off is not None and on is not None and similar(off, on)
+
+    def _outputs(self, feed: Feed, *, optimize: bool) -> dict[str, Any] | None:
         try:
-            off, on = (self.child.evaluate(self.model, feed, optimize=optimize) for optimize in (False, True))
+            return self.child.evaluate(self.model, feed, optimize=optimize)
         except ChildFailed:
-            return False
-        return similar(off, on)
+            return None
+
+    def _more(self, dims: dict[str, int], style: Style, plain: Feed) -> list[tuple[dict[str, int], Feed]]:
+        """Feeds that are bolder than those of `style`: at once if the model takes that, else one way at a time."""
+        base = dims, style
+        ways = [replace(style, laws=("spread",)), replace(style, low=-style.high), replace(style, beyond=True)]
+        bold = dims, replace(style, laws=("spread",), low=-style.high, beyond=True)
+        single = dims | {s: 1 for s in self.free if s in self.extents.leading}
+        outputs = self._outputs(plain, optimize=self.optimize) or {}
+        taken = partial(self._taken, base=base, finite=_is_finite(outputs), steady=self._is_steady(plain))
+        found = taken([bold] + [(single, style)] * (single != dims))
+        if not any(bound == dims for bound, _ in found):
+            found += taken([(dims, way) for way in ways])
+        return found
+
+    def _taken(
+        self,
+        tries: list[tuple[dict[str, int], Style]],
+        *,
+        base: tuple[dict[str, int], Style],
+        finite: bool,
+        steady: bool,
+    ) -> list[tuple[dict[str, int], Feed]]:
+        """The feeds of those tries that differ from those of `base` and give finite, steady results if demanded."""
+        found = []
+        for dims, style in tries:
+            try:
+                feed = self._draw(dims, style, _COUNT)
+            except ValueError:
+                continue
+            outputs = None if equal(feed, self._draw(*base, _COUNT)) else self._outputs(feed, optimize=self.optimize)
+            if outputs is not None and (not finite or _is_finite(outputs)):
+                found.append((dims, feed, outputs))
+        kept = []
+        for dims, feed, outputs in found:
+            optimized = self._outputs(feed, optimize=True) if steady else None
+            if not steady or (optimized is not None and similar(outputs, optimized)):
+                kept.append((dims, feed))
+        return kept
 
     def _vary(self, dims: dict[str, int], style: Style) -> tuple[dict[str, int], list[Feed]] | None:
         """Another binding that runs, with as many other extents as possible."""
@@ -282,16 +327,22 @@ class _Search:
         try:
             if any(math.prod(self.extents.shape(n, dims)) > _GROWTH * size for n, size in self.sizes.items()):
                 return None
-            for index in range(self.count):
+            for index in range(_COUNT):
                 feed = self._draw(dims, style, index)
                 self.child.evaluate(self.model, feed, optimize=self.optimize, fetch=False)
                 feeds.append(feed)
         except (ChildFailed, ValueError) as error:
-            self.error = self.error or str(error).removeprefix("The model fails on this feed: ")
+            self.error = self.error or str(error).removeprefix(FAILS)
             self.mentioned = tuple({n: None for n in map(int, re.findall(r"\b\d{1,5}\b", str(error))) if n > 1})
             self.hints |= dict.fromkeys(self.mentioned)
             return None
         return feeds
+
+
+def _is_finite(outputs: dict[str, Any]) -> bool:
+    """Whether no float is NaN or infinite."""
+    floats = (leaf for found in leaves(outputs).values() for leaf in found if leaf.dtype.kind in "fcV")
+    return all(bool(np.isfinite(leaf).all()) for leaf in floats)
 
 
 def _ranked(ports: Iterable[Port]) -> Iterator[tuple[Port, ...]]:

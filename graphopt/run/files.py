@@ -25,7 +25,7 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
     """The arrays of an .npz file.
 
     Raises:
-        InputError: It cannot be read, holds something else than plain arrays, or lies about their size.
+        InputError: it cannot be read, holds something else than plain arrays, or lies about their size.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -66,7 +66,7 @@ def read_pb(path: Path, *, sequence: bool = False) -> tuple[str, Any]:
     """The name and the tensor (or list of tensors) in a .pb file of an ONNX test data set.
 
     Raises:
-        InputError: It cannot be read, or points to data elsewhere.
+        InputError: it cannot be read, or points to data elsewhere.
     """
     try:
         data = path.read_bytes()

@@ -105,15 +105,15 @@ class Session:
     """A model made ready to run.
 
     Args:
-        model: The serialized model or its file.
+        model: the serialized model or its file.
         device: "cpu"; "cuda", which never falls back; or "auto", CUDA where it really runs, else the CPU.
-        optimize: All of onnxruntime's optimizations, or none.
-        threads: Threads inside one operator; 0 leaves it to onnxruntime (all cores).
-        seed: Seed of random operators whose node has none.
+        optimize: all of onnxruntime's optimizations, or none.
+        threads: threads inside one operator; 0 leaves it to onnxruntime (all cores).
+        seed: seed of random operators whose node has none.
 
     Raises:
         InputError: onnxruntime does not load the model.
-        UsageError: An argument makes no sense.
+        UsageError: an argument makes no sense.
         MachineError: `device` is "cuda" and CUDA does not run here.
     """
 
@@ -162,7 +162,7 @@ class Session:
         A tensor is an ndarray (strings: of dtype object), a sequence a list, an empty optional None.
 
         Raises:
-            InputError: The feed does not fit the inputs, or the model fails on it.
+            InputError: the feed does not fit the inputs, or the model fails on it.
         """
         ports = {p.name: p for p in self.outputs}
         names = list(ports) if outputs is None else list(outputs)

@@ -39,7 +39,25 @@ def save(path: Path, **arrays: Any) -> str:
 
 def refused(source: Any, sentence: str, inputs: tuple[Port, ...] = ROWS) -> None:
     with pytest.raises(InputError, match=sentence):
-        list(open_data(source, inputs))
+        list(open_data(source, inputs).pairs())
+
+
+def feeds_of(data: Data) -> list[Any]:
+    return [feed for feed, _ in data.pairs()]
+
+
+def labels_of(data: Data) -> list[Any]:
+    found = [labels for _, labels in data.pairs()]
+    assert all(labels is not None for labels in found)
+    return list(np.concatenate([np.atleast_1d(np.asarray(labels)) for labels in found]))
+
+
+def count(data: Data) -> int:
+    return data.survey(1).samples
+
+
+def sha256(data: Data) -> str:
+    return data.survey(1).sha256
 
 
 @pytest.fixture(params=["npz", "folder", "dict", "feeds", "generator", "function"])
@@ -66,54 +84,71 @@ def source(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
 def test_rows_are_samples_however_they_come(source: Any) -> None:
     data = open_data(source, ROWS)
     assert data.rows
-    assert data.count == 10
-    assert data.labels is not None
-    assert data.labels.tolist() == [7 * i for i in range(10)]
+    assert count(data) == 10
+    assert labels_of(data) == [7 * i for i in range(10)]
     assert not data.synthetic
-    assert [len(feed["x"]) for feed in data] == [10]
-    assert [len(feed["x"]) for feed in data] == [10], "again"
+    assert len(list(data.pairs())) == len(list(data.pairs())), "again and again"
     batches = list(data.batches(3))
     assert [len(feed["x"]) for feed, _ in batches] == [3, 3, 3, 1]
     assert np.array_equal(np.concatenate([feed["x"] for feed, _ in batches]), X)
     assert all(labels is not None and np.array_equal(feed["m"] * 7, labels) for feed, labels in batches)
-    assert data.sha256 == open_data(ARRAYS, ROWS).sha256
+    assert sha256(data) == sha256(open_data(ARRAYS, ROWS))
 
 
 def test_the_hash_tells_contents_apart() -> None:
-    hashes = {open_data({"x": x, "m": M}, ROWS).sha256 for x in (X, X + 1, X[::-1], np.zeros_like(X))} | {
-        open_data({"x": X[:5], "m": M[:5]}, ROWS).sha256,
-        open_data(ARRAYS, ROWS).sha256,
+    hashes = {sha256(open_data({"x": x, "m": M}, ROWS)) for x in (X, X + 1, X[::-1], np.zeros_like(X))} | {
+        sha256(open_data({"x": X[:5], "m": M[:5]}, ROWS)),
+        sha256(open_data(ARRAYS, ROWS)),
     }
     assert len(hashes) == 6
 
 
+@pytest.mark.parametrize("most", [1, 3, 4, 7, 10, 99])
+def test_a_survey_keeps_samples_from_all_over(most: int) -> None:
+    read = []
+
+    def feeds() -> Any:
+        read.append(1)
+        return iter([{"x": np.full((n, 2), i, np.float32), "m": np.arange(n)} for i, n in enumerate((30, 1, 69))])
+
+    survey = open_data(feeds, ROWS).survey(most)
+    assert (survey.samples, len(survey.kept), len(read)) == (100, most, 1)
+    assert all(sample["x"].shape == (1, 2) for sample in survey.kept)
+    numbers = [int(s["m"][0]) + (0, 30, 31)[int(s["x"][0, 0])] for s in survey.kept]
+    assert numbers[0] == 0
+    assert most == 1 or numbers[-1] > 60
+    assert np.all(np.diff(numbers) > 0)
+    assert np.ptp(np.diff(numbers)) <= 1 + 100 // most if most > 2 else True
+
+
 def test_an_array_with_one_axis_more_holds_feeds() -> None:
     data = open_data({"x": X.reshape(5, 2, 2), "m": M.reshape(5, 2), "labels": M.reshape(5, 2)}, ROWS)
-    assert data.count == 10
-    assert data.sha256 == open_data({"x": X, "m": M, "labels": M}, ROWS).sha256
+    assert count(data) == 10
+    assert sha256(data) == sha256(open_data({"x": X, "m": M, "labels": M}, ROWS))
 
 
 def test_a_fixed_first_axis_is_cut_from_the_samples() -> None:
     data = open_data({"x": X, "labels": M}, FIXED)
     assert not data.rows
-    assert data.count == 10
-    assert [feed["x"].tolist() for feed in data] == [[row] for row in X.tolist()]
-    assert data.labels is not None
-    assert data.labels.tolist() == M.tolist()
-    assert open_data({"x": X[:, None]}, FIXED).count == 10
+    assert count(data) == 10
+    assert [feed["x"].tolist() for feed in feeds_of(data)] == [[row] for row in X.tolist()]
+    assert labels_of(data) == M.tolist()
+    assert count(open_data({"x": X[:, None]}, FIXED)) == 10
     refused({"x": X[:9]}, "'x' has 9 samples, but the model takes 2 at a time", (port("x", 2, 2),))
 
 
 def test_inputs_without_a_common_axis_take_one_feed_per_index() -> None:
-    feeds = list(
+    feeds = feeds_of(
         open_data({"x": np.ones((3, 5, 2), F32), "state": np.ones((3, 4, 5), F32), "sr": np.array([8, 9, 10])}, STATE)
     )
     assert [int(feed["sr"]) for feed in feeds] == [8, 9, 10]
     assert feeds[0]["x"].shape == (5, 2)
-    same = list(open_data({"x": np.ones((3, 5, 2), F32), "state": np.ones((3, 4, 5), F32), "sr": np.int64(8)}, STATE))
+    same = feeds_of(
+        open_data({"x": np.ones((3, 5, 2), F32), "state": np.ones((3, 4, 5), F32), "sr": np.int64(8)}, STATE)
+    )
     assert [int(feed["sr"]) for feed in same] == [8, 8, 8]
     one = {"x": np.ones((5, 2), F32), "state": np.ones((4, 5), F32), "sr": np.int64(8)}
-    assert open_data([one, one], STATE).count == 2
+    assert count(open_data([one, one], STATE)) == 2
     refused(
         {**one, "x": np.ones((3, 5, 2), F32), "state": np.ones((2, 4, 5), F32)}, "different numbers of feeds", STATE
     )
@@ -146,14 +181,13 @@ def test_what_does_not_fit_is_one_sentence(arrays: dict[str, Any], sentence: str
 def test_an_input_called_labels_is_an_input() -> None:
     inputs = (port("labels", "n", 2),)
     data = open_data({"labels": X, "__labels__": M}, inputs)
-    assert data.labels is not None
-    assert data.labels.tolist() == M.tolist()
-    assert next(iter(data))["labels"].shape == (10, 2)
+    assert labels_of(data) == M.tolist()
+    assert feeds_of(data)[0]["labels"].shape == (10, 2)
 
 
 def test_byte_order_and_names_of_small_floats_are_restored(tmp_path: Path) -> None:
     path = save(tmp_path / "big.npz", x=X.astype(">f4"), b=X.astype(ml_dtypes.bfloat16))
-    feed = next(iter(open_data(path, (port("x", "n", 2), port("b", "n", 2, dtype=ml_dtypes.bfloat16)))))
+    feed = feeds_of(open_data(path, (port("x", "n", 2), port("b", "n", 2, dtype=ml_dtypes.bfloat16))))[0]
     assert feed["x"].dtype == F32
     assert np.array_equal(feed["x"], X)
     assert np.array_equal(feed["b"].astype(np.float32), X)
@@ -161,10 +195,10 @@ def test_byte_order_and_names_of_small_floats_are_restored(tmp_path: Path) -> No
 
 def test_memory_order_strings_and_empty_arrays(tmp_path: Path) -> None:
     path = save(tmp_path / "a.npz", x=np.asfortranarray(X), s=np.array(["ab", "é"] * 5))
-    feed = next(iter(open_data(path, (port("x", "n", 2), port("s", "n", dtype=object)))))
+    feed = feeds_of(open_data(path, (port("x", "n", 2), port("s", "n", dtype=object))))[0]
     assert np.array_equal(feed["x"], X)
     assert feed["s"].tolist() == ["ab", "é"] * 5
-    assert open_data(save(tmp_path / "b.npz", x=X[:0], m=M[:0]), ROWS).count == 0
+    assert count(open_data(save(tmp_path / "b.npz", x=X[:0], m=M[:0]), ROWS)) == 0
 
 
 def npz(path: Path, **members: bytes) -> str:
@@ -233,11 +267,11 @@ def test_onnx_test_data(tmp_path: Path) -> None:
     data_set(tmp_path / "test_data_set_0", x=X[:4], m=M[:4])
     data_set(tmp_path / "test_data_set_1", m=M[4:], x=X[4:])
     data = open_data(str(tmp_path), ROWS)
-    assert data.count == 10
-    assert np.array_equal(next(iter(data))["x"], X), "by name, whatever the number"
-    assert open_data(tmp_path / "test_data_set_0", ROWS).count == 4
+    assert count(data) == 10
+    assert np.array_equal(np.concatenate([f["x"] for f in feeds_of(data)]), X), "by name, whatever the number"
+    assert count(open_data(tmp_path / "test_data_set_0", ROWS)) == 4
     data_set(tmp_path / "unnamed", a=X[:4], b=M[:4])
-    assert open_data(tmp_path / "unnamed", ROWS).count == 4, "by number"
+    assert count(open_data(tmp_path / "unnamed", ROWS)) == 4, "by number"
     (tmp_path / "unnamed" / "input_1.pb").unlink()
     refused(tmp_path / "unnamed", "has 1 input_.*pb files; the model has 2 inputs")
 
@@ -249,10 +283,10 @@ def test_onnx_test_data_may_hold_sequences_and_strings(tmp_path: Path) -> None:
     words = onnx.TensorProto(name="w", data_type=onnx.TensorProto.STRING, dims=[2], string_data=[b"a", "é".encode()])
     (tmp_path / "input_1.pb").write_bytes(words.SerializeToString())
     inputs = (Port("s", None, None, "sequence", F32), port("w", 2, dtype=object))
-    (feed,) = open_data(tmp_path, inputs)
+    (feed,) = feeds_of(open_data(tmp_path, inputs))
     assert [a.shape for a in feed["s"]] == [(10, 2), (1, 2)]
     assert feed["w"].tolist() == ["a", "é"]
-    assert len(open_data(tmp_path, inputs).sha256) == 64
+    assert len(sha256(open_data(tmp_path, inputs))) == 64
 
 
 def test_tensors_that_point_elsewhere_or_lie_are_refused(tmp_path: Path) -> None:
@@ -295,9 +329,8 @@ def test_functions_in_files(tmp_path: Path) -> None:
     path = tmp_path / "source.py"
     path.write_text(MODULE)
     data = open_data(f"{path}:feeds", ROWS)
-    assert data.count == 6
-    assert data.labels is not None
-    assert data.labels.tolist() == [0, 0, 1, 1, 2, 2]
+    assert count(data) == 6
+    assert labels_of(data) == [0, 0, 1, 1, 2, 2]
     refused(f"{path}:fails", "fails failed: RuntimeError: no more")
     refused(f"{path}:number", "gives a int; it must give feeds")
     refused(f"{path}:rows", "gives a int where a dict of input name -> array is needed")
@@ -308,7 +341,7 @@ def test_functions_in_files(tmp_path: Path) -> None:
 def test_functions_in_modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "some_data_module.py").write_text(MODULE)
     monkeypatch.syspath_prepend(str(tmp_path))
-    assert open_data("some_data_module:feeds", ROWS).count == 6
+    assert count(open_data("some_data_module:feeds", ROWS)) == 6
     refused("no.such.module:feeds", "no.such.module cannot be imported: ModuleNotFoundError")
 
 
@@ -318,7 +351,7 @@ def test_random_feeds_are_marked_as_synthetic() -> None:
 
     data = open_data("random:5", ROWS, draw=draw)
     assert data.synthetic
-    assert data.count == 10
+    assert count(data) == 10
     assert len(list(data.batches(4))) == 3
     with pytest.raises(UsageError, match="random:5 needs a model"):
         open_data("random:5", ROWS)
@@ -337,6 +370,5 @@ def test_opened_data_passes_through() -> None:
 @pytest.mark.skipif(not (SHARED / "data").is_dir(), reason="the shared data are absent")
 def test_a_folder_of_real_data() -> None:
     data = open_data(f"{SHARED / 'data' / 'feeds.py'}:cifar10_calib", (port("input", "batch", 3, 32, 32),))
-    assert data.count == 1000
-    assert data.labels is not None
-    assert set(data.labels.tolist()) == set(range(10))
+    assert count(data) == 1000
+    assert set(labels_of(data)) == set(range(10))
