@@ -224,7 +224,7 @@ def check(
     metrics = {}
     if evidence.data and not found.differences:
         say("scoring")
-        metrics = scores(source.runnable, other.runnable, evidence.data, device=device, threads=threads)
+        metrics = scores(source.runnable, other.runnable, evidence.data, device=device, threads=threads, seed=seed)
     return CheckReport(
         source.name,
         other.name,
@@ -341,8 +341,8 @@ def _inspect(model: Model, why: str | None, set_dims: Mapping[str, int] | None, 
         source.size,
         source.sha256,
         {d or "ai.onnx": v for d, v in source.model.opset_imports.items()},
-        tuple(PortReport.of(v) for v in source.model.graph.inputs if not is_overridable(v)),
-        tuple(PortReport.of(v) for v in source.model.graph.outputs),
+        tuple(PortReport.of(source.carried.declared(v)) for v in source.model.graph.inputs if not is_overridable(v)),
+        tuple(PortReport.of(source.carried.declared(v)) for v in source.model.graph.outputs),
         notes,
         tuple(m for m in misses if m.rule == why),
     )

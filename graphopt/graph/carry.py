@@ -33,6 +33,11 @@ class Carried:
     """Inputs that stand for sparse initializers in the meantime."""
     untouchable: str | None = None
 
+    def declared(self, value: ir.Value) -> ir.Value:
+        """An input or output as the file declares it, without what was learned since."""
+        info = self.interface.get(str(value.name))
+        return value if info is None else ir.serde.deserialize_value_info_proto(info, None)
+
 
 def from_proto(proto: onnx.ModelProto) -> tuple[ir.Model, Carried]:
     """The graph of `proto`, and what has no place in it. `proto` is emptied of the latter."""

@@ -7,15 +7,29 @@ Symbols stand for extents and so are never negative; that decides many compariso
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import reduce
 from itertools import product
 from math import gcd
 
-__all__ = ["Dim"]
+__all__ = ["Dim", "Floor"]
 
-Monomial = tuple[str, ...]
-"""Symbols of a product, sorted; () stands for 1."""
+
+@dataclass(frozen=True)
+class Floor:
+    """An inexact quotient, rounded down. It stands in products as symbols do."""
+
+    dividend: Dim
+    divisor: int
+
+    def __str__(self) -> str:
+        return f"({self.dividend})//{self.divisor}"
+
+
+Factor = str | Floor
+Monomial = tuple[Factor, ...]
+"""Factors of a product, sorted; () stands for 1."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +59,8 @@ class Dim:
         if len(self.terms) != 1:
             return None
         ((monomial, coefficient),) = self.terms
-        return monomial[0] if len(monomial) == 1 and coefficient == 1 else None
+        (factor,) = monomial if len(monomial) == 1 and coefficient == 1 else (None,)
+        return factor if isinstance(factor, str) else None
 
     def __add__(self, other: Dim) -> Dim:
         return _collect([*self.terms, *other.terms])
@@ -57,10 +72,10 @@ class Dim:
         return self + -other
 
     def __mul__(self, other: Dim) -> Dim:
-        return _collect([(tuple(sorted(m + n)), c * d) for (m, c), (n, d) in product(self.terms, other.terms)])
+        return _collect([(_sorted(m + n), c * d) for (m, c), (n, d) in product(self.terms, other.terms)])
 
     def __floordiv__(self, other: Dim) -> Dim | None:
-        """The quotient rounded down; None where it cannot be told. An inexact quotient of extents is a new symbol."""
+        """The quotient rounded down; None where it cannot be told. An inexact quotient of extents is a `Floor`."""
         if other.number == 0 or not other.terms:
             return None
         exact = _divide(self, other)
@@ -81,7 +96,7 @@ class Dim:
             rest, divisor = Dim(frozenset((m, c // common) for m, c in rest.terms)), divisor // common
         if rest.number is not None:
             return whole + Dim.of(rest.number // divisor)
-        return whole + Dim.of(f"({rest})//{divisor}")
+        return whole + Dim(frozenset({((Floor(rest, divisor),), 1)}))
 
     @property
     def is_extent(self) -> bool:
@@ -95,8 +110,12 @@ class Dim:
 
     def __str__(self) -> str:
         """Readable, and the same for equal polynomials."""
-        words = ["*".join([*([str(c)] if c != 1 or not m else []), *m]) for m, c in sorted(self.terms)]
-        return " + ".join(words) or "0"
+        words = sorted(([*map(str, m)], c) for m, c in self.terms)
+        return " + ".join("*".join([*([str(c)] if c != 1 or not m else []), *m]) for m, c in words) or "0"
+
+
+def _sorted(factors: Iterable[Factor]) -> Monomial:
+    return tuple(sorted(factors, key=lambda f: (isinstance(f, Floor), str(f))))
 
 
 def _collect(terms: list[tuple[Monomial, int]]) -> Dim:
@@ -119,5 +138,5 @@ def _divide(a: Dim, b: Dim) -> Dim | None:
         left.subtract(divisor)
         if c % d or any(n < 0 for n in left.values()):
             return None
-        found.append((tuple(sorted(left.elements())), c // d))
+        found.append((_sorted(left.elements()), c // d))
     return Dim(frozenset(found))

@@ -102,6 +102,12 @@ class Draft:
         self.nodes.append(made)
         return made.outputs[0]
 
+    def discard(self) -> None:
+        """Let go of the graph: a node that is not wanted must not count as a reader of its inputs."""
+        for node in self.nodes:
+            for index in range(len(node.inputs)):
+                node.replace_input_with(index, None)
+
 
 class Editor:
     """Changes one model, and keeps the record of it.
@@ -169,14 +175,19 @@ class Editor:
             Refused: the edit is not wanted or not safe; the graph is as it was.
         """
         root = next(iter(replaced)).producer()
+        made = {v for n in draft.nodes for v in n.outputs} | set(draft.constants) if draft else set()
         if root is None or root.graph is None:
             raise Refused("the value is not computed by a node of this graph")
-        made = {v for n in draft.nodes for v in n.outputs} | set(draft.constants) if draft else set()
-        for old, new in replaced.items():
-            self._check(old, new, fresh=new in made)
-        for node in {root, *matched}:
-            self._check_node(node, replaced)
-        edit = self._admit(rule, root, exactness, [o.name or "" for o in replaced], draft.reduction if draft else 1)
+        try:
+            for old, new in replaced.items():
+                self._check(old, new, fresh=new in made)
+            for node in {root, *matched}:
+                self._check_node(node, replaced)
+            edit = self._admit(rule, root, exactness, [o.name or "" for o in replaced], draft.reduction if draft else 1)
+        except Refused:
+            if draft:
+                draft.discard()
+            raise
         if draft:
             self._place(draft, root, replaced)
         for old, new in replaced.items():

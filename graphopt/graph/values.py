@@ -10,6 +10,7 @@ This is the only place that knows how shapes are computed; operators that are no
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -28,6 +29,8 @@ __all__ = ["Values", "bound", "follow"]
 Contents = NDArray[Any]
 """An array of objects: `Dim`, bool, or None for what is not known."""
 
+_log = logging.getLogger(__name__)
+
 _MOST = 512
 """Elements up to which a tensor is followed: shapes, masks over axes, indices."""
 _FAR = 2**31 - 1
@@ -39,7 +42,7 @@ class Values:
 
     contents: dict[ir.Value, Contents] = field(default_factory=dict)
     symbols: dict[str, Dim] = field(default_factory=dict)
-    """The polynomial behind each dimension name that was made up along the way."""
+    """The polynomial behind each name of a dimension."""
 
     def of(self, value: ir.Value | None) -> Contents | None:
         """The contents of an integer or boolean tensor, as far as they are known."""
@@ -58,7 +61,7 @@ class Values:
     def dim(self, extent: int | ir.SymbolicDim) -> Dim | None:
         """One extent of a shape."""
         if isinstance(extent, int):
-            return Dim.of(extent)
+            return Dim.of(extent) if extent >= 0 else None
         return None if extent.value is None else self.symbols.get(extent.value, Dim.of(extent.value))
 
     def shape(self, value: ir.Value | None) -> list[Dim | None] | None:
@@ -83,8 +86,25 @@ class Values:
         if extent.number is not None:
             return extent.number
         name = str(extent)
-        self.symbols.setdefault(name, extent)
+        while self.symbols.setdefault(name, extent) != extent:  # a symbol may be named as a polynomial is written
+            name += "'"
         return name
+
+    def open(self, value: ir.Value) -> None:
+        """Give every unnamed extent of a value a name, so that it equals itself wherever it is read."""
+        if value.shape is None:
+            return
+        extents: list[int | str] = []
+        for axis, given in enumerate(value.shape):
+            name = given if isinstance(given, int) else given.value
+            if name is None or (isinstance(name, int) and name < 0):
+                name = f"{value.name}.{axis}"
+                while name in self.symbols:  # bodies may have values of the same name
+                    name += "'"
+            if isinstance(name, str):
+                self.symbols.setdefault(name, Dim.of(name))
+            extents.append(name)
+        value.shape = ir.Shape(extents)
 
 
 _FOLLOWED = (ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL)
@@ -98,6 +118,10 @@ def follow(model: ir.Model) -> Values:
     gets one of its own. (The declared interface is put back when the model is emitted.)
     """
     values = Values()
+    for value in model.graph.inputs:
+        values.symbols.update(
+            {d.value: Dim.of(d.value) for d in value.shape or () if isinstance(d, ir.SymbolicDim) and d.value}
+        )
     pending: list[ir.Graph | ir.Node] = [model.graph]
     while pending:
         current = pending.pop()
@@ -107,7 +131,7 @@ def follow(model: ir.Model) -> Values:
         for value in current.inputs:
             if current is not model.graph:
                 value.shape = None  # what a body is given may change from one time to the next, whatever it declares
-            _name_open(value)
+            values.open(value)
         for node in reversed(current):
             pending.append(node)
             pending.extend(subgraphs(node))  # bodies are looked at before the node that runs them
@@ -121,9 +145,12 @@ def _follow_node(node: ir.Node, values: Values, model: ir.Model) -> None:
     shapes.infer_node(node, model)
     rule = None if node.domain else _RULES.get(node.op_type)
     if rule is not None:
-        rule(node, values)
+        try:
+            rule(node, values)
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as problem:
+            _log.debug("nothing is known of %s: %s", node.name, problem)  # it is not valid, as inference may have found
     for value in node.outputs:
-        _name_open(value)
+        values.open(value)
 
 
 def bound(model: ir.Model, inputs: Mapping[str, tuple[int, ...]]) -> shapes.ShapeOf:
@@ -147,15 +174,6 @@ def bound(model: ir.Model, inputs: Mapping[str, tuple[int, ...]]) -> shapes.Shap
     return shape
 
 
-def _name_open(value: ir.Value) -> None:
-    """Give every unnamed extent of a tensor a name, so that it equals itself wherever it is read."""
-    if value.shape is not None and any(isinstance(d, ir.SymbolicDim) and d.value is None for d in value.shape):
-        value.shape = ir.Shape(
-            f"{value.name}.{axis}" if isinstance(d, ir.SymbolicDim) and d.value is None else d
-            for axis, d in enumerate(value.shape)
-        )
-
-
 # -- one rule for each operator of shape computations ----------------------------------------------------------------
 
 Rule = Callable[[ir.Node, Values], None]
@@ -175,8 +193,19 @@ def _put(node: ir.Node, values: Values, contents: Contents | None) -> None:
     contents = np.asarray(contents, object)  # numpy answers an element where an array without axes is meant
     if contents.size > _MOST:
         return
-    values.contents[node.outputs[0]] = contents
-    values.learn(node.outputs[0], [Dim.of(n) for n in contents.shape])
+    value = node.outputs[0]
+    most = None if value.dtype is None else _RANGE.get(value.dtype)
+    if most is not None and not all(_fits(x, most) for x in contents.reshape(-1)):
+        return  # it wraps around
+    values.contents[value] = contents
+    values.learn(value, [Dim.of(n) for n in contents.shape])
+
+
+_RANGE = MappingProxyType({ir.DataType.INT32: 1 << 31, ir.DataType.INT64: 1 << 63})
+
+
+def _fits(item: Any, most: int) -> bool:
+    return not isinstance(item, Dim) or item.number is None or -most <= item.number < most
 
 
 def _ints(contents: Contents | None) -> list[int] | None:
@@ -252,13 +281,18 @@ def _slice(node: ir.Node, values: Values) -> None:
             a, b = (None if x is None else x.number for x in (start, end))
             if a is None or b is None or step is None:
                 return
-            # numpy cannot write "to before the first element" with an end of -1
-            window[axis] = slice(a, None if step < 0 and b < -data.shape[axis] else b, step)
+            window[axis] = _window(a, b, step, data.shape[axis])
         _put(node, values, data[tuple(window)])
     elif extents is not None:
         for axis, (start, end, step) in bounds.items():
             extents[axis] = _sliced(extents[axis], start, end, step)
         values.learn(node.outputs[0], extents)
+
+
+def _window(start: int, end: int, step: int, extent: int) -> slice:
+    """Slice holds what is outside at the first or last element, where numpy's negative bounds would count again."""
+    start, end = (n + extent if n < 0 else n for n in (start, end))
+    return slice(max(start, 0), None if step < 0 and end < 0 else max(end, 0), step)
 
 
 def _sliced(extent: Dim | None, start: Dim | None, end: Dim | None, step: int | None) -> Dim | None:
@@ -300,6 +334,18 @@ def _bounds(node: ir.Node, values: Values) -> dict[int, tuple[Dim | None, Dim | 
     }
 
 
+def _loop(node: ir.Node, values: Values) -> None:  # noqa: ARG001 - a rule
+    """Of what the rounds leave behind, onnxruntime takes open extents for 0 where there is no round."""
+    for value in node.outputs[len(node.inputs) - 2 :]:
+        if value.shape is not None:
+            value.shape = ir.Shape(d if isinstance(d, int) else None for d in value.shape)
+
+
+def _non_zero(node: ir.Node, values: Values) -> None:
+    if not values.shape(node.inputs[0]):
+        node.outputs[0].shape = None  # of a scalar: nothing by the standard, one row by onnxruntime
+
+
 def _concat(node: ir.Node, values: Values) -> None:
     axis = attr(node, "axis", 1)
     parts = [values.of(v) for v in node.inputs]
@@ -322,7 +368,9 @@ def _concat(node: ir.Node, values: Values) -> None:
 
 def _squeeze(node: ir.Node, values: Values) -> None:
     data, axes = values.of(node.inputs[0]), _axes(node, values)
-    if data is not None and (axes is not None or input_at(node, 1) is None):
+    if axes == []:
+        node.outputs[0].shape = None  # nothing is squeezed by the standard, and everything by onnxruntime
+    elif data is not None and (axes is not None or input_at(node, 1) is None):
         drop = axes if axes is not None else [i for i, n in enumerate(data.shape) if n == 1]
         if all(-data.ndim <= a < data.ndim and data.shape[a] == 1 for a in drop):
             _put(node, values, np.squeeze(data, tuple(drop)))
@@ -359,11 +407,14 @@ def reshaped(extents: list[Dim | None] | None, target: list[Any], *, zero_is_zer
     """What Reshape makes of a tensor with `extents`: 0 copies an extent and -1 takes what is left."""
     wanted: list[Dim | None] = []
     for i, t in enumerate(target):
-        number = t.number if isinstance(t, Dim) else None
-        if number == 0 and not zero_is_zero:
-            wanted.append(extents[i] if extents is not None and i < len(extents) else None)
+        old = extents[i] if extents is not None and i < len(extents) else None
+        if not isinstance(t, Dim) or not t.is_extent:
+            wanted.append(None)
+        elif t.number == 0 and not zero_is_zero:
+            wanted.append(old)
         else:
-            wanted.append(t if isinstance(t, Dim) and number != -1 and (t.is_extent or number is not None) else None)
+            beyond = extents is not None and i >= len(extents)  # where 0 is an error
+            wanted.append(t if t.is_positive or zero_is_zero or beyond or _vanishes(old, t) else None)
     left = [i for i, t in enumerate(target) if isinstance(t, Dim) and t.number == -1]
     if len(left) == 1 and extents is not None:
         total = _product(extents)
@@ -371,6 +422,14 @@ def reshaped(extents: list[Dim | None] | None, target: list[Any], *, zero_is_zer
         if total is not None and others is not None:
             wanted[left[0]] = exactly(total, others)
     return wanted
+
+
+def _vanishes(old: Dim | None, new: Dim) -> bool:
+    """Whether `old` is 0 wherever `new` is, so that a computed 0 copies a 0."""
+    if old is None:
+        return False
+    times = exactly(new, old)
+    return exactly(old, new) is not None or (times is not None and times.is_positive)
 
 
 def exactly(total: Dim, others: Dim) -> Dim | None:
@@ -458,6 +517,18 @@ def _less(x: Dim, y: Dim) -> bool | None:
     return False if (x - y).is_extent else None
 
 
+def _many(choose: Callable[[Dim, Dim], Dim | None]) -> Callable[..., Dim | None]:
+    """A function of two, for any number of operands."""
+
+    def compute(first: Dim, *others: Dim) -> Dim | None:
+        found: Dim | None = first
+        for other in others:
+            found = None if found is None else choose(found, other)
+        return found
+
+    return compute
+
+
 def _larger(x: Dim, y: Dim) -> Dim | None:
     return x if (x - y).is_extent else y if (y - x).is_extent else None
 
@@ -512,7 +583,7 @@ def _reduce(combine: Callable[[list[Any]], Dim | None]) -> Rule:
 
     def rule(node: ir.Node, values: Values) -> None:
         data = values.of(node.inputs[0])
-        if data is not None and data.ndim == 1:
+        if data is not None and data.ndim == 1 and not attr(node, "noop_with_empty_axes", 0):
             shape = (1,) if attr(node, "keepdims", 1) else ()
             found = np.empty(shape, object)
             found[...] = combine(list(data))
@@ -550,7 +621,7 @@ def _split(node: ir.Node, values: Values) -> None:
     if data is None or data.ndim != 1:
         return
     count = len(node.outputs)
-    if sizes is None and data.size % count == 0:
+    if sizes is None and input_at(node, 1) is None and data.size % count == 0:
         sizes = [data.size // count] * count
     if sizes is not None and sum(sizes) == data.size:
         for value, part in zip(node.outputs, np.split(data, np.cumsum(sizes)[:-1]), strict=True):
@@ -573,11 +644,13 @@ _RULES: Mapping[str, Rule] = MappingProxyType(
         "Greater": _elementwise(lambda x, y: _less(y, x)),
         "Identity": _same,
         "Less": _elementwise(_less),
-        "Max": _elementwise(_larger),
-        "Min": _elementwise(_smaller),
+        "Loop": _loop,
+        "Max": _elementwise(_many(_larger)),
+        "Min": _elementwise(_many(_smaller)),
         "Mod": _elementwise(_remainder),
         "Mul": _elementwise(lambda x, y: x * y),
         "Neg": _elementwise(lambda x: -x),
+        "NonZero": _non_zero,
         "Not": _elementwise(lambda x: not x),
         "Or": _elementwise(lambda x, y: x or y),
         "Range": _range,

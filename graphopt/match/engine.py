@@ -117,6 +117,7 @@ def _apply(edit: Editor, ctx: Context, each: Rule, root: ir.Node) -> list[ir.Nod
                 else:
                     return [root, *draft.nodes, *around]
             else:
+                draft.discard()
                 reason = answer.reason
         ctx.miss(each.name, root, reason)
     return []

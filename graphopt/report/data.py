@@ -150,11 +150,14 @@ class DataReport:
     synthetic: bool
     sha256: str | None
     samples: int
+    """How many there are; feeds that were made up count as one each."""
+    compared: int
+    """How many of them the outputs were compared on."""
 
     @classmethod
     def of(cls, evidence: Evidence) -> DataReport:
         """What of the evidence a report keeps."""
-        return cls(evidence.description, evidence.synthetic, evidence.sha256, evidence.samples)
+        return cls(evidence.description, evidence.synthetic, evidence.sha256, evidence.samples, evidence.compared)
 
 
 @dataclass(frozen=True)
@@ -220,7 +223,7 @@ class PortReport:
 
     @classmethod
     def of(cls, value: ir.Value) -> PortReport:
-        """How the model declares it."""
+        """From a value that holds what the model declares."""
         shape = None if value.shape is None else tuple(d if isinstance(d, int) else d.value for d in value.shape)
         return cls(str(value.name), _type(value.type), shape)
 

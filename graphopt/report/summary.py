@@ -49,8 +49,14 @@ def _verification(
         return None
     metrics = {}
     if evidence and evidence.data and outcome.content is not None:
-        original = outcome.source.runnable
-        metrics = scores(original, outcome.content, evidence.data, device=settings.device, threads=settings.threads)
+        metrics = scores(
+            outcome.source.runnable,
+            outcome.content,
+            evidence.data,
+            device=settings.device,
+            threads=settings.threads,
+            seed=settings.seed,
+        )
     return VerificationReport.of(outcome.verification, outcome.judge.reference, metrics)
 
 
@@ -59,5 +65,5 @@ def _timing(outcome: pipeline.Outcome, evidence: Evidence | None, settings: pipe
     if outcome.content is None or evidence is None or outcome.unchanged is not None:
         return None
     models, feed = (outcome.source.runnable, outcome.content), evidence.feeds[0]
-    first, second = (Session(m, device=settings.device, threads=settings.threads) for m in models)
+    first, second = (Session(m, device=settings.device, threads=settings.threads, seed=settings.seed) for m in models)
     return TimingReport.of(bench.bench(first, second, feed, seconds=_TIMING_SECONDS), feed)

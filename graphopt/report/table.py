@@ -177,7 +177,9 @@ def _metric(name: str, values: Metric) -> str:
 
 
 def _data(data: DataReport) -> Text:
-    return _line(f"data: {data.description}" + (", synthetic" if data.synthetic else ""))
+    """Where the feeds come from; whether values are real, and all of them were used."""
+    part = "" if data.compared == data.samples else f", compared on {data.compared:,} of {data.samples:,} samples"
+    return _line(f"data: {data.description}{part}" + (", synthetic" if data.synthetic else ""))
 
 
 def _times(timing: TimingReport) -> tuple[str, str, str]:

@@ -163,12 +163,13 @@ class Strip(Pass):
     rules: ClassVar[Mapping[str, str]] = {"strip": "Metadata and doc strings of nodes and their values go."}
 
     def run(self, edit: Editor, ctx: Context) -> None:
-        """One edit for each node or value that had notes."""
+        """One edit for each node or value that had notes. Those of the model's outputs belong to its interface."""
         empty: dict[str, Any] = {"doc_string": None, "metadata_props": {}}
         for graph in graphs(edit.model):
             for node in graph:
                 owners: list[ir.Node | ir.Value] = [node, *node.outputs]
                 for owner in owners:
-                    if owner.metadata_props or owner.doc_string:
+                    interface = isinstance(owner, ir.Value) and owner.is_graph_output()
+                    if (owner.metadata_props or owner.doc_string) and not interface:
                         with ctx.noting(self.name, owner):
                             edit.annotate(self.name, owner, empty)

@@ -29,7 +29,6 @@ from graphopt.protocol import Context, Miss, Pass
 
 __all__ = ["Shape"]
 
-_END = 2**63 - 1
 _SHAPE_HAS_BOUNDS = 15
 """Opset from which Shape takes `start` and `end`."""
 
@@ -103,7 +102,8 @@ def _set_input(edit: Editor, ctx: Context, node: ir.Node, index: int, found: tup
         return
     draft = Draft(node)
     inputs = list(node.inputs)
-    inputs[index] = draft.const(np.asarray(numbers, np.int64), str(old.name))
+    dtype = np.int32 if old.dtype is ir.DataType.INT32 else np.int64
+    inputs[index] = draft.const(np.asarray(numbers, dtype), str(old.name))
     _attempt(edit, ctx, rule, node.outputs[0], draft.like(node, inputs), draft)
 
 
@@ -122,8 +122,14 @@ def _reshape(node: ir.Node, values: Values) -> Found:
             numbers.append(0)
         else:
             numbers.append(-1)
-    if numbers.count(-1) <= 1:
+    given = values.of(target)
+    if numbers.count(-1) <= 1 and (-1 not in numbers or 0 not in numbers or _is_left(given, numbers.index(-1))):
         yield 1, ("reshape-target", numbers)
+
+
+def _is_left(target: Any, index: int) -> bool:
+    """Whether the target has its -1 there already: next to an extent of 0 a runtime refuses it."""
+    return target is not None and isinstance(target[index], Dim) and target[index].number == -1
 
 
 def _expand(node: ir.Node, values: Values) -> Found:
@@ -150,10 +156,11 @@ def _slice(node: ir.Node, values: Values) -> Found:
         where = [a.number for a in axes]
     steps = values.of(input_at(node, 4))
     forward = input_at(node, 4) is None or (steps is not None and all(s is not None and s.is_positive for s in steps))
-    if where is None or not forward:
+    if where is None or not forward or len(where) != ends.size or any(not -len(shape) <= a < len(shape) for a in where):
         return
+    most = np.iinfo(np.int32 if end.dtype is ir.DataType.INT32 else np.int64).max
     numbers = [
-        e.number if e is not None and e.number is not None else _END if e is not None and e == shape[a] else None
+        e.number if e is not None and e.number is not None else int(most) if e is not None and e == shape[a] else None
         for e, a in zip(ends, where, strict=True)
     ]
     if all(n is not None for n in numbers):
@@ -170,7 +177,7 @@ def _read_from_inputs(edit: Editor, ctx: Context, values: Values, node: ir.Node)
     if contents is None or contents.ndim != 1 or value.dtype is not ir.DataType.INT64 or not value.uses():
         return
     pieces = _pieces(list(contents), edit.model, values)
-    if pieces is None:
+    if not pieces:
         return
     nodes = sum(isinstance(p, tuple) for p in pieces) + (len(pieces) > 1)
     if nodes >= _only_for(node):

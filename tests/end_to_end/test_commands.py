@@ -143,7 +143,7 @@ def test_random_models_are_checked_with_seeds(tmp_path: Path) -> None:
 
 def test_generated_feeds_take_the_extents_that_are_set(model: Path) -> None:
     answer = command("check", model, model, "--set", "N=9", "--json", "-")
-    assert answer.json["data"]["description"] == "2 generated feeds (N=9)"
+    assert answer.json["data"]["description"] == "3 generated feeds (N=9)"
 
 
 def test_a_number_of_random_feeds_may_be_asked_for(model: Path) -> None:

@@ -179,6 +179,13 @@ def test_a_check_of_what_is_no_evidence_is_not_ok() -> None:
     assert "verified" not in shown
 
 
+def test_how_much_of_the_data_was_compared_is_told(report: Report) -> None:
+    assert report.data is not None
+    part = replace(report.data, description="d.npz", synthetic=False, samples=5000, compared=92)
+    assert "data: d.npz, compared on 92 of 5,000 samples\n" in text(table.optimize(replace(report, data=part)))
+    assert "compared on" not in text(table.optimize(report))
+
+
 def test_what_the_original_did_not_run_is_told(report: Report) -> None:
     assert report.verification is not None
     told = replace(report, verification=replace(report.verification, notes=("with optimizations: it fails",)))
