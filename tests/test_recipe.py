@@ -18,7 +18,7 @@ from graphopt.errors import InputError, UsageError
 from graphopt.graph.edit import Editor, Exactness
 from graphopt.protocol import Context, Pass
 from graphopt.recipe import PASSES, Recipe, choose, parse_pass, spec
-from graphopt.rewrite import LOSSLESS, Clean, Fold, FuseLinear, Shape, Strip
+from graphopt.rewrite import LOSSLESS, Clean, Fold, Strip
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,21 @@ def test_every_field_of_every_pass_has_a_default_of_a_plain_type(kind: type[Pass
 
 
 def test_passes_are_known_by_name() -> None:
-    assert list(PASSES) == ["strip", "clean", "fold", "shape", "fuse-linear"]
+    assert list(PASSES) == [
+        "strip",
+        "clean",
+        "fold",
+        "shape",
+        "branches",
+        "layout",
+        "sandwich",
+        "algebra",
+        "absorb",
+        "fuse-norm",
+        "fuse-activation",
+        "fuse-linear",
+        "fuse-product",
+    ]
     assert all(PASSES[name].name == name for name in PASSES)
 
 
@@ -129,7 +143,7 @@ def test_texts_that_are_not(text: str, reason: str) -> None:
 
 
 def test_without_passes_the_lossless_ones_are_meant() -> None:
-    assert Recipe.of() == Recipe() == Recipe((Strip(), Clean(), Fold(), Shape(), FuseLinear()))
+    assert Recipe.of() == Recipe() == Recipe(tuple(p() for p in LOSSLESS))
     assert Recipe.parse("version = 1") == Recipe()
 
 
@@ -139,7 +153,7 @@ def test_a_recipe_without_any_pass_stays_one() -> None:
 
 
 def test_keeping_metadata_is_leaving_out_strip() -> None:
-    assert Recipe.of(keep_metadata=True).passes == (Clean(), Fold(), Shape(), FuseLinear())
+    assert Recipe.of(keep_metadata=True).passes == tuple(p() for p in LOSSLESS if p is not Strip)
     assert Recipe.of(["strip", "clean"], keep_metadata=True).passes == (Clean(),)
 
 

@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any as AnyValue
 
+import numpy as np
 import onnx_ir as ir
 
 from graphopt import ops
 from graphopt.errors import GraphoptError
 from graphopt.graph.edit import Draft, Editor, Exactness, Refused
 from graphopt.graph.nodes import array, graphs, is_constant
-from graphopt.match.pattern import Any, Const, LinearOf, NodeOf, Pattern
+from graphopt.match.pattern import Any, Const, Either, LinearOf, NodeOf, Number, Pattern
 from graphopt.protocol import Context
 
 __all__ = ["No", "Rule", "described", "rewrite", "rule"]
@@ -42,9 +43,11 @@ class Rule:
     """A pattern, and the function that builds what replaces it."""
 
     name: str
-    pattern: NodeOf
+    pattern: NodeOf | Either
     build: Callable[..., Answer]
     exactness: Exactness
+    since: int = 1
+    """The first opset that has the operators which the rule puts in."""
 
     @property
     def summary(self) -> str:
@@ -52,11 +55,11 @@ class Rule:
         return (self.build.__doc__ or "").strip().splitlines()[0]
 
 
-def rule(pattern: NodeOf, *, exactness: Exactness) -> Callable[[Callable[..., Answer]], Rule]:
+def rule(pattern: NodeOf | Either, *, exactness: Exactness, since: int = 1) -> Callable[[Callable[..., Answer]], Rule]:
     """Make a rule of a function, which is given a `Draft`, the `Context`, and what the pattern binds, by name."""
 
     def decorate(build: Callable[..., Answer]) -> Rule:
-        return Rule(build.__name__, pattern, build, exactness)
+        return Rule(build.__name__, pattern, build, exactness, since)
 
     return decorate
 
@@ -74,7 +77,7 @@ def rewrite(edit: Editor, ctx: Context, rules: Sequence[Rule]) -> None:
     """
     index: dict[str, list[Rule]] = {}
     for each in rules:
-        for name in sorted(each.pattern.ops):
+        for name in sorted(_roots(each.pattern)):
             index.setdefault(name, []).append(each)
     work = deque(node for graph in graphs(edit.model) for node in graph if node.op_type in index)
     waiting = set(work)
@@ -95,8 +98,12 @@ def rewrite(edit: Editor, ctx: Context, rules: Sequence[Rule]) -> None:
 
 def _apply(edit: Editor, ctx: Context, each: Rule, root: ir.Node) -> list[ir.Node]:
     """Try one rule at one node. Answers the nodes to visit again; none where it did not fire."""
-    for binding, inside in _match_node(each.pattern, root, {}):
+    opset = edit.model.opset_imports.get("", 0)
+    for binding, (_, *inside) in _match_producer(each.pattern, root, {}):
         reason = _leak(inside, root)
+        if reason is None and opset < each.since:
+            ctx.miss(each.name, root, f"opset {opset} has no such operator, opset {each.since} has")
+            return []
         if reason is None:
             draft = Draft(root)
             answer = each.build(draft, ctx, **binding)
@@ -133,15 +140,24 @@ def _leak(inside: Sequence[ir.Node], root: ir.Node) -> str | None:
     return None
 
 
+def _roots(pattern: Pattern) -> set[str]:
+    """The operators at which a pattern can end."""
+    if isinstance(pattern, Either):
+        return {name for choice in pattern.choices for name in _roots(choice)}
+    return set(pattern.ops) if isinstance(pattern, NodeOf) else set()
+
+
 # -- matching --------------------------------------------------------------------------------------------------------
 
 Found = tuple[Binding, tuple[ir.Node, ...]]
-"""What is bound, and the nodes below the root that were matched."""
+"""What is bound, and the nodes that were matched, the upper one first."""
 
 
 def _match_node(pattern: NodeOf, node: ir.Node, binding: Binding) -> Iterator[Found]:
     """All ways in which the inputs of `node` match; its operator is known to fit."""
     if pattern.name is not None:
+        if binding.get(pattern.name, node) is not node:
+            return
         binding = binding | {pattern.name: node}
     if pattern.inputs is None:
         yield binding, ()
@@ -166,26 +182,59 @@ def _match_all(patterns: Sequence[Pattern], values: Sequence[ir.Value | None], b
 
 
 def _match(pattern: Pattern, value: ir.Value | None, binding: Binding) -> Iterator[Found]:
-    if value is None:
-        if isinstance(pattern, Any | Const) and pattern.optional:
-            yield binding | {pattern.name: None}, ()
-    elif isinstance(pattern, Any):
-        if binding.get(pattern.name, value) is value:
-            yield binding | {pattern.name: value}, ()
-    elif isinstance(pattern, Const):
-        if is_constant(value):
-            yield binding | {pattern.name: array(value)}, ()
-    else:
+    if isinstance(pattern, Either):
+        for choice in pattern.choices:
+            yield from _match(choice, value, binding)
+    elif isinstance(pattern, Any | Const | Number):
+        bound = _match_value(pattern, value, binding)
+        if bound is not None:
+            yield bound, ()
+    elif value is not None:
         node = value.producer()
         if node is not None and value is node.outputs[0]:
             yield from _match_producer(pattern, node, binding)
 
 
-def _match_producer(pattern: LinearOf | NodeOf, node: ir.Node, binding: Binding) -> Iterator[Found]:
-    if isinstance(pattern, LinearOf):
+def _match_value(pattern: Any | Const | Number, value: ir.Value | None, binding: Binding) -> Binding | None:
+    """What is bound after a pattern that looks at nothing but the value; None where it does not match."""
+    if isinstance(pattern, Number):
+        return binding if value is not None and _is_number(pattern, value) else None
+    found: AnyValue = value if isinstance(pattern, Any) else array(value)
+    matches = pattern.optional if value is None else found is not None
+    if not matches or (pattern.name in binding and not _same(binding[pattern.name], found)):
+        return None
+    return binding | {pattern.name: found}
+
+
+def _match_producer(pattern: Pattern, node: ir.Node, binding: Binding) -> Iterator[Found]:
+    if isinstance(pattern, Either):
+        for choice in pattern.choices:
+            yield from _match_producer(choice, node, binding)
+    elif isinstance(pattern, LinearOf):
         found = ops.linears(node)
         if len(found) == 1:
             yield binding | {pattern.name: found[0]}, (node,)
-    elif node.op_type in pattern.ops and not node.domain:
+    elif isinstance(pattern, NodeOf) and node.op_type in pattern.ops and not node.domain:
         for bound, nodes in _match_node(pattern, node, binding):
             yield bound, (node, *nodes)
+
+
+def _same(a: AnyValue, b: AnyValue) -> bool:
+    """Whether two values are one, or two constants hold the same with the same type and shape."""
+    if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
+        return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+    return a is b
+
+
+def _is_number(pattern: Number, value: ir.Value) -> bool:
+    """Whether a constant has one element, the wanted one as its own type rounds it."""
+    tensor = value.const_value
+    if tensor is None or tensor.size != 1 or not is_constant(value):
+        return False
+    found = tensor.numpy().reshape(-1)[0]
+    if found.dtype.kind in "iu":
+        return bool(found == pattern.value)
+    if found.dtype.kind != "f":
+        return False
+    wanted = found.dtype.type(pattern.value)
+    return bool(abs(found - wanted) <= pattern.ulps * np.spacing(abs(wanted)))

@@ -4,6 +4,9 @@
 
 reads: a BatchNormalization node, bound to `bn`, whose first input comes from a product with a constant weight, bound
 to `lin`, and whose other inputs are constants, bound as arrays.
+
+A name that stands twice means the same thing twice: the same value, the same node, an equal constant. So x·sigmoid(x)
+is `op.Mul(x, op.Sigmoid(x))` with `x = var("x")`. A pattern is a value and may be part of several others.
 """
 
 from __future__ import annotations
@@ -11,7 +14,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-__all__ = ["Any", "Const", "LinearOf", "NodeOf", "Pattern", "const", "linear", "one_of", "op", "var"]
+__all__ = [
+    "Any",
+    "Const",
+    "Either",
+    "LinearOf",
+    "NodeOf",
+    "Number",
+    "Pattern",
+    "const",
+    "either",
+    "linear",
+    "number",
+    "one_of",
+    "op",
+    "var",
+]
 
 
 @dataclass(frozen=True)
@@ -31,6 +49,15 @@ class Const:
 
 
 @dataclass(frozen=True)
+class Number:
+    """A constant of one element that is `value`, or as close to it as its type comes."""
+
+    value: float
+    ulps: int = 0
+    """How many neighbours of the rounded value are taken for it as well: exporters round irrational numbers."""
+
+
+@dataclass(frozen=True)
 class LinearOf:
     """The output of a node with exactly one product with a constant weight, bound to `name` as a `Linear`."""
 
@@ -47,7 +74,14 @@ class NodeOf:
     name: str | None = None
 
 
-Pattern = Any | Const | LinearOf | NodeOf
+@dataclass(frozen=True)
+class Either:
+    """Whatever one of `choices` matches. They are tried in their order."""
+
+    choices: tuple[Pattern, ...]
+
+
+Pattern = Any | Const | Number | LinearOf | NodeOf | Either
 
 
 def var(name: str, *, optional: bool = False) -> Any:
@@ -58,6 +92,16 @@ def var(name: str, *, optional: bool = False) -> Any:
 def const(name: str, *, optional: bool = False) -> Const:
     """A constant."""
     return Const(name, optional)
+
+
+def number(value: float, *, ulps: int = 0) -> Number:
+    """A constant with one element and this value."""
+    return Number(value, ulps)
+
+
+def either(*choices: Pattern) -> Either:
+    """One of several patterns."""
+    return Either(choices)
 
 
 def linear(name: str) -> LinearOf:
