@@ -241,7 +241,10 @@ class _Run:
     ) -> Outcome:
         """Write into the model what was done; where that would make the file larger than the source, only a warning."""
         source, model = self.source, attempt.model
-        verdict = f"verified on {found.feeds} feeds, {judge.reference.provider}" if judge and found else UNVERIFIED
+        verdict = UNVERIFIED
+        if judge and found:
+            proof = "verified" if found.evidence else "no evidence"
+            verdict = f"{proof} on {found.feeds} feeds, {judge.reference.provider}"
         entries = (version("graphopt"), source.sha256, self.recipe.text(), verdict)
         theirs = {k: v for k, v in model.metadata_props.items() if k not in PROVENANCE}
         _set_metadata(model, theirs | dict(zip(PROVENANCE, entries, strict=True)))

@@ -13,6 +13,8 @@ import onnx
 import onnx.shape_inference
 import onnx_ir as ir
 
+from graphopt.graph.nodes import is_constant
+
 __all__ = ["SMALL", "ShapeOf", "infer_node", "skeleton"]
 
 ShapeOf = Callable[[ir.Value | None], tuple[int, ...] | None]
@@ -86,7 +88,7 @@ def infer_node(node: ir.Node, model: ir.Model) -> None:
         if value.type is None:
             return
         types[value.name] = ir.serde.serialize_value(value).type
-        tensor = value.const_value
+        tensor = value.const_value if is_constant(value) else None
         if tensor is not None and tensor.nbytes <= SMALL and not isinstance(tensor, ir.ExternalTensor):
             data[value.name] = ir.serde.serialize_tensor(tensor)
     try:

@@ -34,6 +34,8 @@ _log = logging.getLogger(__name__)
 _MOST = 512
 """Elements up to which a tensor is followed: shapes, masks over axes, indices."""
 _FAR = 2**31 - 1
+_ENDS = (2**31 - 1, 2**63 - 1)
+"""Bounds of a Slice that mean the end of the axis."""
 
 
 @dataclass
@@ -273,6 +275,11 @@ def _gather(node: ir.Node, values: Values) -> None:
 def _slice(node: ir.Node, values: Values) -> None:
     bounds = _bounds(node, values)
     if bounds is None:
+        return
+    if any(
+        step is not None and step < 0 and end is not None and end.number in _ENDS for _, end, step in bounds.values()
+    ):
+        node.outputs[0].shape = None  # nothing lies behind the end by the standard, and everything by onnxruntime
         return
     data, extents = values.of(node.inputs[0]), values.shape(node.inputs[0])
     if data is not None:

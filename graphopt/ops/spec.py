@@ -173,7 +173,7 @@ def index_into(value: ir.Value | None, axis: int) -> Domain:
 
 
 def length_up_to(value: ir.Value | None, axis: int) -> Domain:
-    """Lengths from 1 to the extent of an axis (one less where the extent is symbolic, since `high` is exclusive)."""
+    """Lengths from 1 to the extent of an axis."""
     found = extent(value, axis)
     return Domain(1, found + 1 if isinstance(found, int) else found or 2)
 

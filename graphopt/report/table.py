@@ -155,7 +155,7 @@ def _proof(found: VerificationReport) -> list[Text]:
     if not found:
         verdict = f"NOT EQUAL: {where}"
     elif not found.evidence:
-        verdict = f"no evidence: {where} ran, but no output depends on what is fed; give other data"
+        verdict = f"no evidence: {where} ran, but no output decides anything; give other data"
     else:
         worst = max((o.share for o in found.outputs), default=0.0)
         verdict = f"verified: {where}, largest error {worst:.0%} of the tolerance"

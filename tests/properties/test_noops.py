@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from graphopt import ops
-from graphopt.graph import shapes
+from graphopt.graph import values
 
 from .examples import ints, one
 from .single import Const, Example
@@ -57,7 +57,7 @@ def test_every_operator_that_can_be_a_noop_is_one_in_an_example() -> None:
 @pytest.mark.parametrize("example", EXAMPLES, ids=[f"{i}-{e}" for i, e in enumerate(EXAMPLES)])
 def test_a_noop_gives_an_input_back(example: Example) -> None:
     model = example.model()
-    shapes.infer(model)
+    values.follow(model)
     same = ops.NOOPS[example.op](model.graph.node("node"))
     assert same is not None
     before, after = example.arrays[same], example.run()[0]
