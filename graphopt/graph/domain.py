@@ -17,7 +17,8 @@ class Domain:
 
     `low` is inclusive, `high` exclusive; None means unbounded on that side. A `high` that names a symbolic
     dimension is that dimension's extent in the feed. `ascending` asks for values that do not fall along the
-    last axis. Where `low` is above 0 and `high` names a dimension, that extent is included: these are lengths. An int64 input that reaches the index of a Gather over an axis of 100 has Domain(0, 100).
+    last axis. Where `low` is above 0 and `high` names a dimension, that extent is included: these are lengths. An int64
+    input that reaches the index of a Gather over an axis of 100 has Domain(0, 100).
     """
 
     low: int | None = None
