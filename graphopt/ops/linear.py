@@ -118,10 +118,13 @@ class Linear:
     def rebuild(self, draft: Draft, weight: NDArray[Any], bias: NDArray[Any] | None) -> ir.Value:
         """The same product with another weight (laid out as the node's) and a final bias (channels,), or without one.
 
+        A weight that stays the same is read on, so that sharing it costs nothing.
+
         An operator without bias input (MatMul) gets an Add behind it, or becomes a Gemm where its data is a matrix.
         """
         inputs = list(self.node.inputs if self.bias is None else self.node.inputs[: self.bias])
-        inputs[self.weight] = draft.const(weight, self._hint(inputs[self.weight], "weight"))
+        if not np.array_equal(weight, self.weights):
+            inputs[self.weight] = draft.const(weight, self._hint(inputs[self.weight], "weight"))
         offset = None if bias is None else draft.const(bias, self._hint(self.bias_value, "bias"))
         if self.bias is not None:
             changed = {} if self.beta == 1.0 else {"beta": None}

@@ -103,8 +103,10 @@ def _merge_constants(edit: Editor, ctx: Context, graph: ir.Graph) -> None:
         for value in group:
             original = first.setdefault(_contents(value.const_value), value)
             if original is not value:
+                size = value.const_value.nbytes if value.const_value is not None else 0
                 with ctx.noting("equal-constants", value):
                     edit.merge_constants("equal-constants", value, original)
+                    ctx.ledger.spend(-size)  # copies that were made for a fusion may turn out to be one
 
 
 def _merge_twins(edit: Editor, ctx: Context, graph: ir.Graph) -> None:

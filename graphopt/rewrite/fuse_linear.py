@@ -173,7 +173,8 @@ def _rebuild(
     if _underflows(lin, weight, out):
         return No("the fused weights underflow their type")
     shared = lin.node.inputs[lin.weight]
-    if shared is not None and len(shared.uses()) > 1 and not ctx.ledger.spend(weight.nbytes):
+    copied = shared is not None and len(shared.uses()) > 1 and not np.array_equal(weight, lin.weights)
+    if copied and not ctx.ledger.spend(weight.nbytes):
         return No("the weight is shared and the file may not grow")
     draft.reduction = lin.reduction
     return lin.rebuild(draft, weight, bias)
