@@ -208,22 +208,6 @@ class Editor:
         self._sweep([node])
         self.edits.append(edit)
 
-    def drop_output(self, rule: str, node: ir.Node, index: int) -> None:
-        """Leave out an optional output that nothing reads.
-
-        Raises:
-            Refused: something reads it, or the edit is not wanted.
-        """
-        if is_read(node.outputs[index]):
-            raise Refused("its result is used")
-        self._check_node(node, {})
-        edit = self._admit(rule, node, Exactness.BITWISE)
-        if index == len(node.outputs) - 1:
-            node.resize_outputs(index)
-        else:
-            node.outputs[index].name = ""
-        self.edits.append(edit)
-
     def merge_constants(self, rule: str, duplicate: ir.Value, original: ir.Value) -> None:
         """Let every reader of one initializer read another one that holds the same.
 

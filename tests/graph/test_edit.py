@@ -299,25 +299,6 @@ def test_a_chain_of_four_thousand_nodes_is_swept() -> None:
 # -- the other changes -----------------------------------------------------------------------------------------------
 
 
-def test_an_optional_output_is_left_out() -> None:
-    body = "{ y, m = Dropout (x) }"
-    for graph_outputs, index, rest in (("float[N] y", 1, "y = Dropout"), ("bool[N] m", 0, None)):
-        given = source(f"g (float[N] x) => ({graph_outputs}) {body}")
-        (node,) = given.model.graph
-        edit = Editor(given.model)
-        edit.drop_output("r", node, index)
-        if rest:
-            assert rest in text(given)
-        else:
-            assert not node.outputs[0].name
-        assert len(edit.edits) == 1
-
-
-def test_an_output_that_is_read_is_not_left_out() -> None:
-    given = source("g (float[N] x) => (float[N] y, bool[N] m) { y, m = Dropout (x) }")
-    refused(given, lambda edit: edit.drop_output("r", given.model.graph[0], 1), "its result is used")
-
-
 @pytest.mark.parametrize(
     ("interface", "words"),
     [
