@@ -119,6 +119,8 @@ def optimize(
     skip: str | Sequence[str] | None = None,
     recipe: str | os.PathLike[str] | recipes.Recipe | None = None,
     freeze: bool = False,
+    target: str = "portable",
+    fast_math: bool = False,
     keep_metadata: bool = False,
     unverified: bool = False,
     set_dims: Mapping[str, int] | None = None,
@@ -134,8 +136,10 @@ def optimize(
         device: "cpu", "cuda" (never falls back) or "auto" (CUDA where it really runs).
         passes: names or `name{field=value}`, in their order; by default the lossless ones, and with [] none.
         skip: keys of nodes to leave as they are.
-        recipe: a recipe or its file, instead of `passes`, `skip`, `freeze` and `keep_metadata`.
+        recipe: a recipe or its file, instead of `passes`, `skip`, `freeze`, `target`, `fast_math`, `keep_metadata`.
         freeze: make constants of initializers that a feed could override.
+        target: the runtime to make the model for: one of `graphopt.targets.TARGETS`.
+        fast_math: allow float algebra that does not hold for not-a-number, infinities and −0.
         keep_metadata: keep what exporters noted at each node.
         unverified: check the structure only, and run nothing.
         set_dims: extents of symbolic dimensions in generated feeds.
@@ -153,7 +157,15 @@ def optimize(
     check_run(device=device, threads=threads, seed=seed, set_dims=set_dims)
     if unverified and (data is not None or set_dims or device == "cuda"):
         raise UsageError("unverified runs nothing: leave out data, dimensions and device")
-    chosen = recipes.choose(recipe, passes, skip, freeze=freeze, keep_metadata=keep_metadata)
+    chosen = recipes.choose(
+        recipe,
+        passes=passes,
+        skip=skip,
+        freeze=freeze,
+        target=target,
+        fast_math=fast_math,
+        keep_metadata=keep_metadata,
+    )
     say("loading")
     source = load(model, freeze=chosen.freeze)
     _check_keys(source, chosen)

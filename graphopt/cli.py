@@ -155,6 +155,12 @@ def optimize(
     freeze: Annotated[
         bool, typer.Option("--freeze", help="Make constants of weights that a feed could override.")
     ] = False,
+    target: Annotated[
+        str, typer.Option("--target", metavar="T", help="The runtime to make the model for: portable.")
+    ] = "portable",
+    fast_math: Annotated[
+        bool, typer.Option("--fast-math", help="Allow float algebra that fails for NaN, infinities and -0.")
+    ] = False,
     keep_metadata: Annotated[
         bool, typer.Option("--keep-metadata", help="Keep what the exporter noted at each node.")
     ] = False,
@@ -177,10 +183,10 @@ def optimize(
     from graphopt import api
     from graphopt.report import console, files, table
 
-    target = out or files.beside(model)
+    place = out or files.beside(model)
     if model.is_file():  # else there is more to say of it than of where the result would go
-        files.refuse_out(target, model, force=force)
-    others = {"OUT": target, "the recipe": recipe, "the data": Path(data) if data else None}
+        files.refuse_out(place, model, force=force)
+    others = {"OUT": place, "the recipe": recipe, "the data": Path(data) if data else None}
     files.refuse_side_files({"--json": json, "--save-recipe": save_recipe}, {"MODEL": model}, others)
     with console.progress(quiet=quiet, verbose=verbose) as progress:
         result = api.optimize(
@@ -191,6 +197,8 @@ def optimize(
             skip=skip,
             recipe=recipe,
             freeze=freeze,
+            target=target,
+            fast_math=fast_math,
             keep_metadata=keep_metadata,
             unverified=unverified,
             set_dims=_dims(set_dims),
@@ -199,7 +207,7 @@ def optimize(
             progress=progress,
         )
         progress("writing")
-        report = result.report.at(result.save(target, force=force))
+        report = result.report.at(result.save(place, force=force))
     if save_recipe is not None:
         _write(save_recipe, result.recipe.text())
     if not quiet:

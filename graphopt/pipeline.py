@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -17,22 +16,21 @@ from numpy.typing import NDArray
 from graphopt.graph import invariants
 from graphopt.graph.edit import Edit, Editor
 from graphopt.graph.io import EXTERNAL_ABOVE, Source, serialize, weight_bytes
-from graphopt.protocol import Context, Evaluator, Ledger, Miss, NotEvaluated
+from graphopt.protocol import Context, Evaluator, Ledger, Miss, NotEvaluated, Pass
 from graphopt.recipe import Recipe, spec
 from graphopt.run.child import Child, ChildFailed
 from graphopt.run.compare import Comparison
 from graphopt.run.session import Device, Feed
+from graphopt.targets import TARGETS
 from graphopt.verify import Judge, explain, guilty, rounded
 
 __all__ = ["Attempt", "Outcome", "Settings", "Step", "misses", "optimize"]
 
-_log = logging.getLogger(__name__)
-
 MOST_GUILTY = 8
 """Edits that are left out one after another before the whole rewriting is given up."""
 _MOST_ROUNDS = 20
-_GROWTH = 0.5
-"""Share of the source that single edits may add in between; the emitted file is never larger than the source."""
+_GROWTH = 1.5
+"""How many times the source's size the emitted file may have."""
 
 PROVENANCE = ("graphopt.version", "graphopt.source_sha256", "graphopt.recipe", "graphopt.verdict")
 """Keys of the emitted model's metadata_props: what made it, from what, how, and what was found."""
@@ -100,9 +98,29 @@ class Outcome:
     notes: tuple[str, ...] = ()
 
     @property
-    def grew(self) -> bool:
-        """Whether the file is larger than the source."""
-        return self.content is not None and len(self.content) > self.source.size
+    def growth(self) -> float:
+        """How many times as large as the source the file is; 1 where that is not known, above 2 GB."""
+        return 1.0 if self.content is None else len(self.content) / self.source.size
+
+
+@dataclass
+class _Record:
+    """What one pass does, over all rounds."""
+
+    step: Pass
+    seconds: float = 0.0
+    made: Counter[str] = field(default_factory=Counter)
+
+    def run(self, edit: Editor, ctx: Context) -> bool:
+        """One round. False where it broke the graph: no pass can work on it, and verification finds whom to blame."""
+        start, count = time.perf_counter(), len(edit.edits)
+        self.step.run(edit, ctx)
+        self.seconds += time.perf_counter() - start
+        self.made.update(e.rule for e in edit.edits[count:])
+        return next(invariants.broken(edit.model), None) is None
+
+    def told(self) -> Step:
+        return Step(spec(self.step), self.step.exactness.name, dict(self.made), round(self.seconds, 4))
 
 
 class _Evaluate:
@@ -132,11 +150,10 @@ def optimize(source: Source, recipe: Recipe, feeds: Sequence[Feed] | None, setti
         if source.carried.untouchable:
             return run.unchanged(Attempt(source.model, (), (), ()), source.carried.untouchable)
         outcome = run.outcome()
-        if outcome.grew and not outcome.unchanged:
-            _log.debug("the file would grow: once more without room")
-            outcome = replace(run, growth=0).outcome()
-        if outcome.grew and not outcome.unchanged:
-            return run.unchanged(outcome.attempt, "the rewritten file would be larger")
+        if outcome.growth > 1 and not outcome.unchanged:
+            outcome = replace(run, thrifty=True).outcome()
+        if outcome.growth > _GROWTH and not outcome.unchanged:
+            return run.unchanged(outcome.attempt, f"the rewritten file would be more than {_GROWTH} times as large")
         return outcome
 
 
@@ -147,7 +164,7 @@ def misses(source: Source, recipe: Recipe) -> tuple[Miss, ...]:
 
 
 def _run(source: Source, recipe: Recipe, feeds: Sequence[Feed] | None, settings: Settings, child: Child) -> _Run:
-    return _Run(source, recipe, feeds, settings, _Evaluate(child), int(source.size * _GROWTH))
+    return _Run(source, recipe, feeds, settings, _Evaluate(child))
 
 
 @dataclass(frozen=True)
@@ -159,8 +176,8 @@ class _Run:
     feeds: Sequence[Feed] | None
     settings: Settings
     evaluate: Evaluator
-    growth: int
-    """Bytes by which the file may grow in between."""
+    thrifty: bool = False
+    """Whether folding may only spend what other edits saved."""
 
     def outcome(self) -> Outcome:
         """Rewrite, verify, leave out what is guilty, and seal."""
@@ -184,34 +201,26 @@ class _Run:
         return self._sealed(attempt, judge, found, left_out)
 
     def rewrite(self, skip: Sequence[Edit] = (), limit: int | None = None) -> Attempt:
-        """Run the passes over a copy of the source, again and again until a whole round changes nothing.
+        """Run the passes over a copy of the source, stage by stage, each until a whole round changes nothing.
 
         Args:
             skip: edits to leave out.
             limit: number of edits after which to stop.
         """
-        passes = self.recipe.passes
-        edit = Editor(self.source.model.clone(), skip=skip, limit=limit, keep=self.recipe.skip)
-        ctx = Context(self.evaluate, Ledger(self.growth))
-        seconds = [0.0] * len(passes)
-        made: list[Counter[str]] = [Counter() for _ in passes]
-        for _ in range(_MOST_ROUNDS):
-            before, broken = len(edit.edits), None
-            ctx.misses.clear()
-            for index, step in enumerate(passes):
-                start, count = time.perf_counter(), len(edit.edits)
-                step.run(edit, ctx)
-                seconds[index] += time.perf_counter() - start
-                made[index].update(e.rule for e in edit.edits[count:])
-                broken = next(invariants.broken(edit.model), None)
-                if broken:
-                    break  # no pass can work on such a graph; verification finds the edit to blame
-            if broken or len(edit.edits) == before:
-                break
-        steps = tuple(
-            Step(spec(p), p.exactness.name, dict(c), round(s, 4)) for p, c, s in zip(passes, made, seconds, strict=True)
-        )
-        return Attempt(edit.model, tuple(edit.edits), steps, tuple(ctx.misses))
+        recipe = self.recipe
+        edit = Editor(self.source.model.clone(), skip=skip, limit=limit, keep=recipe.skip)
+        room = int((_GROWTH - 1) * self.source.size)
+        ledger = Ledger(room, 0 if self.thrifty else room)
+        ctx = Context(self.evaluate, ledger, TARGETS[recipe.target], recipe.fast_math)
+        records = [_Record(p) for p in recipe.passes]
+        for stage in sorted({p.stage for p in recipe.passes}):
+            earlier = len(ctx.misses)
+            for _ in range(_MOST_ROUNDS):
+                del ctx.misses[earlier:]
+                before = len(edit.edits)
+                if not all(r.run(edit, ctx) for r in records if r.step.stage == stage) or len(edit.edits) == before:
+                    break
+        return Attempt(edit.model, tuple(edit.edits), tuple(r.told() for r in records), tuple(ctx.misses))
 
     def unchanged(self, attempt: Attempt, reason: str, left_out: Sequence[LeftOut] = ()) -> Outcome:
         """The source as it came; running it once more shows that it repeats itself."""
@@ -239,7 +248,7 @@ class _Run:
     def _sealed(
         self, attempt: Attempt, judge: Judge | None, found: Comparison | None, left_out: Sequence[LeftOut]
     ) -> Outcome:
-        """Write into the model what was done; where that would make the file larger than the source, only a warning."""
+        """Write into the model what was done; where only that makes the file larger than the source, just a warning."""
         source, model = self.source, attempt.model
         verdict = UNVERIFIED
         if judge and found:
@@ -247,21 +256,21 @@ class _Run:
             verdict = f"{proof} on {found.feeds} feeds, {judge.reference.provider}"
         entries = (version("graphopt"), source.sha256, self.recipe.text(), verdict)
         theirs = {k: v for k, v in model.metadata_props.items() if k not in PROVENANCE}
-        _set_metadata(model, theirs | dict(zip(PROVENANCE, entries, strict=True)))
+        ours = theirs | dict(zip(PROVENANCE, entries, strict=True))
         notes: tuple[str, ...] = ()
-        content = _content(model, source)
+        content = _content(model, source, ours)
         if content is not None and len(content) > source.size:
-            _set_metadata(model, theirs if judge else theirs | {PROVENANCE[-1]: UNVERIFIED})
-            content = _content(model, source)
-            notes = ("the file is too small to say in it how it was made",)
+            bare = _content(model, source, theirs if judge else theirs | {PROVENANCE[-1]: UNVERIFIED})
+            if bare is not None and (len(bare) <= source.size or len(content) > _GROWTH * source.size):
+                content, notes = bare, ("the file is too small to say in it how it was made",)
+            else:
+                content = _content(model, source, ours)
         return Outcome(source, model, content, attempt, judge, found, tuple(left_out), notes=notes)
 
 
-def _set_metadata(model: ir.Model, entries: Mapping[str, str]) -> None:
-    model.metadata_props.clear()
-    model.metadata_props.update(entries)
-
-
-def _content(model: ir.Model, source: Source) -> bytes | None:
-    """The file's bytes, if its weights fit inside."""
+def _content(model: ir.Model, source: Source, metadata: Mapping[str, str] | None = None) -> bytes | None:
+    """The file's bytes, if its weights fit inside; with other metadata, if any is given."""
+    if metadata is not None:
+        model.metadata_props.clear()
+        model.metadata_props.update(metadata)
     return serialize(model, source.carried) if weight_bytes(model) < EXTERNAL_ABOVE else None

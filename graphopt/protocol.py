@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from graphopt.graph.edit import Editor, Exactness, Refused
 from graphopt.graph.nodes import key
+from graphopt.targets import TARGETS, Target
 
 __all__ = ["Context", "Evaluator", "Exactness", "Ledger", "Miss", "NotEvaluated", "Pass"]
 
@@ -30,12 +31,16 @@ class Ledger:
     """How many bytes the file may still grow. What an edit saves may be spent by a later one."""
 
     left: int
+    folding: int
+    """How many of them may go to constants that a runtime computes by itself when it loads the model."""
 
-    def spend(self, growth: int) -> bool:
+    def spend(self, growth: int, *, folding: bool = False) -> bool:
         """Account for an edit that makes the file `growth` bytes larger (or smaller, below zero), if there is room."""
-        if growth > max(self.left, 0):
+        room = min(self.left, self.folding) if folding else self.left
+        if growth > max(room, 0):
             return False
         self.left -= growth
+        self.folding -= growth
         return True
 
 
@@ -54,6 +59,9 @@ class Context:
 
     evaluate: Evaluator
     ledger: Ledger
+    target: Target = TARGETS["portable"]
+    fast_math: bool = False
+    """Whether float algebra is allowed that does not hold for not-a-number, infinities and −0."""
     misses: list[Miss] = field(default_factory=list)
 
     def miss(self, rule: str, root: ir.Node | ir.Value, reason: str) -> None:
@@ -77,6 +85,8 @@ class Pass(ABC):
     name: ClassVar[str]
     summary: ClassVar[str]
     exactness: ClassVar[Exactness]
+    stage: ClassVar[int] = 0
+    """0 for the canonical standard form; 1 for the target, once nothing of stage 0 finds anything any more."""
     rules: ClassVar[Mapping[str, str]]
     """Name and one line for each rule, for people."""
 

@@ -21,6 +21,7 @@ import tomli_w
 from graphopt.errors import InputError, UsageError
 from graphopt.protocol import Pass
 from graphopt.rewrite import LOSSLESS, Strip
+from graphopt.targets import TARGETS
 
 __all__ = ["PASSES", "Recipe", "choose", "parse_pass", "spec", "words"]
 
@@ -85,31 +86,49 @@ def _toml(value: Any) -> str:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Passes in their order, keys of nodes to leave as they are, and whether overridable weights become constants."""
+    """Passes in their order, keys of nodes to leave as they are, and what the passes may count on."""
 
     passes: tuple[Pass, ...] = tuple(p() for p in LOSSLESS)
     skip: tuple[str, ...] = ()
     freeze: bool = False
+    """Whether overridable weights become constants."""
+    target: str = "portable"
+    """Name of the runtime to make the model for."""
+    fast_math: bool = False
+    """Whether float algebra is allowed that does not hold for not-a-number, infinities and −0."""
+
+    def __post_init__(self) -> None:
+        if self.target not in TARGETS:
+            raise UsageError(f"no target is called {self.target!r}: give one of {', '.join(TARGETS)}")
 
     @classmethod
     def of(
         cls,
         passes: str | Sequence[str] | None = None,
-        skip: str | Sequence[str] = (),
+        skip: str | Sequence[str] | None = None,
         *,
-        freeze: bool = False,
         keep_metadata: bool = False,
+        **options: Any,
     ) -> Recipe:
         """From the command line's words; if no passes are given (None), the lossless ones, and with [] none.
 
+        Args:
+            passes: names or `name{field=value}`.
+            skip: keys of nodes.
+            keep_metadata: leave out the pass that drops exporters' notes.
+            options: `freeze`, `target`, `fast_math`, as the fields.
+
         Raises:
-            UsageError: unknown pass or field, a value of another type, or what is no list of text.
+            UsageError: unknown pass, field or target, a value of another type, or what is no list of text.
         """
         named = words("passes", passes)
-        chosen = cls().passes if named is None else tuple(parse_pass(p) for p in named)
+        chosen = cls.passes if named is None else tuple(parse_pass(p) for p in named)
         if keep_metadata:
             chosen = tuple(p for p in chosen if not isinstance(p, Strip))
-        return cls(chosen, words("skip", skip) or (), freeze)
+        for name, value in options.items():
+            if type(value) is not _OPTIONS[name]:
+                raise UsageError(f"{name} is of type {_OPTIONS[name].__name__}, not {type(value).__name__}")
+        return cls(chosen, words("skip", skip) or (), **options)
 
     @classmethod
     def read(cls, path: Path) -> Recipe:
@@ -137,15 +156,15 @@ class Recipe:
             data: dict[str, Any] = tomllib.loads(text)
         except (ValueError, RecursionError) as problem:
             raise InputError(f"{name} is not TOML: {problem}") from None
-        unknown = set(data) - {"version", "passes", "skip", "freeze"}
-        lists = [data.get("passes", []), data.get("skip", [])]
-        strings = all(isinstance(x, list) and all(isinstance(s, str) for s in x) for x in lists)
-        if unknown or not strings or not isinstance(data.get("freeze", False), bool):
-            raise InputError(f"{name} is no recipe: it may hold version, passes and skip (lists of text) and freeze")
-        if data.get("version") != _VERSION:
-            raise InputError(f"{name} is a recipe of version {data.get('version')}: this graphopt reads {_VERSION}")
+        known = ["version", "passes", "skip", *_OPTIONS]
+        if unknown := [k for k in data if k not in known]:
+            raise InputError(f"{name} is no recipe: it has {unknown[0]!r}, and may hold {', '.join(known)}")
+        if (found := data.pop("version", None)) != _VERSION:
+            raise InputError(f"{name} is a recipe of version {found}: this graphopt reads {_VERSION}")
+        if any(isinstance(data.get(k, []), str) for k in ("passes", "skip")):
+            raise InputError(f"{name} is no recipe: passes and skip are lists of text")
         try:
-            return cls.of(data.get("passes"), lists[1], freeze=data.get("freeze", False))
+            return cls.of(**data)
         except UsageError as problem:  # the mistake is in the file, not in the call
             raise InputError(f"{name} is no recipe: {problem}") from None
 
@@ -154,32 +173,28 @@ class Recipe:
         data: dict[str, Any] = {"version": _VERSION, "passes": [spec(p) for p in self.passes]}
         if self.skip:
             data["skip"] = list(self.skip)
-        if self.freeze:
-            data["freeze"] = True
+        data |= {name: value for name in _OPTIONS if (value := getattr(self, name)) != getattr(Recipe, name)}
         return tomli_w.dumps(data, indent=0)
 
 
-def choose(
-    recipe: str | os.PathLike[str] | Recipe | None,
-    passes: str | Sequence[str] | None,
-    skip: str | Sequence[str] | None,
-    *,
-    freeze: bool,
-    keep_metadata: bool,
-) -> Recipe:
-    """The recipe that a verb was given, or one of what it was given in its place.
+_OPTIONS: Mapping[str, type] = {
+    f.name: type(f.default) for f in dataclasses.fields(Recipe) if f.name not in {"passes", "skip"}
+}
+"""The fields that are one value each, with their types."""
+
+
+def choose(recipe: str | os.PathLike[str] | Recipe | None, **given: Any) -> Recipe:
+    """The recipe that a verb was given, or one of what it was given in its place, as `Recipe.of` takes it.
 
     Raises:
         InputError: the recipe's file cannot be read or is no recipe.
         UsageError: both were given, or what was given makes no sense.
     """
-    named, left = words("passes", passes), words("skip", skip) or ()
     if recipe is None:
-        return Recipe.of(named, left, freeze=freeze, keep_metadata=keep_metadata)
-    if named is not None or left or freeze or keep_metadata:
-        raise UsageError(
-            "a recipe already says what to do: give it alone, without passes, skip, freeze or keep-metadata"
-        )
+        return Recipe.of(**given)
+    usual = {f.name: f.default for f in dataclasses.fields(Recipe)} | {"passes": None, "keep_metadata": False}
+    if more := [name for name, value in given.items() if value is not None and value != usual[name]]:
+        raise UsageError(f"a recipe already says what to do: give it alone, without {' and '.join(more)}")
     if not isinstance(recipe, Recipe | str | os.PathLike):
         raise UsageError(f"a {type(recipe).__name__} is no recipe: give a Recipe or the path of its file")
     return recipe if isinstance(recipe, Recipe) else Recipe.read(Path(recipe))

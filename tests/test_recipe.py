@@ -207,5 +207,5 @@ def test_what_is_no_list_of_text_is_refused(given: Any) -> None:
 
 def test_an_empty_list_of_passes_is_none_of_them_everywhere() -> None:
     assert Recipe.of([]).passes == Recipe.parse("version = 1\npasses = []").passes == ()
-    assert choose(None, [], None, freeze=False, keep_metadata=False).passes == ()
-    assert choose(None, None, None, freeze=False, keep_metadata=False) == Recipe()
+    assert choose(None, passes=[], skip=None, freeze=False, keep_metadata=False).passes == ()
+    assert choose(None, passes=None, skip=None, freeze=False, keep_metadata=False) == Recipe()

@@ -48,6 +48,8 @@ class Rule:
     exactness: Exactness
     since: int = 1
     """The first opset that has the operators which the rule puts in."""
+    fast: bool = False
+    """Whether it does not hold for not-a-number, infinities or −0, and is only wanted under `--fast-math`."""
 
     @property
     def summary(self) -> str:
@@ -55,11 +57,13 @@ class Rule:
         return (self.build.__doc__ or "").strip().splitlines()[0]
 
 
-def rule(pattern: NodeOf | Either, *, exactness: Exactness, since: int = 1) -> Callable[[Callable[..., Answer]], Rule]:
+def rule(
+    pattern: NodeOf | Either, *, exactness: Exactness, since: int = 1, fast: bool = False
+) -> Callable[[Callable[..., Answer]], Rule]:
     """Make a rule of a function, which is given a `Draft`, the `Context`, and what the pattern binds, by name."""
 
     def decorate(build: Callable[..., Answer]) -> Rule:
-        return Rule(build.__name__, pattern, build, exactness, since)
+        return Rule(build.__name__, pattern, build, exactness, since, fast)
 
     return decorate
 
@@ -104,6 +108,8 @@ def _apply(edit: Editor, ctx: Context, each: Rule, root: ir.Node) -> list[ir.Nod
         if reason is None and opset < each.since:
             ctx.miss(each.name, root, f"opset {opset} has no such operator, opset {each.since} has")
             return []
+        if reason is None and each.fast and not ctx.fast_math:
+            reason = "it does not hold for not-a-number, infinities or -0: --fast-math allows it"
         if reason is None:
             draft = Draft(root)
             answer = each.build(draft, ctx, **binding)

@@ -97,14 +97,14 @@ class Fold(Pass):
             wanted: dict[ir.Value, int] = {}
             for value in region.leaving():
                 growth = region.growth(value)
-                if ctx.ledger.spend(growth):
+                if ctx.ledger.spend(growth, folding=True):
                     wanted[value] = growth
                 else:
                     ctx.miss("fold", value, "the file would grow")
             for value, contents in _evaluate(list(wanted), region, ctx):
                 if _commit(edit, ctx, value, contents):
                     del wanted[value]
-            ctx.ledger.left += sum(wanted.values())  # what was not folded after all
+            ctx.ledger.spend(-sum(wanted.values()))  # what was not folded after all
 
 
 def _commit(edit: Editor, ctx: Context, value: ir.Value, contents: NDArray[Any]) -> bool:

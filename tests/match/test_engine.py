@@ -26,7 +26,7 @@ BITWISE = Exactness.BITWISE
 
 
 def apply(given: Source, *rules: Rule, limit: int | None = None) -> tuple[list[Edit], list[Miss]]:
-    edit, ctx = Editor(given.model, limit=limit), Context(cannot_evaluate, Ledger(0))
+    edit, ctx = Editor(given.model, limit=limit), Context(cannot_evaluate, Ledger(0, 0))
     rewrite(edit, ctx, rules)
     return edit.edits, ctx.misses
 

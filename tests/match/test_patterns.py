@@ -27,7 +27,7 @@ def fires(pattern: NodeOf | Either, text: str, *, since: int = 1) -> bool:
 
 
 def edits(rules: Sequence[Rule], text: str) -> tuple[Editor, Context]:
-    edit, ctx = Editor(source(text).model), Context(cannot_evaluate, Ledger(0))
+    edit, ctx = Editor(source(text).model), Context(cannot_evaluate, Ledger(0, 0))
     rewrite(edit, ctx, rules)
     return edit, ctx
 
@@ -98,7 +98,7 @@ def test_a_number_is_compared_in_its_own_type(given: Any, value: float, ulps: in
         return draft.node("Abs", [x])
 
     wanted = rule(op.Add(var("x"), number(value, ulps=ulps)), exactness=Exactness.LOSSY)(found)
-    rewrite(edit, Context(cannot_evaluate, Ledger(0)), [wanted])
+    rewrite(edit, Context(cannot_evaluate, Ledger(0, 0)), [wanted])
     assert bool(edit.edits) == expected
 
 

@@ -76,7 +76,7 @@ def test_dead_twins_that_were_asked_to_stay_stay() -> None:
 
 def test_the_statistics_of_a_folded_batchnorm_are_kept() -> None:
     given = source(CONV_BN)
-    FuseLinear().run(Editor(given.model), Context(cannot_evaluate, Ledger(0)))
+    FuseLinear().run(Editor(given.model), Context(cannot_evaluate, Ledger(0, 0)))
     (conv,) = given.model.graph
     scale, shift, mean, variance = conv.meta[BATCHNORM]
     assert (scale.tolist(), shift.tolist()) == ([2, 4], [10, 20])
@@ -180,7 +180,7 @@ def test_an_answer_that_does_not_fit_changes_nothing(answer: Evaluator, reasons:
 
 
 def test_what_could_not_be_computed_is_not_booked() -> None:
-    given, ctx = source(CONSTANTS), Context(unwilling, Ledger(100))
+    given, ctx = source(CONSTANTS), Context(unwilling, Ledger(100, 100))
     Fold().run(Editor(given.model), ctx)
     assert ctx.ledger.left == 100
 
@@ -201,6 +201,6 @@ def test_weights_from_another_file_are_folded(evaluate: Evaluator, tmp_path: Any
     [(0, 0, True, 0), (0, 1, False, 0), (0, -5, True, 5), (5, 5, True, 0), (-3, 0, True, -3), (-3, 1, False, -3)],
 )
 def test_an_account_of_bytes(left: int, growth: int, allowed: bool, rest: int) -> None:  # noqa: FBT001
-    ledger = Ledger(left)
+    ledger = Ledger(left, left)
     assert ledger.spend(growth) is allowed
     assert ledger.left == rest

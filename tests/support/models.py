@@ -76,7 +76,7 @@ def rewritten(
     editor: Callable[..., Editor] = Editor,
 ) -> Rewritten:
     """Run passes over a copy of the model until a round changes nothing."""
-    edit, ctx, steps = editor(given.model.clone()), Context(evaluate, Ledger(growth)), tuple(passes)
+    edit, ctx, steps = editor(given.model.clone()), Context(evaluate, Ledger(growth, growth)), tuple(passes)
     for _ in range(MOST_ROUNDS):
         before = len(edit.edits)
         ctx.misses.clear()
