@@ -43,6 +43,11 @@ class Ledger:
         self.folding -= growth
         return True
 
+    def lend(self, growth: int) -> None:
+        """Account for growth that later edits give back for certain, whether there is room for it or not."""
+        self.left -= growth
+        self.folding -= growth
+
 
 @dataclass(frozen=True)
 class Miss:

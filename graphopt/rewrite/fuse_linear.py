@@ -162,6 +162,17 @@ def _underflows(lin: Linear, weight: Array, out: Array | float) -> bool:
     return bool(np.any(small))
 
 
+def _followed_alike(other: ir.Node, node: ir.Node, root: ir.Node) -> bool:
+    """Whether what follows another product is the operation, with the same constants, that is fused into this one."""
+    readers = list(other.outputs[0].consumers())
+    if len(readers) != 1 or other.op_type != node.op_type or other.outputs[0].is_graph_output():
+        return False
+    theirs = [None if v is other.outputs[0] else v for v in readers[0].inputs]
+    ours = [None if v is node.outputs[0] else v for v in root.inputs]
+    same = readers[0].op_identifier() == root.op_identifier() and readers[0].attributes == root.attributes
+    return same and theirs == ours
+
+
 def _rebuild(
     draft: Draft, ctx: Context, lin: Linear, *, out: Array | float = 1.0, shift: Array | float = 0.0
 ) -> Answer:
@@ -173,8 +184,11 @@ def _rebuild(
     if _underflows(lin, weight, out):
         return No("the fused weights underflow their type")
     shared = lin.node.inputs[lin.weight]
-    copied = shared is not None and len(shared.uses()) > 1 and not np.array_equal(weight, lin.weights)
-    if copied and not ctx.ledger.spend(weight.nbytes):
-        return No("the weight is shared and the file may not grow")
+    others = [user for user in shared.consumers() if user is not lin.node] if shared is not None else []
+    if others and not np.array_equal(weight, lin.weights):
+        if all(_followed_alike(user, lin.node, draft.root) for user in others):
+            ctx.ledger.lend(weight.nbytes)  # the others get equal weights, of which one will stay
+        elif not ctx.ledger.spend(weight.nbytes):
+            return No("the weight is shared and the file may not grow")
     draft.reduction = lin.reduction
     return lin.rebuild(draft, weight, bias)
