@@ -20,9 +20,16 @@ def infers(node: ir.Node) -> bool:
     return bool(attr(node, "is_test", opset is None or opset >= FIRST_INFERENCE_OPSET))
 
 
+def _trains(node: ir.Node) -> bool:
+    """Whether it may normalize by the batch: `training_mode` (from opset 14), statistics put out (7 to 13), or
+    `is_test` off (1 to 6).
+    """
+    return not is_off(node, "training_mode") or any(v.name for v in node.outputs[1:]) or not infers(node)
+
+
 def _batchnorm_is_pure(node: ir.Node) -> bool:
-    """In inference: `training_mode` off (from opset 14), no statistics put out (7 to 13), `is_test` (1 to 6)."""
-    return is_off(node, "training_mode") and not any(v.name for v in node.outputs[1:]) and infers(node)
+    """From opset 14 on even in training, where the new statistics are outputs; before, they change in place."""
+    return not _trains(node) or "training_mode" in node.attributes
 
 
 SPECS = (

@@ -47,7 +47,7 @@ def fold_batchnorm(
     draft: Draft, ctx: Context, lin: Linear, s: Array, t: Array, mu: Array, v: Array, bn: ir.Node
 ) -> Answer:
     """BatchNormalization(W·x + b) becomes (kW)·x + (b − μ)k + t."""
-    if not ops.is_pure(bn, {}):
+    if attr(bn, "training_mode", 0) or not ops.is_pure(bn, {}):
         return No("it is in training mode")
     if attr(bn, "spatial", 1) != 1:
         return No("it normalizes each position by itself")
