@@ -21,9 +21,7 @@ def infers(node: ir.Node) -> bool:
 
 
 def _trains(node: ir.Node) -> bool:
-    """Whether it may normalize by the batch: `training_mode` (from opset 14), statistics put out (7 to 13), or
-    `is_test` off (1 to 6).
-    """
+    """Whether it may normalize by the batch: what says so changed with opsets 7 and 14."""
     return not is_off(node, "training_mode") or any(v.name for v in node.outputs[1:]) or not infers(node)
 
 

@@ -3,6 +3,7 @@
 With y = W·x + b, per output channel:
 
     BatchNormalization(y)    → (kW)·x + (b − μ)k + t        k = s / sqrt(v + ε)
+    … of y as rows         → the same, as rows           for Linear layers of more than two axes
     y · c,  y / c            → (cW)·x + cb                   c one number, or one for each channel
     y + c,  y − c,  c − y    → ±W·x ± b + c                  where the operator has a bias
 
@@ -27,7 +28,7 @@ from graphopt import ops
 from graphopt.graph.edit import Draft, Editor, Exactness
 from graphopt.graph.nodes import attr, rank
 from graphopt.match.engine import Answer, No, Rule, described, rewrite, rule
-from graphopt.match.pattern import const, linear, op
+from graphopt.match.pattern import const, either, linear, op, var
 from graphopt.ops import Linear
 from graphopt.protocol import Context, Pass
 
@@ -39,19 +40,31 @@ BATCHNORM = "graphopt.batchnorm"
 Array = NDArray[Any]
 
 
+ROWS = op.Reshape(linear("lin"), var("_target"), name="rows")
+
+
 @rule(
-    op.BatchNormalization(linear("lin"), const("s"), const("t"), const("mu"), const("v"), name="bn"),
+    op.BatchNormalization(either(linear("lin"), ROWS), const("s"), const("t"), const("mu"), const("v"), name="bn"),
     exactness=Exactness.ROUNDING,
 )
 def fold_batchnorm(
-    draft: Draft, ctx: Context, lin: Linear, s: Array, t: Array, mu: Array, v: Array, bn: ir.Node
+    draft: Draft,
+    ctx: Context,
+    lin: Linear,
+    s: Array,
+    t: Array,
+    mu: Array,
+    v: Array,
+    bn: ir.Node,
+    rows: ir.Node | None = None,
+    _target: ir.Value | None = None,
 ) -> Answer:
     """BatchNormalization(W·x + b) becomes (kW)·x + (b − μ)k + t."""
     if attr(bn, "training_mode", 0) or not ops.is_pure(bn, {}):
         return No("it is in training mode")
     if attr(bn, "spatial", 1) != 1:
         return No("it normalizes each position by itself")
-    if _channel_axis(lin) != 1:
+    if (_channel_axis(lin) if rows is None else _row_axis(lin, rows)) != 1:
         return No("channels are not on axis 1")
     if any(p.shape != (lin.channels,) for p in (s, t, mu, v)):
         return No("its parameters are not one per channel")
@@ -60,9 +73,10 @@ def fold_batchnorm(
         k = scale / np.sqrt(variance + attr(bn, "epsilon", 1e-5))
         shift = shift - mean * k
     fused = _rebuild(draft, ctx, lin, out=k, shift=shift)
-    if isinstance(fused, ir.Value):
-        draft.nodes[0].meta[BATCHNORM] = (s, t, mu, v)
-    return fused
+    if not isinstance(fused, ir.Value):
+        return fused
+    draft.nodes[0].meta[BATCHNORM] = (s, t, mu, v)
+    return fused if rows is None else draft.like(rows, [fused, *rows.inputs[1:]])
 
 
 @rule(op.Mul(linear("lin"), const("c"), name="node"), exactness=Exactness.ROUNDING)
@@ -124,6 +138,13 @@ def _channel_axis(lin: Linear) -> int | None:
         return lin.y_axis
     axes = rank(lin.node.outputs[0])
     return None if axes is None else lin.y_axis + axes
+
+
+def _row_axis(lin: Linear, rows: ir.Node) -> int | None:
+    """The axis of the output's channels once it was reshaped to a matrix of rows, if it is the last of both."""
+    axes, shape = rank(lin.node.outputs[0]), rows.outputs[0].shape
+    kept = shape is not None and len(shape) == 2 and shape[1] == lin.channels  # noqa: PLR2004 - a matrix
+    return 1 if kept and axes is not None and _channel_axis(lin) == axes - 1 else None
 
 
 def _per_channel(lin: Linear, c: Array, node: ir.Node) -> Array | No:

@@ -23,7 +23,7 @@ import onnx_ir as ir
 
 from graphopt.graph.dims import Dim
 from graphopt.graph.edit import Draft, Editor, Exactness, Refused
-from graphopt.graph.nodes import attr, graphs, input_at, is_constant, key
+from graphopt.graph.nodes import graphs, input_at, is_constant, key
 from graphopt.graph.values import Values, follow
 from graphopt.protocol import Context, Miss, Pass
 
@@ -104,7 +104,8 @@ def _set_input(edit: Editor, ctx: Context, node: ir.Node, index: int, found: tup
     inputs = list(node.inputs)
     dtype = np.int32 if old.dtype is ir.DataType.INT32 else np.int64
     inputs[index] = draft.const(np.asarray(numbers, dtype), str(old.name))
-    _attempt(edit, ctx, rule, node.outputs[0], draft.like(node, inputs), draft)
+    changed = draft.like(node, inputs, allowzero=None)  # in the targets of `_reshape` a zero copies
+    _attempt(edit, ctx, rule, node.outputs[0], changed, draft)
 
 
 Found = Iterator[tuple[int, tuple[str, list[int]]]]
@@ -112,7 +113,7 @@ Found = Iterator[tuple[int, tuple[str, list[int]]]]
 
 def _reshape(node: ir.Node, values: Values) -> Found:
     target, before, after = input_at(node, 1), values.shape(node.inputs[0]), values.shape(node.outputs[0])
-    if target is None or is_constant(target) or after is None or attr(node, "allowzero", 0):
+    if target is None or is_constant(target) or after is None:
         return
     numbers = []
     for i, extent in enumerate(after):
