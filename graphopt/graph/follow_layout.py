@@ -48,6 +48,14 @@ def _cast(node: ir.Node, values: Values) -> None:
 _INTEGERS = (ir.DataType.INT64, ir.DataType.INT32)
 
 
+def _flatten(node: ir.Node, values: Values) -> None:
+    extents = values.shape(node.inputs[0])
+    if extents is not None:
+        axis = attr(node, "axis", 1)
+        axis += len(extents) if axis < 0 else 0
+        values.learn(node.outputs[0], [product(extents[:axis]), product(extents[axis:])])
+
+
 def _gather(node: ir.Node, values: Values) -> None:
     data, indices = values.of(node.inputs[0]), ints(values.of(node.inputs[1]))
     given = values.of(node.inputs[1])
@@ -306,6 +314,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "Concat": _concat,
         "ConstantOfShape": _constant_of_shape,
         "Expand": _expand,
+        "Flatten": _flatten,
         "Gather": _gather,
         "Identity": _same,
         "Loop": _loop,

@@ -14,6 +14,7 @@ from graphopt.rewrite.fuse_norm import FuseNorm
 from graphopt.rewrite.fuse_product import FuseProduct
 from graphopt.rewrite.layout import Layout
 from graphopt.rewrite.sandwich import Sandwich
+from graphopt.rewrite.sequences import Sequences
 from graphopt.rewrite.shape import Shape
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "FuseProduct",
     "Layout",
     "Sandwich",
+    "Sequences",
     "Shape",
     "Strip",
 ]
@@ -39,6 +41,7 @@ LOSSLESS: tuple[type[Pass], ...] = (
     Fold,
     Shape,
     Branches,
+    Sequences,
     Layout,
     Sandwich,
     Algebra,

@@ -28,7 +28,7 @@ from graphopt import ops
 from graphopt.graph.edit import Draft, Editor, Exactness
 from graphopt.graph.nodes import attr, rank
 from graphopt.match.engine import Answer, No, Rule, described, rewrite, rule
-from graphopt.match.pattern import const, either, linear, op, var
+from graphopt.match.pattern import const, either, linear, one_of, op, var
 from graphopt.ops import Linear
 from graphopt.protocol import Context, Pass
 
@@ -40,7 +40,7 @@ BATCHNORM = "graphopt.batchnorm"
 Array = NDArray[Any]
 
 
-ROWS = op.Reshape(linear("lin"), var("_target"), name="rows")
+ROWS = one_of("Flatten", "Reshape")(linear("lin"), var("_target", optional=True), name="rows")
 
 
 @rule(
