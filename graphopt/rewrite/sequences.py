@@ -5,8 +5,8 @@
     ConcatFromSequence(SequenceInsert(s, a))             → Concat(…s, a)              Unsqueezed first for a new axis
     SequenceLength(s)                                    → initializer
 
-Known are what SequenceEmpty and SequenceConstruct make, what SplitToSequence makes of an axis of known extent or cuts at
-given places, and what SequenceInsert and SequenceErase make of these at constant positions.
+Known are what SequenceEmpty and SequenceConstruct make, what SplitToSequence makes of an axis of known extent or cuts
+at given places, and what SequenceInsert and SequenceErase make of these at constant positions.
 
 BITWISE: elements are only moved.
 """
