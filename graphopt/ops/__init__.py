@@ -5,9 +5,10 @@ from __future__ import annotations
 from graphopt.ops.cost import Cost, cost, node_cost
 from graphopt.ops.domain import domains
 from graphopt.ops.linear import Linear
-from graphopt.ops.noop import NOOPS, noop
+from graphopt.ops.noop import NOOPS, adds_zeros, noop
 from graphopt.ops.spec import OpSpec, ShapeOf
 from graphopt.ops.table import TABLE, Functions, is_foldable, is_pure, known, linears, macs, spec_of
+from graphopt.ops.zeros import seen_signs
 
 __all__ = [
     "NOOPS",
@@ -17,6 +18,7 @@ __all__ = [
     "Linear",
     "OpSpec",
     "ShapeOf",
+    "adds_zeros",
     "cost",
     "domains",
     "is_foldable",
@@ -26,5 +28,6 @@ __all__ = [
     "macs",
     "node_cost",
     "noop",
+    "seen_signs",
     "spec_of",
 ]

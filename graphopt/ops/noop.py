@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from graphopt.graph.nodes import array, attr, input_at, rank, static_shape
 
-__all__ = ["NOOPS", "noop", "same_shape"]
+__all__ = ["NOOPS", "adds_zeros", "noop", "same_shape"]
 
 _FAR = 2**31 - 1
 """Exporters write INT32_MAX or INT64_MAX for "to the end"."""
@@ -60,6 +60,17 @@ def _neutral(left: float | None, right: float | None) -> Noop:
         return None
 
     return holds
+
+
+def adds_zeros(node: ir.Node) -> int | None:
+    """The input of an Add or Sub of floats that the output equals but for the sign of zeros: the other is all zeros."""
+    for kept, other in ((0, 1), (1, 0))[: 2 if node.op_type == "Add" else 1]:
+        x, c = node.inputs[kept], node.inputs[other]
+        contents = array(c)
+        floats = contents is not None and contents.dtype.kind == "f" and contents.size
+        if x is not None and c is not None and floats and not np.any(contents) and _within(c, x):
+            return kept
+    return None
 
 
 def _is(contents: np.ndarray, neutral: float) -> bool:

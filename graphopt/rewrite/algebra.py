@@ -9,6 +9,7 @@
     ReduceMean(ReduceMean(x))           → ReduceMean(x)             also sums
     (x · a) · b                         → x · ab                    both growing or both shrinking
     Squeeze(Reduce(x))                  → Reduce(x) without the axes
+    x + 0, x − (−0)                     → x                         unless something can tell −0 from 0 by then
 
 BITWISE but for sums and products, which are rounded differently, and for Max and Min, where the runtime decides by the
 length of the tensor which of two zeros it answers.
@@ -27,8 +28,9 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from graphopt import ops
 from graphopt.graph.edit import Draft, Editor, Exactness
-from graphopt.graph.nodes import attr, input_at, rank, scalar
+from graphopt.graph.nodes import attr, graphs, input_at, rank, scalar
 from graphopt.match.engine import Answer, No, Rule, described, rewrite, rule
 from graphopt.match.pattern import const, one_of, op, var
 from graphopt.protocol import Context, Pass
@@ -289,9 +291,31 @@ class Algebra(Pass):
     name: ClassVar[str] = "algebra"
     summary: ClassVar[str] = "make one operation, or none, of two"
     exactness: ClassVar[Exactness] = Exactness.ROUNDING
-    rules: ClassVar[Mapping[str, str]] = described((*RULES, *BOUNDED))
+    rules: ClassVar[Mapping[str, str]] = {
+        **described((*RULES, *BOUNDED)),
+        "added_zeros": "Adding zeros goes where nothing tells a zero from a negative zero.",
+    }
 
     def run(self, edit: Editor, ctx: Context) -> None:
         """Until no rule fires any more."""
         late = edit.model.opset_imports.get("", 0) >= _BOUNDS_ARE_INPUTS
         rewrite(edit, ctx, (*RULES, *BOUNDED) if late else RULES)
+        _added_zeros(edit, ctx)
+
+
+def _added_zeros(edit: Editor, ctx: Context) -> None:
+    """What is told apart is found for the whole graph at once; without these nodes it stays the same."""
+    adding = [
+        (node, same)
+        for graph in graphs(edit.model)
+        for node in graph
+        if node.op_type in {"Add", "Sub"} and not node.domain and (same := ops.adds_zeros(node)) is not None
+    ]
+    seen = ops.seen_signs(edit.model) if adding else frozenset()
+    for node, same in adding:
+        x = node.inputs[same]
+        if node.outputs[0] in seen:
+            ctx.miss("added_zeros", node, "a zero must keep its sign here")
+        elif x is not None:
+            with ctx.noting("added_zeros", node):
+                edit.commit("added_zeros", Exactness.ROUNDING, {node.outputs[0]: x})

@@ -541,6 +541,7 @@ OPERATORS: Mapping[str, Mapping[str, str]] = {
     },
     "s = Shape (x) a = Split (s) b, c = Split <num_outputs = 2> (order) d, e = Split (s, k)": {"a": "N M 4", "d": "N"},
     "n = Shape (z) r = Concat <axis = 0> (one, n, two) a = Tile (x, r)": {"a": "[N, M*N, 8]"},
+    "a = Flatten <axis = -1> (x) b = Flatten <axis = 0> (x)": {"a": "[M*N, 4]", "b": "[1, 4*M*N]"},
     "s = Shape (x) a = Transpose (s) b = Transpose (x)": {"a": "N M 4", "b": "[4, M, N]"},
     "n = Shape (z) t = Concat <axis = 0> (n, m1) a = Reshape (x, t) b = Reshape (n, m1) c = Reshape (x, m1)": {
         "a": "[N, 4*M]",
