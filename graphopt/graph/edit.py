@@ -238,7 +238,13 @@ class Editor:
         self.edits.append(edit)
 
     def replace_model(
-        self, rule: str, exactness: Exactness, change: Callable[[ir.Model], ir.Model], *, reduction: int = 1
+        self,
+        rule: str,
+        exactness: Exactness,
+        change: Callable[[ir.Model], ir.Model],
+        *,
+        values: Sequence[str] | None = None,
+        reduction: int = 1,
     ) -> None:
         """Let another graph, with its functions, operator sets and IR version, take the place of the whole one.
 
@@ -250,6 +256,8 @@ class Editor:
             exactness: of this edit.
             change: is given a copy, which shares all tensors, and answers it changed, or another model. Values and
                 nodes keep their names as far as they can: inputs and outputs must, nodes find their keys by them.
+            values: names of the values that are rounded differently; those that other nodes or weights compute, if it
+                is not said and the edit is not bitwise.
             reduction: length of the longest sum that is rounded differently.
 
         Raises:
@@ -263,11 +271,12 @@ class Editor:
         problem = wholesale.objection(self.model, made, self._keep)
         if problem is not None:
             raise Refused(problem)
-        values = wholesale.changed(self.model, made) if exactness >= Exactness.ROUNDING else ()
+        if values is None:
+            values = wholesale.changed(self.model, made) if exactness >= Exactness.ROUNDING else ()
         wholesale.take_over(self.model, made)
         self._learn_names()
         self._made[rule, WHOLE] += 1
-        self.edits.append(replace(edit, values=values, reduction=reduction))
+        self.edits.append(replace(edit, values=tuple(values), reduction=reduction))
 
     # -- what keeps it safe -----------------------------------------------------------------------------------------
 

@@ -304,26 +304,6 @@ def _flattened(node: ir.Node, site: Site) -> str | None:
     return None
 
 
-def _channels(node: ir.Node, site: Site) -> str | None:
-    """GroupNormalization 21: scale and bias are those of channels, no longer of groups."""
-    x, groups = node.inputs[0], attr(node, "num_groups")
-    channels = x.shape[1] if x is not None and x.shape is not None and len(x.shape) > 1 else None
-    if not isinstance(channels, int) or _dtype(node) is not ir.DataType.FLOAT:
-        return "its type or the number of its channels is not known"
-    each = channels // groups
-    spread = [x]
-    for value, hint in zip(node.inputs[1:], ("scale", "bias"), strict=True):
-        contents = array(value)
-        if contents is not None:
-            spread.append(site.const(node, np.repeat(contents, each), hint))
-        elif value is not None:
-            column = site.before(node, "Reshape", [value, site.const(node, _ints([-1, 1]), "column")])
-            wide = site.before(node, "Expand", [column, site.const(node, _ints([groups, each]), "wide")])
-            spread.append(site.before(node, "Reshape", [wide, site.const(node, _ints([-1]), "flat")]))
-    _read(node, spread)
-    return None
-
-
 # -- meanings that changed for some ----------------------------------------------------------------------------------
 
 
@@ -402,7 +382,6 @@ ADAPTERS: Mapping[tuple[str, int], Adapter] = MappingProxyType(
         ("Dropout", 12): _dropout,
         ("Erf", 13): _floating,
         ("GridSample", 20): _sample,
-        ("GroupNormalization", 21): _channels,
         ("Hardmax", 13): _flattened,
         ("LogSoftmax", 13): _flattened,
         ("MaxPool", 22): _last_window,

@@ -10,16 +10,33 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-__all__ = ["HARMLESS", "REFUSED"]
-
-REFUSED: Mapping[tuple[str, int], str] = MappingProxyType(
-    {("Scan", 9): "it has a batch axis, which the new form has not"}
-)
+__all__ = ["HARMLESS", "LACKING", "REFUSED", "ROUNDED"]
 
 
 def _names(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
+
+REFUSED: Mapping[tuple[str, int], str] = MappingProxyType(
+    {
+        ("GroupNormalization", 21): "scale and bias are those of channels in the new form",
+        ("Scan", 9): "it has a batch axis, which the new form has not",
+    }
+)
+
+
+ROUNDED: Mapping[str, int] = MappingProxyType({"AveragePool": 19})
+"""Operators that onnxruntime's kernel adds up in another order from a version on, though they mean the same."""
+
+LACKING: Mapping[int, frozenset[str]] = MappingProxyType(
+    {
+        22: _names(
+            "Bernoulli GlobalLpPool MaxRoiPool Multinomial RandomNormal RandomNormalLike RandomUniform "
+            "RandomUniformLike RoiAlign"
+        )
+    }
+)
+"""Versions that mean the same, but that onnxruntime has no kernel for."""
 
 HARMLESS: Mapping[int, frozenset[str]] = MappingProxyType(
     {

@@ -3,20 +3,21 @@
     opset=23    every node takes the form that its operator has in opset 23, or the highest one that all nodes can take
 
 What changes between two opsets is in two tables: `adapters`, a function for each operator and version that changed in
-form or in meaning, and `opsets`, the versions that mean the same as the one before. A node whose operator is in neither
-of them, is not in the standard at all, or cannot be adapted (its axes or types would have to be known and are not, it
-is in training mode, …) is noted with the reason, and the model stops below the opset that changes it: what can be
-gained is, and `edit.model.opset_imports[""]` tells how far it came.
+form or in meaning, and `opsets`, the versions that mean the same as the one before. A node that cannot be brought along
+(its axes or types would have to be known and are not, it is in training mode, the standard or onnxruntime does not have
+it, …) is noted with the reason, and the model stops below the opset that changes it: what can be gained is gained, and
+`edit.model.opset_imports[""]` tells how far it came.
 
 The graph, the bodies of control flow and local functions all come along, since one model has one opset. The IR version
 is raised where the opset asks for it. It is one edit: half an upgrade is no valid model. Weights are not copied, and
 constants that adapters make are shared within a graph.
 
-BITWISE: only forms change.
+BITWISE: only forms change. ROUNDING where onnxruntime has another kernel for the newer form (`opsets.ROUNDED`).
 """
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,10 +30,10 @@ from numpy.typing import NDArray
 
 from graphopt.graph import shapes
 from graphopt.graph.edit import Editor, Exactness, Refused
-from graphopt.graph.nodes import PROTECTED, graphs, subgraphs
+from graphopt.graph.nodes import PROTECTED, attr, graphs, subgraphs
 from graphopt.protocol import Context, Pass
 from graphopt.rewrite.adapters import ADAPTERS
-from graphopt.rewrite.opsets import HARMLESS, REFUSED
+from graphopt.rewrite.opsets import HARMLESS, LACKING, REFUSED, ROUNDED
 
 __all__ = ["Upgrade"]
 
@@ -49,7 +50,7 @@ class Upgrade(Pass):
 
     name: ClassVar[str] = "upgrade"
     summary: ClassVar[str] = "bring the model to a newer opset"
-    exactness: ClassVar[Exactness] = Exactness.BITWISE
+    exactness: ClassVar[Exactness] = Exactness.ROUNDING
     rules: ClassVar[Mapping[str, str]] = {"upgrade": "All nodes take the form that a newer opset gives them."}
 
     def run(self, edit: Editor, ctx: Context) -> None:
@@ -62,10 +63,13 @@ class Upgrade(Pass):
             ctx.miss(self.name, root, f"opset {_oldest(edit.model)} is too old")
             return
         while target > _oldest(edit.model):
-            upgrader = _Upgrader(target)
+            upgrader, rounded = _Upgrader(target), _rounded(edit.model, target)
+            exactness = Exactness.ROUNDING if rounded else Exactness.BITWISE
+            longest = max((math.prod(attr(node, "kernel_shape", ())) for node in rounded), default=1)
             with ctx.noting(self.name, root):
                 try:
-                    edit.replace_model(self.name, self.exactness, upgrader)
+                    values = [str(v.name) for node in rounded for v in node.outputs]
+                    edit.replace_model(self.name, exactness, upgrader, values=values, reduction=longest)
                 except _Blocked:
                     for node, reason in upgrader.blocked:
                         ctx.miss(self.name, node, reason)
@@ -82,6 +86,18 @@ def _oldest(model: ir.Model) -> int:
     """The lowest opset of the standard domain that the graph or a function imports; 0 where none does."""
     imports = (model.opset_imports, *(f.opset_imports for f in model.functions.values()))
     return min((i[""] for i in imports if "" in i), default=0)
+
+
+def _rounded(model: ir.Model, target: int) -> list[ir.Node]:
+    """The nodes that the runtime rounds differently at the wanted opset."""
+    places = [(graph, model.opset_imports) for graph in graphs(model)]
+    places += [(graph, f.opset_imports) for f in model.functions.values() for graph in _with_bodies(f.graph)]
+    return [
+        node
+        for graph, imports in places
+        for node in graph
+        if not node.domain and imports.get("", target) < ROUNDED.get(node.op_type, 0) <= target
+    ]
 
 
 class _Upgrader:
@@ -149,6 +165,8 @@ class _Upgrader:
         """Bring a node from the form of an old version into that of the next one, or answer why not."""
         if old < min(self._versions.get(node.op_type, (version,))):
             return f"opset {old} has no such operator"
+        if node.op_type in LACKING.get(version, ()):
+            return "onnxruntime has no kernel for the new version"
         if node.op_type in HARMLESS.get(version, ()):
             return None
         adapter = ADAPTERS.get((node.op_type, version))
@@ -191,7 +209,7 @@ class _Upgrader:
         _graph(node).insert_after(node, made)
         old.replace_all_uses_with(new, replace_graph_outputs=True)
         made.replace_input_with(0, old)
-        old.name, new.name = new.name, name
+        old.name, new.name = self._fresh(f"{name or 'value'}/{node.op_type}"), name
         new.type, new.shape, old.shape = old.type, old.shape, None
         if PROTECTED in old.meta:
             new.meta[PROTECTED] = old.meta.pop(PROTECTED)
