@@ -29,6 +29,8 @@ __all__ = [
 
 KEY = "graphopt.key"
 PROTECTED = "graphopt.protected"
+TRAINED = "graphopt.trained"
+"""In the meta of a main graph: the file also says how to train it, in the same opset."""
 
 
 def key(node: ir.Node) -> str:

@@ -73,6 +73,7 @@ def take_over(old: ir.Model, new: ir.Model) -> None:
     new.graph.name, new.graph.doc_string = old.graph.name, old.graph.doc_string
     new.graph.metadata_props.clear()
     new.graph.metadata_props.update(old.graph.metadata_props)
+    new.graph.meta.update(old.graph.meta)
     old.graph, old.ir_version = new.graph, new.ir_version
     old.functions.clear()
     old.functions.update(new.functions)

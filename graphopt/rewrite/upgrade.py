@@ -8,7 +8,8 @@ form or in meaning, and `opsets`, the versions that mean the same as the one bef
 it, …) is noted with the reason, and the model stops below the opset that changes it: what can be gained is gained, and
 `edit.model.opset_imports[""]` tells how far it came.
 
-The graph, the bodies of control flow and local functions all come along, since one model has one opset. The IR version
+The graph, the bodies of control flow and local functions all come along, since one model has one opset; a model with
+training information stays, since that is written in the same one. The IR version
 is raised where the opset asks for it. It is one edit: half an upgrade is no valid model. Weights are not copied, and
 constants that adapters make are shared within a graph.
 
@@ -30,7 +31,7 @@ from numpy.typing import NDArray
 
 from graphopt.graph import shapes
 from graphopt.graph.edit import Editor, Exactness, Refused
-from graphopt.graph.nodes import PROTECTED, attr, graphs, subgraphs
+from graphopt.graph.nodes import PROTECTED, TRAINED, attr, graphs, subgraphs
 from graphopt.protocol import Context, Pass
 from graphopt.rewrite.adapters import ADAPTERS
 from graphopt.rewrite.opsets import HARMLESS, LACKING, REFUSED, ROUNDED
@@ -59,8 +60,9 @@ class Upgrade(Pass):
         root = next(iter(edit.model.graph), None)
         if root is None or not _oldest(edit.model):
             return
-        if _oldest(edit.model) < OLDEST < target:
-            ctx.miss(self.name, root, f"opset {_oldest(edit.model)} is too old")
+        reason = _obstacle(edit.model)
+        if reason and _oldest(edit.model) < target:
+            ctx.miss(self.name, root, reason)
             return
         while target > _oldest(edit.model):
             upgrader, rounded = _Upgrader(target), _rounded(edit.model, target)
@@ -86,6 +88,13 @@ def _oldest(model: ir.Model) -> int:
     """The lowest opset of the standard domain that the graph or a function imports; 0 where none does."""
     imports = (model.opset_imports, *(f.opset_imports for f in model.functions.values()))
     return min((i[""] for i in imports if "" in i), default=0)
+
+
+def _obstacle(model: ir.Model) -> str | None:
+    """Why the model's opset stays what it is, whatever its nodes are."""
+    if _oldest(model) < OLDEST:
+        return f"opset {_oldest(model)} is too old"
+    return "training information is written in the same opset" if TRAINED in model.graph.meta else None
 
 
 def _rounded(model: ir.Model, target: int) -> list[ir.Node]:
