@@ -24,7 +24,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numpy as np
 import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
@@ -190,12 +189,11 @@ class _Upgrader:
     def const(self, node: ir.Node, contents: NDArray[Any], hint: str) -> ir.Value:
         """A constant that `node` can read. A function has no initializers, so that a node makes it there."""
         graph = _graph(node)
-        tensor = ir.tensor(np.ascontiguousarray(contents).reshape(contents.shape))
         if graph in self._without_initializers:
-            return self.before(node, "Constant", [], {"value": tensor})
-        same = (id(graph), str(tensor.dtype), contents.shape, tensor.tobytes())
+            return self.before(node, "Constant", [], {"value": ir.tensor(contents)})
+        same = (id(graph), contents.dtype.str, contents.shape, contents.tobytes())
         if same not in self._shared:
-            shape = ir.Shape(contents.shape)
+            tensor, shape = ir.tensor(contents), ir.Shape(contents.shape)
             value = ir.Value(name=self._fresh(hint), const_value=tensor, type=ir.TensorType(tensor.dtype), shape=shape)
             graph.register_initializer(value)
             self._shared[same] = value
