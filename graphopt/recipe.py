@@ -20,12 +20,12 @@ import tomli_w
 
 from graphopt.errors import InputError, UsageError
 from graphopt.protocol import Pass
-from graphopt.rewrite import LOSSLESS, Strip
+from graphopt.rewrite import LOSSLESS, ON_REQUEST, Strip
 from graphopt.targets import TARGETS
 
 __all__ = ["PASSES", "Recipe", "choose", "parse_pass", "spec", "words"]
 
-PASSES: Mapping[str, type[Pass]] = {p.name: p for p in LOSSLESS}
+PASSES: Mapping[str, type[Pass]] = {p.name: p for p in (*LOSSLESS, *ON_REQUEST)}
 """Every pass by name."""
 
 _SPEC = re.compile(r"(?P<name>[a-z][a-z0-9-]*)(?:\{(?P<fields>.*)\})?")

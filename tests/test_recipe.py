@@ -103,6 +103,7 @@ def test_passes_are_known_by_name() -> None:
         "fuse-activation",
         "fuse-linear",
         "fuse-product",
+        "upgrade",
     ]
     assert all(PASSES[name].name == name for name in PASSES)
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import onnx
 import onnx_ir as ir
 
-from graphopt.graph.nodes import PROTECTED, graphs
+from graphopt.graph.nodes import PROTECTED, TRAINED, graphs
 
 __all__ = ["Carried", "from_proto", "to_proto"]
 
@@ -70,6 +70,8 @@ def from_proto(proto: onnx.ModelProto) -> tuple[ir.Model, Carried]:
     model = ir.from_proto(proto)
     for value in (v for graph in graphs(model) for node in graph for v in node.outputs if not v.is_graph_output()):
         value.shape = None
+    if carried.training:
+        model.graph.meta[TRAINED] = True
     _protect(model, _names_in(carried.training) | {n for g in (proto.graph, *nested) for n in _annotated(g)})
     return model, carried
 

@@ -16,9 +16,11 @@ from graphopt.rewrite.layout import Layout
 from graphopt.rewrite.sandwich import Sandwich
 from graphopt.rewrite.sequences import Sequences
 from graphopt.rewrite.shape import Shape
+from graphopt.rewrite.upgrade import Upgrade
 
 __all__ = [
     "LOSSLESS",
+    "ON_REQUEST",
     "Absorb",
     "Algebra",
     "Branches",
@@ -33,6 +35,7 @@ __all__ = [
     "Sequences",
     "Shape",
     "Strip",
+    "Upgrade",
 ]
 
 LOSSLESS: tuple[type[Pass], ...] = (
@@ -52,3 +55,6 @@ LOSSLESS: tuple[type[Pass], ...] = (
     FuseProduct,
 )
 """The passes of a plain `optimize`, in their order. They are repeated until a whole round changes nothing."""
+
+ON_REQUEST: tuple[type[Pass], ...] = (Upgrade,)
+"""Further passes, which only run where they are asked for."""

@@ -4,7 +4,7 @@
     What it shows, in one sentence.
     dims: N=1; N=4              extents of symbolic dimensions, one binding after another (default: 2, then 3)
     growth: 100                 bytes by which the file may grow (default: 0)
-    passes: clean fold          what is run, until nothing changes (default: the rule's own pass)
+    passes: clean fold          what is run, until nothing changes, as in recipes (default: the rule's own)
     notes: a b                  nodes that get a doc string and metadata, which the text format cannot hold
     why: training mode          part of the reason that the rule gives for not firing
     unrunnable: no kernel       why the runtime cannot be asked
@@ -25,12 +25,11 @@ from pathlib import Path
 from types import MappingProxyType
 
 from graphopt.protocol import Pass
-from graphopt.rewrite import LOSSLESS
+from graphopt.recipe import PASSES, parse_pass
 
 FOLDER = Path(__file__).parent
 FIELDS = ("dims", "growth", "passes", "notes", "why", "unrunnable")
-PASSES: Mapping[str, Pass] = MappingProxyType({p.name: p() for p in LOSSLESS})
-RULES: Mapping[str, str] = MappingProxyType({rule: p.name for p in LOSSLESS for rule in p.rules})
+RULES: Mapping[str, str] = MappingProxyType({rule: p.name for p in PASSES.values() for rule in p.rules})
 """Every rule, and the pass it belongs to."""
 
 
@@ -51,7 +50,7 @@ class Case:
 
     @property
     def passes(self) -> tuple[Pass, ...]:
-        return tuple(PASSES[name] for name in self.fields.get("passes", RULES[self.rule]).split())
+        return tuple(parse_pass(text) for text in self.fields.get("passes", RULES[self.rule]).split())
 
     @property
     def growth(self) -> int:

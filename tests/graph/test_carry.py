@@ -13,7 +13,7 @@ import pytest
 from graphopt.graph.io import load, serialize
 from graphopt.graph.nodes import is_constant, is_overridable, is_protected
 from graphopt.protocol import Evaluator
-from graphopt.rewrite import LOSSLESS
+from graphopt.rewrite import LOSSLESS, Upgrade
 from tests.support.models import differences, parse, rewritten, run
 
 ZOO = Path(__file__).parents[3] / "shared" / "zoo"
@@ -95,6 +95,12 @@ def test_training_information_comes_back_and_what_it_names_stays(evaluate: Evalu
     assert list(result.model.training_info) == list(model.training_info)
     assert {t.name for t in result.model.graph.initializer} == {"w", "v"}
     assert "a" in {o for n in result.model.graph.node for o in n.output}
+
+
+def test_training_information_keeps_the_opset() -> None:
+    result = rewritten(load(with_training()), [Upgrade(opset=23)])
+    assert not result.edits
+    assert [m.reason for m in result.misses] == ["training information is written in the same opset"]
 
 
 def with_annotation() -> onnx.ModelProto:
