@@ -9,8 +9,8 @@ bisecting need.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import Any
 
@@ -18,10 +18,13 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from graphopt.graph import shapes
+from graphopt.graph import shapes, wholesale
 from graphopt.graph.nodes import graphs, is_protected, key, subgraphs
 
-__all__ = ["Draft", "Edit", "Editor", "Exactness", "Refused"]
+__all__ = ["WHOLE", "Draft", "Edit", "Editor", "Exactness", "Refused"]
+
+WHOLE = "the whole model"
+"""Stands for the root of an edit that replaces everything."""
 
 
 class Exactness(IntEnum):
@@ -45,7 +48,7 @@ class Edit:
 
     rule: str
     root: str
-    """Key of the node at which the rule fired, or the name of a constant."""
+    """Key of the node at which the rule fired, the name of a constant, or `WHOLE`."""
     occurrence: int
     """Counts from 0 the edits that one rule made at one root."""
     exactness: Exactness
@@ -133,21 +136,7 @@ class Editor:
         self._limit = limit
         self._keep = frozenset(keep)
         self._made: Counter[tuple[str, str]] = Counter()
-        self._names = {
-            name
-            for graph in graphs(model)
-            for node in graph
-            for name in (node.name, *(o.name for o in node.outputs))
-            if name
-        }
-        for graph in graphs(model):
-            self._names.update(v.name for v in (*graph.inputs, *graph.initializers.values()) if v.name)
-        self._inner_names = frozenset(
-            v.name
-            for graph in graphs(model)
-            if graph is not model.graph
-            for v in (*graph.inputs, *graph.initializers.values(), *(o for node in graph for o in node.outputs))
-        )
+        self._learn_names()
 
     # -- what a pass calls ------------------------------------------------------------------------------------------
 
@@ -248,6 +237,38 @@ class Editor:
                 setattr(owner, name, value)
         self.edits.append(edit)
 
+    def replace_model(
+        self, rule: str, exactness: Exactness, change: Callable[[ir.Model], ir.Model], *, reduction: int = 1
+    ) -> None:
+        """Let another graph, with its functions, operator sets and IR version, take the place of the whole one.
+
+        It is one edit, at `WHOLE`, that is made or left out as a whole. `self.model` stays the same object, but no
+        graph, node or value that was reached through it before is part of it any more.
+
+        Args:
+            rule: name for the record.
+            exactness: of this edit.
+            change: is given a copy, which shares all tensors, and answers it changed, or another model. Values and
+                nodes keep their names as far as they can: inputs and outputs must, nodes find their keys by them.
+            reduction: length of the longest sum that is rounded differently.
+
+        Raises:
+            Refused: the edit is not wanted, `change` raised it, or the model would not be the same to others: its
+                inputs, outputs, overridable weights, what annotations refer to, or what was asked to stay.
+        """
+        edit = Edit(rule, WHOLE, self._made[rule, WHOLE], exactness)
+        self._allow(edit)
+        made = change(self.model.clone())
+        wholesale.inherit_keys(self.model, made)
+        problem = wholesale.objection(self.model, made, self._keep)
+        if problem is not None:
+            raise Refused(problem)
+        values = wholesale.changed(self.model, made) if exactness >= Exactness.ROUNDING else ()
+        wholesale.take_over(self.model, made)
+        self._learn_names()
+        self._made[rule, WHOLE] += 1
+        self.edits.append(replace(edit, values=values, reduction=reduction))
+
     # -- what keeps it safe -----------------------------------------------------------------------------------------
 
     def _admit(
@@ -262,12 +283,15 @@ class Editor:
         if name in self._keep:
             raise Refused("it was asked to stay")
         edit = Edit(rule, name, self._made[rule, name], exactness, tuple(values), reduction)
+        self._allow(edit)
+        self._made[rule, name] += 1
+        return edit
+
+    def _allow(self, edit: Edit) -> None:
         if edit in self._skip:  # it keeps its number, so that it stays left out when the rule comes by again
             raise Refused("it was found to change the result")
         if self._limit is not None and len(self.edits) >= self._limit:
             raise Refused("enough edits were made")
-        self._made[rule, name] += 1
-        return edit
 
     def _check_node(self, node: ir.Node, replaced: Mapping[ir.Value, ir.Value]) -> None:
         if key(node) in self._keep:
@@ -280,7 +304,7 @@ class Editor:
             raise Refused("nothing would change")
         if old.type is not None and new.type is not None and old.type != new.type:
             raise Refused(f"the type would change from {old.type} to {new.type}")
-        if old.shape is not None and new.shape is not None and not _agree(old.shape, new.shape):
+        if old.shape is not None and new.shape is not None and not wholesale.agree(old.shape, new.shape):
             raise Refused(f"the shape would change from {old.shape} to {new.shape}")
         if is_protected(old) and not fresh:
             raise Refused("an annotation refers to the value")
@@ -303,6 +327,23 @@ class Editor:
             raise Refused(f"a body has another value named {name!r}")
 
     # -- how it is done ---------------------------------------------------------------------------------------------
+
+    def _learn_names(self) -> None:
+        self._names = {
+            name
+            for graph in graphs(self.model)
+            for node in graph
+            for name in (node.name, *(o.name for o in node.outputs))
+            if name
+        }
+        for graph in graphs(self.model):
+            self._names.update(v.name for v in (*graph.inputs, *graph.initializers.values()) if v.name)
+        self._inner_names = frozenset(
+            v.name
+            for graph in graphs(self.model)
+            if graph is not self.model.graph
+            for v in (*graph.inputs, *graph.initializers.values(), *(o for node in graph for o in node.outputs))
+        )
 
     def _fresh(self, hint: str) -> str:
         name, count = hint, 0
@@ -372,10 +413,3 @@ def _drop_initializer(value: ir.Value) -> None:
     graph = value.graph
     if graph is not None and value.name is not None and value.name in graph.initializers:
         del graph.initializers[value.name]
-
-
-def _agree(a: ir.Shape, b: ir.Shape) -> bool:
-    """Whether two shapes can describe one tensor: the same rank and no two different numbers on an axis."""
-    return len(a) == len(b) and all(
-        x == y for x, y in zip(a, b, strict=True) if isinstance(x, int) and isinstance(y, int)
-    )

@@ -11,7 +11,6 @@ import hashlib
 import math
 import os
 import tempfile
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from google.protobuf.message import DecodeError, Message
 from graphopt.errors import InputError, MachineError, UsageError
 from graphopt.graph import invariants, shapes, values
 from graphopt.graph.carry import Carried, from_proto, to_proto
-from graphopt.graph.nodes import KEY, graphs, in_memory, is_overridable
+from graphopt.graph.nodes import graphs, in_memory, is_overridable, name_keys
 
 __all__ = ["EXTERNAL_ABOVE", "Source", "load", "save", "serialize", "validate", "weight_bytes", "write_text"]
 
@@ -119,7 +118,7 @@ def _load(content: bytes, path: Path | None, folder: Path | None, *, freeze: boo
     _order(model, name)
     frozen, notes = _free_constants(model, freeze=freeze)
     validate(model, name)
-    _name_keys(model)
+    name_keys(model)
     values.follow(model)
     runnable = path if path is not None and external else content
     return Source(model, name, runnable, sha256, size, carried, path, frozen, notes)
@@ -241,20 +240,6 @@ def validate(model: ir.Model, name: str) -> None:
         onnx.checker.check_model(shapes.skeleton(model), full_check=False)
     except (onnx.checker.ValidationError, ValueError) as error:
         raise InputError(f"{name} is not a valid ONNX model: {_first_line(error)}") from None
-
-
-def _name_keys(model: ir.Model) -> None:
-    """Give every node its key: its name where that is unique, else operator and position."""
-    taken: set[str] = set()
-    again: Counter[str] = Counter()
-    for graph in graphs(model):
-        for index, node in enumerate(graph):
-            wish = unique = node.name or f"{node.op_type}_{index}"
-            while unique in taken:
-                again[wish] += 1
-                unique = f"{wish}#{again[wish]}"
-            taken.add(unique)
-            node.meta[KEY] = unique
 
 
 def _first_line(problem: Exception) -> str:

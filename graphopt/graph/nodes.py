@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,6 +20,7 @@ __all__ = [
     "is_overridable",
     "is_protected",
     "key",
+    "name_keys",
     "rank",
     "scalar",
     "static_shape",
@@ -35,6 +37,22 @@ def key(node: ir.Node) -> str:
     A node made by a rewrite has none of its own and answers with its name.
     """
     return str(node.meta.get(KEY) or node.name or node.op_type)
+
+
+def name_keys(model: ir.Model) -> None:
+    """Give every node that has none its key: its name where that is unique, else operator and position."""
+    taken = {str(node.meta[KEY]) for graph in graphs(model) for node in graph if KEY in node.meta}
+    again: Counter[str] = Counter()
+    for graph in graphs(model):
+        for index, node in enumerate(graph):
+            if KEY in node.meta:
+                continue
+            wish = unique = node.name or f"{node.op_type}_{index}"
+            while unique in taken:
+                again[wish] += 1
+                unique = f"{wish}#{again[wish]}"
+            taken.add(unique)
+            node.meta[KEY] = unique
 
 
 def attr(node: ir.Node, name: str, default: Any = None) -> Any:
