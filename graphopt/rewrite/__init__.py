@@ -1,4 +1,4 @@
-"""Lossless rewriting: strip, clean, fold, lay out, fuse."""
+"""Lossless rewriting: inline, strip, clean, fold, lay out, fuse."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from graphopt.rewrite.fuse_activation import FuseActivation
 from graphopt.rewrite.fuse_linear import FuseLinear
 from graphopt.rewrite.fuse_norm import FuseNorm
 from graphopt.rewrite.fuse_product import FuseProduct
+from graphopt.rewrite.inline import Inline
 from graphopt.rewrite.layout import Layout
 from graphopt.rewrite.sandwich import Sandwich
 from graphopt.rewrite.sequences import Sequences
@@ -28,6 +29,7 @@ __all__ = [
     "FuseLinear",
     "FuseNorm",
     "FuseProduct",
+    "Inline",
     "Layout",
     "Sandwich",
     "Sequences",
@@ -36,6 +38,7 @@ __all__ = [
 ]
 
 LOSSLESS: tuple[type[Pass], ...] = (
+    Inline,
     Strip,
     Clean,
     Fold,
