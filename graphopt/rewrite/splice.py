@@ -54,6 +54,8 @@ def splice(
     Returns:
         What its outputs are: values of the draft or some of `inputs`.
     """
+    if len(set(body.outputs)) != len(body.outputs):
+        return No("two of its results are the same value")  # onnxruntime does not compute what it says
     copy = body.clone(allow_outer_scope_values=True)
     given = dict(zip(copy.inputs, [*inputs, *[None] * (len(copy.inputs) - len(inputs))], strict=True))
     constants = {} if constants is None else constants
@@ -73,6 +75,8 @@ def splice(
         for use in list(old.uses()):
             use.node.replace_input_with(use.idx, new)
     for node in within(nodes):
+        while node.inputs and node.inputs[-1] is None:
+            node.resize_inputs(len(node.inputs) - 1)
         _resolve(node, attributes or {})
         for value in node.outputs:
             value.shape = None
