@@ -8,6 +8,7 @@ from graphopt.rewrite.algebra import Algebra
 from graphopt.rewrite.branches import Branches
 from graphopt.rewrite.clean import Clean, Strip
 from graphopt.rewrite.fold import Fold
+from graphopt.rewrite.foreign import Onnxsim
 from graphopt.rewrite.fuse_activation import FuseActivation
 from graphopt.rewrite.fuse_linear import FuseLinear
 from graphopt.rewrite.fuse_norm import FuseNorm
@@ -20,6 +21,7 @@ from graphopt.rewrite.shape import Shape
 
 __all__ = [
     "LOSSLESS",
+    "ON_REQUEST",
     "Absorb",
     "Algebra",
     "Branches",
@@ -31,6 +33,7 @@ __all__ = [
     "FuseProduct",
     "Inline",
     "Layout",
+    "Onnxsim",
     "Sandwich",
     "Sequences",
     "Shape",
@@ -55,3 +58,6 @@ LOSSLESS: tuple[type[Pass], ...] = (
     FuseProduct,
 )
 """The passes of a plain `optimize`, in their order. They are repeated until a whole round changes nothing."""
+
+ON_REQUEST: tuple[type[Pass], ...] = (Onnxsim,)
+"""Passes that run only where they are named."""

@@ -13,10 +13,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import onnx_ir as ir
 
-from graphopt import ops
 from graphopt.graph.edit import Draft, is_read
 from graphopt.graph.nodes import bodies
 from graphopt.match.engine import No
+from graphopt.rewrite.ask import draws
 
 __all__ = ["Constants", "Results", "own", "splice", "within"]
 
@@ -71,21 +71,18 @@ def splice(
     copy.outputs.clear()
     copy.remove(nodes)
     draft.nodes.extend(nodes)
-    for old, new in given.items():
-        for use in list(old.uses()):
-            use.node.replace_input_with(use.idx, new)
+    for use, new in [(use, new) for old, new in given.items() for use in old.uses()]:
+        use.node.replace_input_with(use.idx, new)
     for node in within(nodes):
-        while node.inputs and node.inputs[-1] is None:
-            node.resize_inputs(len(node.inputs) - 1)
-        _resolve(node, attributes or {})
-        for value in node.outputs:
-            value.shape = None
-    if any(_draws(node) for node in within(nodes)):
+        _settle(node, attributes or {})
+    if any(draws(node) for node in within(nodes)):
         return No("what is inside may be random or in training mode")
     return outputs
 
 
-def own(draft: Draft, outputs: Sequence[ir.Value], results: Sequence[ir.Value | None]) -> Mapping[ir.Value, ir.Value] | No:
+def own(
+    draft: Draft, outputs: Sequence[ir.Value], results: Sequence[ir.Value | None]
+) -> Mapping[ir.Value, ir.Value] | No:
     """What takes the place of those `outputs` that are read: for each one the output of another node of the draft.
 
     What is handed through or returned twice is copied; nodes of the draft that nothing needs go.
@@ -108,17 +105,15 @@ def own(draft: Draft, outputs: Sequence[ir.Value], results: Sequence[ir.Value | 
     return replaced or No("nothing reads what it gives")
 
 
-def _resolve(node: ir.Node, attributes: Mapping[str, ir.Attr]) -> None:
-    """An attribute that refers to one of the call gets its value, or goes where the call has none."""
+def _settle(node: ir.Node, attributes: Mapping[str, ir.Attr]) -> None:
+    """Absent inputs at the end go, shapes are forgotten, and attributes that refer to those of the call get theirs."""
+    while node.inputs and node.inputs[-1] is None:
+        node.resize_inputs(len(node.inputs) - 1)
+    for value in node.outputs:
+        value.shape = None
     for name, attribute in list(node.attributes.items()):
         if attribute.is_ref():
             source = attributes.get(str(attribute.ref_attr_name))
             del node.attributes[name]
             if source is not None:
                 node.attributes.add(ir.Attr(name, source.type, source.value, doc_string=attribute.doc_string))
-
-
-def _draws(node: ir.Node) -> bool:
-    """Whether the node itself, as far as it is known, gives something else each time."""
-    spec = ops.spec_of(node)
-    return spec is not None and not spec.pure(node)
