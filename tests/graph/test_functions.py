@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import onnx_ir as ir
+import pytest
 
+from graphopt.errors import InputError
 from graphopt.graph import functions
+from graphopt.graph.io import load
 from tests.support.models import parse
 
 HEADER = '<ir_version: 10, opset_import: ["" : 21, "f" : 1]>'
@@ -48,3 +51,14 @@ def test_what_calls_itself_has_no_size() -> None:
     del model.functions["f", "F0", ""]
     assert not functions.expanded(model)
     assert first.name == "F1"
+
+
+def test_a_model_whose_functions_have_no_end_is_refused_before_anything_runs_it() -> None:
+    with pytest.raises(InputError, match=r"is not safe: the calls of its functions come to 1,099,511,627,776 nodes"):
+        load(doubling(39))
+    assert load(doubling(5)).model.functions
+    model = doubling(1)
+    last = model.functions["f", "F1", ""]
+    last.append(ir.node("F0", [last.inputs[0]], domain="f"))
+    with pytest.raises(InputError, match="the function 'F0' comes to call itself"):
+        load(model)
