@@ -187,7 +187,8 @@ class _Run:
         """The run that keeps what is called more than once as functions, if inlining it would leave more nodes."""
         model, passes = self.source.model, self.recipe.passes
         sparing = tuple(replace(p, shared=False) if isinstance(p, Inline) else p for p in passes)
-        if not model.functions or sparing == passes or self.source.carried.untouchable:
+        shared = any(times > 1 for times in functions.called(model).values())
+        if not shared or sparing == passes or self.source.carried.untouchable:
             return self
         grows = functions.count(self.rewrite().model) > functions.count(model)
         return replace(self, recipe=replace(self.recipe, passes=sparing)) if grows else self

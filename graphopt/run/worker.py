@@ -1,7 +1,8 @@
 """The process that `Child` drives: `python -m graphopt.run.worker`.
 
 A message in either direction is a length, a JSON header of that length, and raw bytes whose lengths stand in the
-header: nothing is unpickled. The first message holds the limits; each later one a feed and, if it changed, a model.
+header: nothing is unpickled. The first message holds the limits; each later one a feed and, if it changed, a model,
+or a model to simplify.
 """
 
 from __future__ import annotations
