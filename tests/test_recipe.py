@@ -95,6 +95,7 @@ def test_passes_are_known_by_name() -> None:
         "fold",
         "shape",
         "branches",
+        "sequences",
         "layout",
         "sandwich",
         "algebra",
