@@ -25,6 +25,7 @@ from graphopt import recipe as recipes
 from graphopt.analysis.evidence import gather
 from graphopt.analysis.facts import facts
 from graphopt.analysis.metrics import scores
+from graphopt.analysis.owners import largest
 from graphopt.arguments import check_run, check_tolerance
 from graphopt.errors import InputError, UsageError
 from graphopt.graph.io import Source, load, save, serialize
@@ -355,6 +356,7 @@ def _inspect(model: Model, why: str | None, set_dims: Mapping[str, int] | None, 
         {d or "ai.onnx": v for d, v in source.model.opset_imports.items()},
         tuple(PortReport.of(source.carried.declared(v)) for v in source.model.graph.inputs if not is_overridable(v)),
         tuple(PortReport.of(source.carried.declared(v)) for v in source.model.graph.outputs),
+        largest(source.model),
         notes,
         tuple(m for m in misses if m.rule == why),
     )

@@ -142,7 +142,9 @@ def optimize(
     passes: Annotated[
         list[str] | None,
         typer.Option(
-            "--pass", metavar="SPEC", help="Run this pass, name or name{field=value}, instead of all. Repeat."
+            "--pass",
+            metavar="SPEC",
+            help="Run this pass, name or name{field=value}, instead of 'lossless' ones. Repeat.",
         ),
     ] = None,
     skip: Annotated[

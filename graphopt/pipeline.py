@@ -8,16 +8,16 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
-from typing import Any
+from typing import Generic, TypeVar
 
 import onnx_ir as ir
-from numpy.typing import NDArray
 
-from graphopt.graph import invariants
+from graphopt.graph import functions, invariants
 from graphopt.graph.edit import Edit, Editor
 from graphopt.graph.io import EXTERNAL_ABOVE, Source, serialize, weight_bytes
-from graphopt.protocol import Context, Evaluator, Ledger, Miss, NotEvaluated, Pass
+from graphopt.protocol import Context, Evaluator, Ledger, Miss, NotEvaluated, Pass, Proposer
 from graphopt.recipe import Recipe, spec
+from graphopt.rewrite import Inline
 from graphopt.run.child import Child, ChildFailed
 from graphopt.run.compare import Comparison
 from graphopt.run.session import Device, Feed
@@ -36,6 +36,8 @@ PROVENANCE = ("graphopt.version", "graphopt.source_sha256", "graphopt.recipe", "
 """Keys of the emitted model's metadata_props: what made it, from what, how, and what was found."""
 UNVERIFIED = "unverified"
 """The verdict where nothing was run. It is always written."""
+
+_Answer = TypeVar("_Answer")
 
 Progress = Callable[[str], None]
 """Told what begins."""
@@ -123,23 +125,23 @@ class _Record:
         return Step(spec(self.step), self.step.exactness.name, dict(self.made), round(self.seconds, 4))
 
 
-class _Evaluate:
-    """Folding's evaluator: a limited child process that remembers what it was asked."""
+class _Remembered(Generic[_Answer]):
+    """What a limited child process answers about a model, which is asked only once."""
 
-    def __init__(self, child: Child) -> None:
-        self._child = child
-        self._known: dict[bytes, dict[str, NDArray[Any]] | str] = {}
+    def __init__(self, ask: Callable[[bytes], _Answer]) -> None:
+        self._ask = ask
+        self._known: dict[bytes, _Answer | ChildFailed] = {}
 
-    def __call__(self, model: bytes) -> dict[str, NDArray[Any]]:
+    def __call__(self, model: bytes) -> _Answer:
         digest = hashlib.sha256(model).digest()
         if digest not in self._known:
             try:
-                self._known[digest] = self._child.evaluate(model)
+                self._known[digest] = self._ask(model)
             except ChildFailed as failure:
-                self._known[digest] = str(failure)
+                self._known[digest] = failure
         found = self._known[digest]
-        if isinstance(found, str):
-            raise NotEvaluated(found)
+        if isinstance(found, ChildFailed):
+            raise NotEvaluated(str(found))
         return found
 
 
@@ -164,7 +166,8 @@ def misses(source: Source, recipe: Recipe) -> tuple[Miss, ...]:
 
 
 def _run(source: Source, recipe: Recipe, feeds: Sequence[Feed] | None, settings: Settings, child: Child) -> _Run:
-    return _Run(source, recipe, feeds, settings, _Evaluate(child))
+    run = _Run(source, recipe, feeds, settings, _Remembered(child.evaluate), _Remembered(child.simplify))
+    return run.settled()
 
 
 @dataclass(frozen=True)
@@ -176,8 +179,19 @@ class _Run:
     feeds: Sequence[Feed] | None
     settings: Settings
     evaluate: Evaluator
+    propose: Proposer
     thrifty: bool = False
     """Whether folding may only spend what other edits saved."""
+
+    def settled(self) -> _Run:
+        """The run that keeps what is called more than once as functions, if inlining it would leave more nodes."""
+        model, passes = self.source.model, self.recipe.passes
+        sparing = tuple(replace(p, shared=False) if isinstance(p, Inline) else p for p in passes)
+        shared = any(times > 1 for times in functions.called(model).values())
+        if not shared or sparing == passes or self.source.carried.untouchable:
+            return self
+        grows = functions.count(self.rewrite().model) > functions.count(model)
+        return replace(self, recipe=replace(self.recipe, passes=sparing)) if grows else self
 
     def outcome(self) -> Outcome:
         """Rewrite, verify, leave out what is guilty, and seal."""
@@ -211,7 +225,7 @@ class _Run:
         edit = Editor(self.source.model.clone(), skip=skip, limit=limit, keep=recipe.skip)
         room = int((_GROWTH - 1) * self.source.size)
         ledger = Ledger(room, 0 if self.thrifty else room)
-        ctx = Context(self.evaluate, ledger, TARGETS[recipe.target], recipe.fast_math)
+        ctx = Context(self.evaluate, ledger, TARGETS[recipe.target], recipe.fast_math, self.propose)
         records = [_Record(p) for p in recipe.passes]
         for stage in sorted({p.stage for p in recipe.passes}):
             earlier = len(ctx.misses)

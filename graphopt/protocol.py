@@ -15,7 +15,7 @@ from graphopt.graph.edit import Editor, Exactness, Refused
 from graphopt.graph.nodes import key
 from graphopt.targets import TARGETS, Target
 
-__all__ = ["Context", "Evaluator", "Exactness", "Ledger", "Miss", "NotEvaluated", "Pass"]
+__all__ = ["Context", "Evaluator", "Exactness", "Ledger", "Miss", "NotEvaluated", "Pass", "Proposer"]
 
 
 class NotEvaluated(Exception):  # noqa: N818 - an answer, not a malfunction
@@ -24,6 +24,15 @@ class NotEvaluated(Exception):  # noqa: N818 - an answer, not a malfunction
 
 Evaluator = Callable[[bytes], dict[str, NDArray[Any]]]
 """Runs a serialized model without inputs and answers its outputs by name, or raises `NotEvaluated`."""
+
+
+Proposer = Callable[[bytes], bytes]
+"""Lets somebody else's optimizer work on a serialized model that holds its weights, or raises `NotEvaluated`."""
+
+
+def nobody(_model: bytes) -> bytes:
+    """Proposes nothing."""
+    raise NotEvaluated("nobody is there to propose anything")
 
 
 @dataclass
@@ -67,15 +76,19 @@ class Context:
     target: Target = TARGETS["portable"]
     fast_math: bool = False
     """Whether float algebra is allowed that does not hold for not-a-number, infinities and −0."""
+    propose: Proposer = nobody
     misses: list[Miss] = field(default_factory=list)
 
-    def miss(self, rule: str, root: ir.Node | ir.Value, reason: str) -> None:
-        """Note that a rule looked at a node, or at what one computes, or at a constant, and did nothing."""
+    def miss(self, rule: str, root: ir.Node | ir.Value | str, reason: str) -> None:
+        """Note that a rule looked at a node, at what one computes, at a constant or at the whole, and did nothing."""
+        if isinstance(root, str):
+            self.misses.append(Miss(rule, root, reason))
+            return
         node = root if isinstance(root, ir.Node) else root.producer()
         self.misses.append(Miss(rule, key(node) if node is not None else str(root.name), reason))
 
     @contextmanager
-    def noting(self, rule: str, root: ir.Node | ir.Value) -> Iterator[None]:
+    def noting(self, rule: str, root: ir.Node | ir.Value | str) -> Iterator[None]:
         """Note it as a miss where the editor refuses what is done inside."""
         try:
             yield

@@ -32,6 +32,14 @@ _SPEC = re.compile(r"(?P<name>[a-z][a-z0-9-]*)(?:\{(?P<fields>.*)\})?")
 _VERSION = 1
 
 
+USUAL = "lossless"
+"""Stands for all passes that run unasked."""
+
+
+def _passes(text: str) -> Sequence[Pass]:
+    return Recipe.passes if text.strip() == USUAL else (parse_pass(text),)
+
+
 def parse_pass(text: str) -> Pass:
     """The pass that `text` describes.
 
@@ -40,7 +48,8 @@ def parse_pass(text: str) -> Pass:
     """
     found = _SPEC.fullmatch(text.strip())
     if not found or found["name"] not in PASSES:
-        raise UsageError(f"no pass is called {text!r}: give one of {', '.join(PASSES)}, as name or name{{field=value}}")
+        names = ", ".join((*PASSES, USUAL))
+        raise UsageError(f"no pass is called {text!r}: give one of {names}, as name or name{{field=value}}")
     kind = PASSES[found["name"]]
     try:
         given = tomllib.loads("p = {" + (found["fields"] or "") + "}")["p"]
@@ -113,7 +122,7 @@ class Recipe:
         """From the command line's words; if no passes are given (None), the lossless ones, and with [] none.
 
         Args:
-            passes: names or `name{field=value}`.
+            passes: names, `name{field=value}`, or "lossless" for all that run unasked.
             skip: keys of nodes.
             keep_metadata: leave out the pass that drops exporters' notes.
             options: `freeze`, `target`, `fast_math`, as the fields.
@@ -122,7 +131,7 @@ class Recipe:
             UsageError: unknown pass, field or target, a value of another type, or what is no list of text.
         """
         named = words("passes", passes)
-        chosen = cls.passes if named is None else tuple(parse_pass(p) for p in named)
+        chosen = tuple(p for name in ((USUAL,) if named is None else named) for p in _passes(name))
         if keep_metadata:
             chosen = tuple(p for p in chosen if not isinstance(p, Strip))
         for name, value in options.items():

@@ -80,7 +80,7 @@ def test_a_recipe_is_read_from_the_toml_it_is_written_as(recipe: Recipe) -> None
     assert Recipe.parse(recipe.text()).text() == recipe.text()
 
 
-@pytest.mark.parametrize("kind", LOSSLESS)
+@pytest.mark.parametrize("kind", PASSES.values(), ids=PASSES)
 def test_every_field_of_every_pass_has_a_default_of_a_plain_type(kind: type[Pass]) -> None:
     assert all(type(f.default) in VALUES for f in dataclasses.fields(kind))
     assert spec(kind()) == kind.name
@@ -89,6 +89,7 @@ def test_every_field_of_every_pass_has_a_default_of_a_plain_type(kind: type[Pass
 
 def test_passes_are_known_by_name() -> None:
     assert list(PASSES) == [
+        "inline",
         "strip",
         "clean",
         "fold",
@@ -104,6 +105,7 @@ def test_passes_are_known_by_name() -> None:
         "fuse-linear",
         "fuse-product",
         "upgrade",
+        "onnxsim",
     ]
     assert all(PASSES[name].name == name for name in PASSES)
 
@@ -145,7 +147,7 @@ def test_texts_that_are_not(text: str, reason: str) -> None:
 
 
 def test_without_passes_the_lossless_ones_are_meant() -> None:
-    assert Recipe.of() == Recipe() == Recipe(tuple(p() for p in LOSSLESS))
+    assert Recipe.of("lossless") == Recipe.of() == Recipe() == Recipe(tuple(p() for p in LOSSLESS))
     assert Recipe.parse("version = 1") == Recipe()
 
 

@@ -23,7 +23,10 @@ __all__ = ["Facts", "facts"]
 
 @dataclass(frozen=True)
 class Facts:
-    """Counts over the main graph and all bodies of control flow; multiply-accumulates are those of one given feed."""
+    """Counts over the main graph, all bodies of control flow and, once each, local functions.
+
+    Multiply-accumulates are those of one given feed.
+    """
 
     nodes: int
     params: int
@@ -44,6 +47,7 @@ def facts(model: ir.Model, carried: Carried, feed: Feed | None) -> Facts:
         feed: gives the shapes of one run. Where inference cannot follow them, the model is run once.
     """
     every = [node for graph in graphs(model) for node in graph]
+    every += [node for function in model.functions.values() for node in function.all_nodes()]
     operators = Counter(f"{n.domain}.{n.op_type}".lstrip(".") for n in every)
     if feed is None:
         known: shapes.ShapeOf = lambda _: None  # noqa: E731 - no shape is known

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import Any
@@ -18,8 +19,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from graphopt.graph import shapes, wholesale
-from graphopt.graph.nodes import graphs, is_protected, key, subgraphs
+from graphopt.graph import functions, shapes, wholesale
+from graphopt.graph.nodes import bodies, graphs, is_protected, key, let_go
 
 __all__ = ["WHOLE", "Draft", "Edit", "Editor", "Exactness", "Refused"]
 
@@ -108,8 +109,17 @@ class Draft:
     def discard(self) -> None:
         """Let go of the graph: a node that is not wanted must not count as a reader of its inputs."""
         for node in self.nodes:
-            for index in range(len(node.inputs)):
-                node.replace_input_with(index, None)
+            let_go(node)
+
+    def prune(self, wanted: Iterable[ir.Value]) -> None:
+        """Drop nodes that none of the `wanted` values needs."""
+        needed, kept = set(wanted), list[ir.Node]()
+        for node in reversed(self.nodes):
+            if any(v.uses() or v in needed for v in node.outputs):
+                kept.append(node)
+            else:
+                let_go(node)
+        self.nodes[:] = reversed(kept)
 
 
 class Editor:
@@ -222,6 +232,15 @@ class Editor:
         _drop_initializer(value)
         self.edits.append(edit)
 
+    def drop_functions(self, rule: str) -> None:
+        """Take out each local function that nothing calls, as an edit of its own, where that is wanted."""
+        used = functions.called(self.model)
+        for name in [f for f in self.model.functions if f not in used]:
+            with suppress(Refused):
+                edit = self._admit(rule, "::".join(filter(None, name)), Exactness.BITWISE)
+                del self.model.functions[name]
+                self.edits.append(edit)
+
     def annotate(self, rule: str, owner: ir.Node | ir.Value, change: Mapping[str, Any]) -> None:
         """Set attributes of a node or value that do not take part in the computation (`doc_string`, …).
 
@@ -283,12 +302,12 @@ class Editor:
     def _admit(
         self,
         rule: str,
-        root: ir.Node | ir.Value,
+        root: ir.Node | ir.Value | str,
         exactness: Exactness,
         values: Sequence[str] = (),
         reduction: int = 1,
     ) -> Edit:
-        name = key(root) if isinstance(root, ir.Node) else str(root.name)
+        name = root if isinstance(root, str) else key(root) if isinstance(root, ir.Node) else str(root.name)
         if name in self._keep:
             raise Refused("it was asked to stay")
         edit = Edit(rule, name, self._made[rule, name], exactness, tuple(values), reduction)
@@ -377,9 +396,17 @@ class Editor:
             node.name = self._fresh(f"{root.name or base}/{node.op_type}")
             for value in node.outputs:
                 value.name = self._fresh(f"{base}/{node.op_type}")
+            self._rename_inside(node)
         graph.insert_before(root, draft.nodes)
         for node in draft.nodes:
             shapes.infer_node(node, self.model)
+
+    def _rename_inside(self, node: ir.Node) -> None:
+        """Names in the bodies of a new node must not be those of other values, which they would hide."""
+        for body in bodies(node):
+            for value in (*body.inputs, *body.initializers.values(), *(o for n in body for o in n.outputs)):
+                if value.name:
+                    value.name = self._fresh(value.name)
 
     def _substitute(self, old: ir.Value, new: ir.Value, *, fresh: bool) -> None:
         new.type = new.type or old.type
@@ -399,11 +426,7 @@ class Editor:
             graph = node.graph
             if graph is None or any(is_read(v) for v in node.outputs) or key(node) in self._keep:
                 continue
-            inside = [n for body in subgraphs(node) for n in body.all_nodes()]
-            sources = [v for n in (node, *inside) for v in n.inputs if v is not None]
-            for inner in inside:
-                for index in range(len(inner.inputs)):
-                    inner.replace_input_with(index, None)
+            sources = let_go(node)
             graph.remove(node, safe=True)
             for value in sources:
                 producer = value.producer()

@@ -23,7 +23,7 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError, Message
 
 from graphopt.errors import InputError, MachineError, UsageError
-from graphopt.graph import invariants, shapes, values
+from graphopt.graph import functions, invariants, shapes, values
 from graphopt.graph.carry import Carried, from_proto, to_proto
 from graphopt.graph.nodes import graphs, in_memory, is_overridable, name_keys
 
@@ -33,6 +33,8 @@ EXTERNAL_ABOVE = 2_000_000_000
 """Bytes of weights above which they are written beside the model: protobuf ends at 2 GiB."""
 
 _CONSTANT_INITIALIZERS_BEFORE_IR = 4
+_MOST_NODES = 1_000_000
+"""Nodes that calls of local functions may come to."""
 _LONGEST_NAME = 100
 """Characters of the target's name that a temporary file repeats: file systems end at 255."""
 
@@ -116,6 +118,7 @@ def _load(content: bytes, path: Path | None, folder: Path | None, *, freeze: boo
     if folder is not None and external:
         ir.external_data.set_base_dir(model.graph, folder)
     _order(model, name)
+    _check_functions(model, name)
     frozen, notes = _free_constants(model, freeze=freeze)
     validate(model, name)
     name_keys(model)
@@ -204,6 +207,16 @@ def _order(model: ir.Model, name: str) -> None:
             graph.sort()
     except ValueError:
         raise InputError(f"{name} is not a valid ONNX model: its graph has a cycle") from None
+
+
+def _check_functions(model: ir.Model, name: str) -> None:
+    """A few functions that call each other twice come to more nodes than any machine can hold, and runtimes try."""
+    size = functions.expanded(model)
+    if endless := [f for f in model.functions if f not in size]:
+        raise InputError(f"{name} is not a valid ONNX model: the function {endless[0][1]!r} comes to call itself")
+    total = sum(size[f] * times for f, times in functions.calls(model, model.graph.all_nodes()).items())
+    if total > _MOST_NODES:
+        raise InputError(f"{name} is not safe: the calls of its functions come to {total:,} nodes")
 
 
 def _free_constants(model: ir.Model, *, freeze: bool) -> tuple[int, tuple[str, ...]]:

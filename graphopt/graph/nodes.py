@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 __all__ = [
     "array",
     "attr",
+    "bodies",
     "graphs",
     "in_memory",
     "input_at",
@@ -20,6 +21,7 @@ __all__ = [
     "is_overridable",
     "is_protected",
     "key",
+    "let_go",
     "name_keys",
     "rank",
     "scalar",
@@ -124,6 +126,24 @@ def subgraphs(node: ir.Node) -> Iterator[ir.Graph]:
             yield a.as_graph()
         elif a.type is ir.AttributeType.GRAPHS:
             yield from a.as_graphs()
+
+
+def bodies(node: ir.Node) -> Iterator[ir.Graph]:
+    """All graphs in the node, also in bodies of bodies, outer before inner."""
+    pending = list(subgraphs(node))
+    for body in pending:
+        yield body
+        pending.extend(inner for n in body for inner in subgraphs(n))
+
+
+def let_go(node: ir.Node) -> list[ir.Value]:
+    """Let a node and what is in its bodies read nothing any more. Answers what they read."""
+    every = [node, *(n for body in bodies(node) for n in body)]
+    sources = [v for n in every for v in n.inputs if v is not None]
+    for each in every:
+        for index in range(len(each.inputs)):
+            each.replace_input_with(index, None)
+    return sources
 
 
 def graphs(model: ir.Model) -> Iterator[ir.Graph]:

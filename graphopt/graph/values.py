@@ -49,13 +49,23 @@ def follow(model: ir.Model) -> Values:
             _follow_node(current, values, model)
             continue
         for value in current.inputs:
-            if current is not model.graph:
-                value.shape = None  # what a body is given may change from one time to the next, whatever it declares
             values.open(value)
         for node in reversed(current):
             pending.append(node)
             pending.extend(subgraphs(node))  # bodies are looked at before the node that runs them
+            _forget(node)
     return values
+
+
+def _forget(node: ir.Node) -> None:
+    """What a body is given may change from one time to the next, whatever it declares: its inputs have no shape.
+
+    Only the number of the iteration and the condition are what a Loop's body declares: a scalar or a vector of one.
+    """
+    for body in subgraphs(node):
+        for index, value in enumerate(body.inputs):
+            if index > 1 or node.op_type != "Loop" or static_shape(value) not in {(), (1,)}:
+                value.shape = None
 
 
 def _follow_node(node: ir.Node, values: Values, model: ir.Model) -> None:

@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from graphopt.analysis.evidence import Evidence
 from graphopt.analysis.facts import Facts
+from graphopt.analysis.owners import Weight
 from graphopt.pipeline import Step
 from graphopt.protocol import Miss
 from graphopt.run.bench import Timing
@@ -262,6 +263,8 @@ class Inspection(_Document):
     inputs: tuple[PortReport, ...]
     """Those that must be fed."""
     outputs: tuple[PortReport, ...]
+    weights: tuple[Weight, ...]
+    """The largest constants, and what part of the program they belong to."""
     notes: tuple[str, ...]
     misses: tuple[Miss, ...]
     """Where the rule that was asked for looked and did nothing."""

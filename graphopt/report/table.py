@@ -28,6 +28,10 @@ from graphopt.run.probe import Finding
 __all__ = ["bench", "check", "doctor", "inspect", "optimize", "passes"]
 
 
+_LARGEST = 5
+"""Weights that are listed at most."""
+_SMALL = 0.01
+"""Share of the file below which a weight is not listed."""
 _WIDE = 0.01
 """Share of an output's largest value above which a tolerance hides more than rounding."""
 
@@ -117,8 +121,18 @@ def inspect(reports: Sequence[Inspection], *, why: str | None = None) -> Rendera
         operators = _table("operator", ">nodes")
         for name, count in sorted(counts.operators.items(), key=lambda item: (-item[1], item[0])):
             operators.add_row(shown(name), f"{count:,}")
-        parts += [operators, Text()]
+        parts += [operators, *_weights(report), Text()]
     return Group(*parts)
+
+
+def _weights(report: Inspection) -> list[RenderableType]:
+    """The largest weights; small ones are of no interest."""
+    table = _table("largest weights", "of", ">shape", ">bytes")
+    for weight in report.weights[:_LARGEST]:
+        if weight.bytes >= _SMALL * report.bytes:
+            shape = " × ".join(map(str, weight.shape))
+            table.add_row(shown(weight.name), shown(weight.owner or ""), shape, f"{weight.bytes:,}")
+    return [Text(), table] if table.row_count else []
 
 
 def _why(report: Inspection, rule: str) -> list[Text]:

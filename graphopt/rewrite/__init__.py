@@ -1,4 +1,4 @@
-"""Lossless rewriting: strip, clean, fold, lay out, fuse."""
+"""Lossless rewriting: inline, strip, clean, fold, lay out, fuse."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from graphopt.rewrite.algebra import Algebra
 from graphopt.rewrite.branches import Branches
 from graphopt.rewrite.clean import Clean, Strip
 from graphopt.rewrite.fold import Fold
+from graphopt.rewrite.foreign import Onnxsim
 from graphopt.rewrite.fuse_activation import FuseActivation
 from graphopt.rewrite.fuse_linear import FuseLinear
 from graphopt.rewrite.fuse_norm import FuseNorm
 from graphopt.rewrite.fuse_product import FuseProduct
+from graphopt.rewrite.inline import Inline
 from graphopt.rewrite.layout import Layout
 from graphopt.rewrite.sandwich import Sandwich
 from graphopt.rewrite.sequences import Sequences
@@ -30,7 +32,9 @@ __all__ = [
     "FuseLinear",
     "FuseNorm",
     "FuseProduct",
+    "Inline",
     "Layout",
+    "Onnxsim",
     "Sandwich",
     "Sequences",
     "Shape",
@@ -39,6 +43,7 @@ __all__ = [
 ]
 
 LOSSLESS: tuple[type[Pass], ...] = (
+    Inline,
     Strip,
     Clean,
     Fold,
@@ -56,5 +61,5 @@ LOSSLESS: tuple[type[Pass], ...] = (
 )
 """The passes of a plain `optimize`, in their order. They are repeated until a whole round changes nothing."""
 
-ON_REQUEST: tuple[type[Pass], ...] = (Upgrade,)
+ON_REQUEST: tuple[type[Pass], ...] = (Upgrade, Onnxsim)
 """Further passes, which only run where they are asked for."""

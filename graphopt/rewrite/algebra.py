@@ -266,8 +266,7 @@ _FAR = 2.0**20
 @rule(op.Mul(op.Mul(var("x"), const("a")), const("b"), name="node"), exactness=Exactness.ROUNDING)
 def factors(draft: Draft, _ctx: Context, x: ir.Value, a: Array, b: Array, node: ir.Node) -> Answer:
     """(x · a) · b becomes x · ab."""
-    axes = rank(x)
-    if a.size != 1 or b.size != 1 or axes is None or max(a.ndim, b.ndim) > axes:
+    if a.size != 1 or b.size != 1 or max(a.ndim, b.ndim) > (rank(x) or 0):
         return No("a factor is more than one number")
     if a.dtype.kind != "f" or a.dtype.itemsize < np.dtype(np.float32).itemsize:
         return No("the product may be out of range of its type")

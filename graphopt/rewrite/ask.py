@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from graphopt import ops
 from graphopt.graph.nodes import array, attr, input_at, rank
 
-__all__ = ["Extent", "axis_of", "dims", "ints", "made_by", "perm_of", "read_only_by", "same_dims"]
+__all__ = ["Extent", "axis_of", "dims", "draws", "ints", "made_by", "perm_of", "read_only_by", "same_dims"]
 
 Extent = int | str | None
 """A number, the name of a symbolic dimension, or None where nothing is known. Equal names mean equal extents."""
@@ -60,3 +61,9 @@ def read_only_by(value: ir.Value, reader: ir.Node) -> bool:
     node = value.producer()
     alone = not value.is_graph_output() and all(user is reader for user in value.consumers())
     return alone and node is not None and node.graph is reader.graph
+
+
+def draws(node: ir.Node) -> bool:
+    """Whether the node itself, as far as its operator is known, is random or in training mode."""
+    spec = ops.spec_of(node)
+    return spec is not None and not spec.pure(node)

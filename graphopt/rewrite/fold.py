@@ -141,13 +141,16 @@ class _Region:
         return all(size is not None and size <= self.max_bytes for size in sizes)
 
     def leaving(self) -> list[ir.Value]:
-        """The results that something outside the region reads. Graph outputs stay computed by a node."""
+        """The results that are read outside of the region, or by a node that stays, since it computes an output."""
         return [
             v
             for node in self.nodes
             for v in node.outputs
-            if not v.is_graph_output() and any(user not in self.nodes for user in v.consumers())
+            if not v.is_graph_output() and any(self._stays(user) for user in v.consumers())
         ]
+
+    def _stays(self, node: ir.Node) -> bool:
+        return node not in self.nodes or any(v.is_graph_output() for v in node.outputs)
 
     def behind(self, values: Sequence[ir.Value]) -> list[ir.Node]:
         """The nodes needed for `values`, in order."""

@@ -120,9 +120,7 @@ class Child:
         """
         blobs: Blobs = []
         header: dict[str, Any] = {"feed": pack(feed or {}, blobs), "optimize": optimize, "fetch": fetch}
-        if self._worker is None:
-            self._worker = _Worker.start()
-            self._exchange(self._worker, {"limits": asdict(self.limits)}, [], _STARTUP_SECONDS)
+        worker = self._started()
         if self._held is None or self._held[0] is not model or self._held[1] != optimize:
             self._held = None
             if isinstance(model, bytes):
@@ -130,13 +128,33 @@ class Child:
                 blobs.insert(0, model)
             else:
                 header["model"] = str(model)
-        reply, payload = self._exchange(self._worker, header, blobs, self.limits.seconds)
+        reply, payload = self._exchange(worker, header, blobs, self.limits.seconds)
         if reply["loaded"] and self._worker is not None:
             self._held = model, optimize
         if "error" in reply:
             raise ChildFailed(self._explain(reply["error"]))
         outputs: dict[str, Any] = unpack(reply["outputs"], payload)
         return outputs
+
+    def simplify(self, model: bytes) -> bytes:
+        """What onnxsim makes of a serialized model that holds its weights.
+
+        Raises:
+            ChildFailed: it refuses the model, or the worker died or reached a limit.
+        """
+        self._held = None
+        reply, payload = self._exchange(
+            self._started(), {"model": len(model), "simplify": True}, [model], self.limits.seconds
+        )
+        if "error" in reply:
+            raise ChildFailed(self._explain(reply["error"]))
+        return bytes(payload)
+
+    def _started(self) -> _Worker:
+        if self._worker is None:
+            self._worker = _Worker.start()
+            self._exchange(self._worker, {"limits": asdict(self.limits)}, [], _STARTUP_SECONDS)
+        return self._worker
 
     def _exchange(
         self, worker: _Worker, header: Mapping[str, Any], blobs: Blobs, seconds: float

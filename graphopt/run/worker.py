@@ -1,7 +1,8 @@
 """The process that `Child` drives: `python -m graphopt.run.worker`.
 
 A message in either direction is a length, a JSON header of that length, and raw bytes whose lengths stand in the
-header: nothing is unpickled. The first message holds the limits; each later one a feed and, if it changed, a model.
+header: nothing is unpickled. The first message holds the limits; each later one a feed and, if it changed, a model,
+or a model to simplify.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 import numpy as np
+import onnx
 
 from graphopt.errors import GraphoptError
 from graphopt.run.session import Session
@@ -66,11 +68,15 @@ def main() -> None:
         try:
             if "model" in header:
                 session = None  # frees the last model first
-                session, payload = _load(header, payload)
-            reply["outputs"], blobs = _run(session, header, payload, limits)
+            if header.get("simplify"):
+                blobs = [_checked(_simplified(bytes(payload[: header["model"]])), limits)]
+            else:
+                if "model" in header:
+                    session, payload = _load(header, payload)
+                reply["outputs"], blobs = _run(session, header, payload, limits)
         except MemoryError:
             reply["error"] = OUT_OF_MEMORY
-        except (GraphoptError, ValueError, TypeError) as error:
+        except (GraphoptError, ValueError, TypeError, RuntimeError) as error:
             reply["error"] = str(error)
         send(replies, {**reply, "loaded": session is not None}, blobs)
 
@@ -80,6 +86,26 @@ def _load(header: Mapping[str, Any], payload: memoryview) -> tuple[Session, memo
     if isinstance(source := header["model"], str):
         return Session(Path(source), optimize=header["optimize"], threads=1), payload
     return Session(bytes(payload[:source]), optimize=header["optimize"], threads=1), payload[source:]
+
+
+def _simplified(model: bytes) -> bytes:
+    """What onnxsim makes of a model. What it prints goes where all output of this process goes: to the log."""
+    import onnxsim  # noqa: PLC0415 - it is large, and few runs ask for it
+
+    made, _ = onnxsim.simplify(
+        onnx.ModelProto.FromString(model),
+        include_subgraph=True,
+        mutable_initializer=True,
+        certify=False,
+        tensor_size_threshold="16MB",
+    )
+    return bytes(made.SerializeToString())
+
+
+def _checked(result: bytes, limits: Limits) -> bytes:
+    if len(result) > limits.result_bytes:
+        raise ValueError(f"the result has {len(result):,} bytes, more than the {limits.result_bytes:,} allowed")
+    return result
 
 
 def _run(session: Session | None, header: Mapping[str, Any], payload: memoryview, limits: Limits) -> tuple[Any, Blobs]:

@@ -243,7 +243,7 @@ def test_passes_lists_every_pass_with_its_rules() -> None:
         assert all(summary.endswith(".") for summary in step["rules"].values())
         for rule in step["rules"]:
             assert rule in answer.out
-    assert found[2]["fields"] == {"max_bytes": 16 << 20}
+    assert found[3]["fields"] == {"max_bytes": 16 << 20}
 
 
 def test_doctor_says_what_there_is() -> None:

@@ -92,7 +92,7 @@ def test_a_name_that_would_repaint_the_terminal_is_spelled_out(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["--pass", "vanish"], "no pass is called 'vanish': give one of strip, clean, fold, "),
+        (["--pass", "vanish"], "no pass is called 'vanish': give one of inline, strip, clean, fold, "),
         (["--pass", "fold{"], "no pass is called 'fold{'"),
         (["--pass", "fold{=}"], "cannot be read: write fold{field=value, field=value}"),
         (["--pass", "fold{size=1}"], "fold has no field 'size': it has max_bytes"),

@@ -173,14 +173,15 @@ def test_bodies_of_control_flow_are_rewritten_and_still_right(text: str, extra: 
         assert not differences(run(before, given), run(after, given), relative=1e-6)
 
 
-def test_local_functions_are_left_alone() -> None:
+def test_local_functions_become_nodes() -> None:
     proto = parse(
         """<ir_version: 10, opset_import: ["" : 21, "my" : 1]>
         g (float[N] x) => (float[N] y) { i = Identity(x) a = my.twice(i) y = Neg(a) }
         <domain: "my", opset_import: ["" : 21]> twice (p) => (q) { s = Identity(p) q = Add(s, s) }"""
     )
     result = optimized(proto)
-    assert [n.op_type for n in result.model.functions[0].node] == ["Identity", "Add"]
+    assert [n.op_type for n in result.model.graph.node] == ["Add", "Neg"]
+    assert not result.model.functions
     assert_same(proto, result.model, N=2)
 
 
