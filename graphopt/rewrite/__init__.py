@@ -9,6 +9,7 @@ from graphopt.rewrite.branches import Branches
 from graphopt.rewrite.clean import Clean, Strip
 from graphopt.rewrite.fold import Fold
 from graphopt.rewrite.fuse_activation import FuseActivation
+from graphopt.rewrite.fuse_attention import FuseAttention
 from graphopt.rewrite.fuse_linear import FuseLinear
 from graphopt.rewrite.fuse_norm import FuseNorm
 from graphopt.rewrite.fuse_product import FuseProduct
@@ -25,6 +26,7 @@ __all__ = [
     "Clean",
     "Fold",
     "FuseActivation",
+    "FuseAttention",
     "FuseLinear",
     "FuseNorm",
     "FuseProduct",
@@ -48,6 +50,7 @@ LOSSLESS: tuple[type[Pass], ...] = (
     Absorb,
     FuseNorm,
     FuseActivation,
+    FuseAttention,
     FuseLinear,
     FuseProduct,
 )
