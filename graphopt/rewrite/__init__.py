@@ -13,6 +13,7 @@ from graphopt.rewrite.fuse_attention import FuseAttention
 from graphopt.rewrite.fuse_linear import FuseLinear
 from graphopt.rewrite.fuse_norm import FuseNorm
 from graphopt.rewrite.fuse_product import FuseProduct
+from graphopt.rewrite.fuse_rotary import FuseRotary
 from graphopt.rewrite.layout import Layout
 from graphopt.rewrite.sandwich import Sandwich
 from graphopt.rewrite.sequences import Sequences
@@ -30,6 +31,7 @@ __all__ = [
     "FuseLinear",
     "FuseNorm",
     "FuseProduct",
+    "FuseRotary",
     "Layout",
     "Sandwich",
     "Sequences",
@@ -50,6 +52,7 @@ LOSSLESS: tuple[type[Pass], ...] = (
     Absorb,
     FuseNorm,
     FuseActivation,
+    FuseRotary,
     FuseAttention,
     FuseLinear,
     FuseProduct,
