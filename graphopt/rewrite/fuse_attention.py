@@ -5,11 +5,13 @@ With q (N, H, S, D), k (N, H, T, D), v (N, H, T, E), or without heads, (N, S, D)
     Softmax(c · q·kᵀ) · v                               → Attention(q, k, v, scale=c)
     Softmax(c · q·kᵀ + m) · v                           → Attention(q, k, v, m, scale=c)
     Attention(q, repeat(k), repeat(v))                  → Attention(q, k, v)               grouped queries
+    apart(Attention(flat(q), flat(k), flat(v)))         → Attention(q, k, v)
     merge(Attention(split(q), split(k), split(v)))      → Attention(q, k, v, q_num_heads, kv_num_heads)
 
 The factor may stand on q, on k (before or behind its Transpose), on the scores, or be shared out among them. repeat is
-Unsqueeze-Expand-Reshape of heads; split is Reshape to (N, S, H, D) and Transpose, or a part of what is reshaped to
-(N, S, 3, H, D), transposed and taken apart; merge is the way back.
+Unsqueeze-Expand-Reshape of heads; flat is Reshape of (N, H, S, D) to (N·H, S, D), and apart the way back; split is
+Reshape to (N, S, H, D) and Transpose, or a part of what is reshaped to (N, S, 3, H, D), transposed and taken apart;
+merge is the way back.
 
 Conditions: float32; the product of the factors is positive; batch and heads are provably the same in q, k and v, since
 MatMul would broadcast them; the last axis is normalized; k is transposed (by any permutation). A mask provably
@@ -18,8 +20,9 @@ of it alone, so that all layers share that. A mask below −1e38 is cut off ther
 float for one that attends to nothing and answers zeros, where Softmax spreads evenly, and so it does with −1e38.
 
 Left as they are: masks that may hold −∞ (a row of nothing else is not-a-number as spelled out, and zeros by the
-operator; constants are looked at); Where(mask, scores, c), which keeps not-a-numbers out that a sum lets in; guards
-against not-a-number, since rows with one in q, k or v stay so in the operator.
+operator; constants are looked at), but for --fast-math, which cuts them off as well and so has numbers there;
+Where(mask, scores, c), which keeps not-a-numbers out that a sum lets in; guards against not-a-number, since rows with
+one in q, k or v stay so in the operator.
 
 Not-a-number and infinity: as spelled out, but where an intermediate result overflows. Empty batches and sequences:
 onnxruntime's kernel refuses them. Source: ONNX operator specification; onnxruntime, core/providers/cpu/llm/attention.
@@ -38,7 +41,7 @@ import numpy as np
 import onnx_ir as ir
 
 from graphopt.graph.edit import Draft, Editor, Exactness
-from graphopt.graph.nodes import array, rank, scalar
+from graphopt.graph.nodes import array, attr, rank, scalar
 from graphopt.match.engine import Answer, No, Rule, described, rewrite, rule
 from graphopt.match.pattern import op, var
 from graphopt.protocol import Context, Pass
@@ -63,7 +66,7 @@ _HEADS, _PLAIN = 4, 3
     exactness=Exactness.ROUNDING,
     since=23,
 )
-def attention(draft: Draft, _ctx: Context, scores: ir.Value, softmax: ir.Node, v: ir.Value) -> Answer:
+def attention(draft: Draft, ctx: Context, scores: ir.Value, softmax: ir.Node, v: ir.Value) -> Answer:
     """A product of scores, their Softmax, and the product with the values become Attention."""
     axes = rank(scores)
     if scores.dtype is not ir.DataType.FLOAT or axes not in {_PLAIN, _HEADS} or rank(v) != axes:
@@ -92,7 +95,7 @@ def attention(draft: Draft, _ctx: Context, scores: ir.Value, softmax: ir.Node, v
     extents = [*q_dims[:-1], k_dims[-1] if k_dims[-1] is not None else v_dims[-2]]
     inputs: list[ir.Value] = [q, _permuted(draft, source, [*perm[:-2], perm[-1], perm[-2]]), v]
     if mask is not None:
-        allowed = _mask(draft, mask, extents)
+        allowed = _mask(draft, ctx, mask, extents)
         if isinstance(allowed, No):
             return allowed
         inputs.append(allowed)
@@ -145,7 +148,7 @@ def _permuted(draft: Draft, value: ir.Value, perm: list[int]) -> ir.Value:
 # -- the mask --------------------------------------------------------------------------------------------------------
 
 
-def _mask(draft: Draft, mask: ir.Value, extents: list[Extent]) -> ir.Value | No:
+def _mask(draft: Draft, ctx: Context, mask: ir.Value, extents: list[Extent]) -> ir.Value | No:
     """The mask as the operator takes it: no row forbids all with −∞, and it is as long and wide as the scores."""
     have = dims(mask)
     if mask.dtype is not ir.DataType.FLOAT or have is None or len(have) > len(extents):
@@ -154,11 +157,11 @@ def _mask(draft: Draft, mask: ir.Value, extents: list[Extent]) -> ir.Value | No:
     if any(h != 1 and (h is None or h != w) for h, w in zip(have, wanted, strict=True)):
         return No("the mask is not known to broadcast to the scores")
     least = _least(mask)
-    if least is None:
-        return No("a row of the mask may hold nothing but -inf")
+    if least is None and not ctx.fast_math:
+        return No("a row of the mask may hold nothing but -inf: --fast-math allows it")
     name = draft.root.outputs[0].name
     found = mask
-    if least < _LOW:
+    if least is None or least < _LOW:
         found = draft.node("Max", [found, draft.const(np.asarray(_LOW, np.float32), f"{name}/low")])
     if len(extents) == len(have) == _PLAIN and have[0] != 1:
         found = draft.node("Unsqueeze", [found, draft.const(np.asarray([1], np.int64), f"{name}/axes")])
@@ -209,6 +212,43 @@ def grouped_heads(
 
 @rule(
     op.Reshape(
+        op.Attention(
+            *(op.Reshape(var(name), var(f"_{name}")) for name in "qkv"), var("mask", optional=True), name="core"
+        ),
+        var("_target"),
+        name="node",
+    ),
+    exactness=Exactness.ROUNDING,
+)
+def batched_heads(
+    draft: Draft,
+    _ctx: Context,
+    q: ir.Value,
+    k: ir.Value,
+    v: ir.Value,
+    core: ir.Node,
+    node: ir.Node,
+    **found: ir.Value | None,
+) -> Answer:
+    """Heads that are made samples before it and heads again behind it stay heads."""
+    if attr(core, "q_num_heads") != 1:
+        return No("its heads are not samples")
+    outer = (dims(q) or [])[:2]
+    for apart, flat in zip((q, k, v, node.outputs[0]), (*core.inputs[:3], core.outputs[0]), strict=True):
+        before, after = dims(apart), dims(flat)
+        if before is None or after is None or len(before) != _HEADS or len(after) != _PLAIN:
+            return No("they are not known to be heads of samples")
+        if not same_dims(before[:2], outer) or not same_dims(before[2:], after[1:]):
+            return No("more than samples and heads is joined, or these are not known to be the same")
+    mask = found["mask"]
+    if mask is not None and any(e != 1 for e in (dims(mask) or [None, None, None])[:-2]):
+        return No("the mask is not known to be the same for all samples and heads")
+    given = [q, k, v, *([] if mask is None else [mask])]
+    return draft.like(core, given, q_num_heads=None, kv_num_heads=None)
+
+
+@rule(
+    op.Reshape(
         op.Transpose(op.Attention(var("q"), var("k"), var("v"), var("mask", optional=True), name="core"), name="turn"),
         var("_target"),
         name="node",
@@ -237,7 +277,7 @@ def packed_heads(
     return draft.like(core, [*unpacked(draft, parts), *([] if mask is None else [mask])], **heads)
 
 
-RULES: tuple[Rule, ...] = (attention, grouped_heads, packed_heads)
+RULES: tuple[Rule, ...] = (attention, grouped_heads, batched_heads, packed_heads)
 
 
 @dataclass(frozen=True)

@@ -107,4 +107,7 @@ def _range(value: ir.Value, sources: list[Range | None]) -> Range | None:
 
 
 def _finite(found: Range) -> Range | None:
-    return found if -LARGEST <= found[0] <= found[1] <= LARGEST else None
+    """As float32 rounds it: what is small vanishes next to the largest number."""
+    with np.errstate(over="ignore"):
+        low, high = (float(np.float32(end)) for end in found)
+    return (low, high) if -LARGEST <= low <= high <= LARGEST else None
