@@ -15,9 +15,10 @@ merge is the way back.
 
 Conditions: float32; the product of the factors is positive; batch and heads are provably the same in q, k and v, since
 MatMul would broadcast them; the last axis is normalized; k is transposed (by any permutation). A mask provably
-broadcasts to (N, H, S, T). Where it has 1 in place of S or T it is expanded, as onnxruntime insists, with what is known
-of it alone, so that all layers share that. A mask below −1e38 is cut off there: the kernel takes a row of the lowest
-float for one that attends to nothing and answers zeros, where Softmax spreads evenly, and so it does with −1e38.
+broadcasts to (N, H, S, T). Where it has 1 in place of S or T it is expanded, as onnxruntime insists, if possible with
+what is known of it alone, so that all layers share that. A mask below −1e38 is cut off there: the kernel takes a row of
+the lowest float for one that attends to nothing and answers zeros, where Softmax spreads evenly, and so it does with
+−1e38.
 
 Left as they are: masks that may hold −∞ (a row of nothing else is not-a-number as spelled out, and zeros by the
 operator; constants are looked at), but for --fast-math, which cuts them off as well and so has numbers there;
@@ -46,7 +47,7 @@ from graphopt.match.engine import Answer, No, Rule, described, rewrite, rule
 from graphopt.match.pattern import op, var
 from graphopt.protocol import Context, Pass
 from graphopt.rewrite.ask import Extent, axis_of, dims, made_by, perm_of, read_only_by, same_dims
-from graphopt.rewrite.heads import TURNED, merges, packed, repeated, unpacked
+from graphopt.rewrite.heads import TURNED, expanded, merges, packed, repeated, unpacked
 from graphopt.rewrite.ranges import range_of
 
 __all__ = ["FuseAttention"]
@@ -95,7 +96,7 @@ def attention(draft: Draft, ctx: Context, scores: ir.Value, softmax: ir.Node, v:
     extents = [*q_dims[:-1], k_dims[-1] if k_dims[-1] is not None else v_dims[-2]]
     inputs: list[ir.Value] = [q, _permuted(draft, source, [*perm[:-2], perm[-1], perm[-2]]), v]
     if mask is not None:
-        allowed = _mask(draft, ctx, mask, extents)
+        allowed = _mask(draft, ctx, mask, q, extents)
         if isinstance(allowed, No):
             return allowed
         inputs.append(allowed)
@@ -148,7 +149,7 @@ def _permuted(draft: Draft, value: ir.Value, perm: list[int]) -> ir.Value:
 # -- the mask --------------------------------------------------------------------------------------------------------
 
 
-def _mask(draft: Draft, ctx: Context, mask: ir.Value, extents: list[Extent]) -> ir.Value | No:
+def _mask(draft: Draft, ctx: Context, mask: ir.Value, q: ir.Value, extents: list[Extent]) -> ir.Value | No:
     """The mask as the operator takes it: no row forbids all with −∞, and it is as long and wide as the scores."""
     have = dims(mask)
     if mask.dtype is not ir.DataType.FLOAT or have is None or len(have) > len(extents):
@@ -167,17 +168,10 @@ def _mask(draft: Draft, ctx: Context, mask: ir.Value, extents: list[Extent]) -> 
         found = draft.node("Unsqueeze", [found, draft.const(np.asarray([1], np.int64), f"{name}/axes")])
     if have[-2:] == extents[-2:]:
         return found
-    parts = []
-    for extent, present in zip(extents[-2:], [1, 1, *have][-2:], strict=True):
-        if isinstance(extent, int) or extent == present:
-            number = extent if isinstance(extent, int) else 1
-            parts.append(draft.const(np.asarray([number], np.int64), f"{name}/extent"))
-        elif extent in have:
-            axis = have.index(extent)
-            parts.append(draft.node("Shape", [mask], {"start": axis, "end": axis + 1}))
-        else:
-            return No("the mask would have to be expanded to an extent that it does not have itself")
-    return draft.node("Expand", [found, draft.node("Concat", parts, {"axis": 0})])
+    lacking = [
+        1 if have_it == extent else extent for have_it, extent in zip([1, 1, *have][-2:], extents[-2:], strict=True)
+    ]
+    return expanded(draft, found, lacking, mask, q) or No("what the mask has to be expanded to is not known")
 
 
 def _least(mask: ir.Value) -> float | None:

@@ -9,9 +9,9 @@ With x (N, H, S, D), its halves a, b along the last axis, and cos = [c, c], sin 
 split is Reshape to (N, S, H, D) and Transpose, which then meet those of attention.
 
 Conditions: float32; x is split into two equal halves of an extent that is a number; cos and sin are constants with
-equal halves, or functions, element by element, of [f, f], from which c and s are computed instead; their batch and
-tokens are provably those of x: the operator does not broadcast them, and onnxruntime refuses a batch of 1 beside
-others. In the last case, c and s are of the extent of a.
+equal halves, or functions, element by element, of [f, f] or of rows of such a constant, and c and s are computed from
+halves instead; their tokens are provably those of x, and so is their batch, or it is 1, and they are expanded: the
+operator does not broadcast them. In the last case, c and s are of the extent of a.
 
 Not-a-number and infinity: as spelled out, but where a product overflows. Source: ONNX operator specification.
 
@@ -22,20 +22,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from graphopt.graph.edit import Draft, Editor, Exactness
 from graphopt.graph.nodes import array, attr, rank, scalar
 from graphopt.match.engine import Answer, No, Rule, described, rewrite, rule
 from graphopt.match.pattern import op, var
 from graphopt.protocol import Context, Pass
-from graphopt.rewrite.ask import Extent, axis_of, dims, ints, made_by, same_dims
-from graphopt.rewrite.heads import TURNED, packed, unpacked
+from graphopt.rewrite.ask import axis_of, dims, ints, made_by, same_dims
+from graphopt.rewrite.heads import TURNED, expanded, packed, unpacked
 
 __all__ = ["FuseRotary"]
+
+Array = NDArray[Any]
 
 _AXES = 4
 _MOST = 16
@@ -74,7 +77,7 @@ def rotary(
         return No("it is not cut into halves of the last axis")
     caches = []
     for name, value in (("cos", cos), ("sin", sin)):
-        half = _half(draft, value, extents, f"{draft.root.outputs[0].name}/{name}")
+        half = _half(draft, value, x, f"{draft.root.outputs[0].name}/{name}")
         if isinstance(half, No):
             return half
         caches.append(half)
@@ -88,34 +91,49 @@ def _parts(first: ir.Value, second: ir.Value) -> ir.Node | None:
     return split if whole else None
 
 
-def _half(draft: Draft, value: ir.Value, extents: list[Extent], hint: str) -> ir.Value | No:
+def _half(draft: Draft, value: ir.Value, x: ir.Value, hint: str) -> ir.Value | No:
     """One half, (N, S, D / 2), of cosines or sines (N, 1, S, D) that hold the same twice."""
-    batch, _, tokens, size = extents
+    batch, _, tokens, size = dims(x) or [None] * _AXES
     contents, shape = array(value), dims(value)
     if contents is not None and contents.ndim < _AXES:
         contents = contents.reshape((1,) * (_AXES - contents.ndim) + contents.shape)
         shape = list(contents.shape)
-    if not same_dims(shape, [batch, 1, tokens, size]) or not isinstance(size, int):
-        return No("cosines and sines are not known to be of the batch and the tokens of the value")
+    if not any(same_dims(shape, [n, 1, tokens, size]) for n in (1, batch)):
+        return No("cosines and sines are not known to be of the value's tokens, and of its batch or of 1")
     if contents is not None:
-        halves = np.split(contents[:, 0], 2, axis=-1)
-        same = halves[0].tobytes() == halves[1].tobytes()
-        return draft.const(halves[0], hint) if same else No("the halves of a constant differ")
-    open_ = made_by(value, "Unsqueeze")
-    steps: list[ir.Node] = []
-    current = value if open_ is None else open_.inputs[0]
-    if open_ is None or ints(open_, "axes", 1) not in ([1], [1 - _AXES]):
-        return No("the axis of the heads is not known to be put in")
-    while (step := _pointwise(current)) is not None and len(steps) < _MOST:
-        steps.append(step)
-        current = step.inputs[_data(step)]
-    join = made_by(current, "Concat")
-    if join is None or axis_of(join) != _AXES - 2 or len(join.inputs) != 2 or join.inputs[0] is not join.inputs[1]:  # noqa: PLR2004
-        return No("it is not known to hold the same twice")
-    half = join.inputs[0]
+        half = _of_table(draft, contents[:, 0], hint)
+    else:
+        open_ = made_by(value, "Unsqueeze")
+        if open_ is None or ints(open_, "axes", 1) not in ([1], [1 - _AXES]):
+            return No("the axis of the heads is not known to be put in")
+        half = _computed(draft, open_.inputs[0], hint)
     if half is None:
-        return No("it is not known to hold the same twice")
-    for step in reversed(steps):
+        return No("they are not known to hold the same twice")
+    if shape is not None and shape[0] != batch:
+        half = expanded(draft, half, [batch, 1, 1], x)
+    return half or No("the batch is not known")
+
+
+def _of_table(draft: Draft, table: Array, hint: str) -> ir.Value | None:
+    """Half of a constant that holds the same twice."""
+    first, second = np.split(table, 2, axis=-1)
+    return draft.const(first, hint) if first.tobytes() == second.tobytes() else None
+
+
+def _computed(draft: Draft, value: ir.Value | None, hint: str) -> ir.Value | None:
+    """What half of a value (N, S, D) is computed as, if it is the same twice."""
+    steps: list[ir.Node] = []
+    while (step := _pointwise(value)) is not None and len(steps) < _MOST:
+        steps.append(step)
+        value = step.inputs[_data(step)]
+    join, rows, half = made_by(value, "Concat"), made_by(value, "Gather"), None
+    table = None if rows is None else array(rows.inputs[0])
+    if join is not None and axis_of(join) == _AXES - 2 and len(join.inputs) == 2 and join.inputs[0] is join.inputs[1]:  # noqa: PLR2004
+        half = join.inputs[0]
+    elif rows is not None and table is not None and table.ndim == 2 and attr(rows, "axis", 0) == 0:  # noqa: PLR2004
+        found = _of_table(draft, table, hint)
+        half = None if found is None else draft.like(rows, [found, rows.inputs[1]])
+    for step in reversed(steps if half is not None else ()):
         half = draft.like(step, [half if i == _data(step) else v for i, v in enumerate(step.inputs)])
     return half
 

@@ -12,7 +12,7 @@ from graphopt.graph.edit import Draft
 from graphopt.graph.nodes import array, attr, input_at
 from graphopt.rewrite.ask import Extent, axis_of, dims, ints, made_by, perm_of
 
-__all__ = ["TURNED", "Packed", "merges", "packed", "repeated", "unpacked"]
+__all__ = ["TURNED", "Packed", "expanded", "merges", "packed", "repeated", "unpacked"]
 
 TURNED = [0, 2, 1, 3]
 """From (N, S, H, D) to (N, H, S, D), and back."""
@@ -117,3 +117,21 @@ def repeated(value: ir.Value) -> ir.Value | None:
     if not isinstance(heads, int) or not isinstance(times, int) or all_[1] != heads * times or few[3] is None:
         return None
     return source if all_[3] == few[3] and _keeps(merge, [few[0], heads], all_) else None
+
+
+def expanded(draft: Draft, value: ir.Value, extents: Sequence[Extent], *sources: ir.Value) -> ir.Value | None:
+    """The value expanded to extents, 1 where it stays; None where none of the sources has one that is not a number."""
+    name = draft.root.outputs[0].name
+    if all(isinstance(extent, int) for extent in extents):
+        return draft.node("Expand", [value, draft.const(np.asarray(extents, np.int64), f"{name}/shape")])
+    parts = []
+    for extent in extents:
+        source = next((v for v in sources if extent is not None and extent in (dims(v) or ())), None)
+        if isinstance(extent, int):
+            parts.append(draft.const(np.asarray([extent], np.int64), f"{name}/extent"))
+        elif source is not None:
+            axis = (dims(source) or []).index(extent)
+            parts.append(draft.node("Shape", [source], {"start": axis, "end": axis + 1}))
+        else:
+            return None
+    return draft.node("Expand", [value, draft.node("Concat", parts, {"axis": 0})])

@@ -24,7 +24,9 @@ g (float[N,S,16] x, int64[N,S] ids, int64[N,S] pad) => (float[N,S,16] y)
  int64[5] twice = {1, 1, 2, 1, 1}, int64[4] heads = {0, 2, -1, 8}, float root = {0.35355338}, float zero = {0},
  float low = {-3.4028234663852886e38}, int64 none = {0}, int64 one = {1}, int64 minus = {-1}>
 {
-  position = Cast <to = 1> (ids)
+  shape = Shape (ids)  length = Gather (shape, one)  index = Range (none, length, one)
+  later = Unsqueeze (index, a0)  sooner = Unsqueeze (index, a1)  causal = LessOrEqual (later, sooner)
+  position = POSITION
   row = Unsqueeze (position, a2)
   angle = Mul (row, frequency)
   both = Concat <axis = -1> (angle, angle)
@@ -41,8 +43,6 @@ g (float[N,S,16] x, int64[N,S] ids, int64[N,S] pad) => (float[N,S,16] y)
   vu = Unsqueeze (v, a2)  ve = Expand (vu, twice)  vg = Reshape (ve, heads)
   kp = Transpose <perm = [0, 1, 3, 2]> (kg)
   score = MatMul (qr, kp)  scaled = Mul (score, root)
-  shape = Shape (ids)  length = Gather (shape, one)  index = Range (none, length, one)
-  later = Unsqueeze (index, a0)  sooner = Unsqueeze (index, a1)  causal = LessOrEqual (later, sooner)
   p0 = Cast <to = 9> (pad)  p1 = Unsqueeze (p0, a1)  p2 = Unsqueeze (p1, a1)
   allowed = And (causal, p2)  mask = Where (allowed, zero, low)
   masked = Add (scaled, mask)  weight = Softmax <axis = -1> (masked)
@@ -51,17 +51,19 @@ g (float[N,S,16] x, int64[N,S] ids, int64[N,S] pad) => (float[N,S,16] y)
 }"""
 
 
-def decoder() -> onnx.ModelProto:
-    model, draw = parse(DECODER), np.random.default_rng(0)
+def decoder(position: str) -> onnx.ModelProto:
+    """With positions that are fed, or counted for all samples alike."""
+    model, draw = parse(DECODER.replace("POSITION", position)), np.random.default_rng(0)
     for name, width in (("wq", 16), ("wk", 8), ("wv", 8), ("wo", 16)):
         weight = ir.tensor(draw.standard_normal((16, width)).astype(np.float32), name=name)
         model.graph.initializer.append(ir.serde.serialize_tensor(weight))
     return model
 
 
-def test_a_decoder_layer(evaluate: Evaluator) -> None:
+@pytest.mark.parametrize("position", ["Cast <to = 1> (ids)", "Cast <to = 1> (later)"])
+def test_a_decoder_layer(position: str, evaluate: Evaluator) -> None:
     """Rotary embedding before the heads are split, attention of grouped heads, no Transpose and no Reshape."""
-    model = decoder()
+    model = decoder(position)
     result = rewritten(load(model), [p() for p in LOSSLESS], evaluate, growth=10_000)
     count = Counter(n.op_type for n in result.model.graph.node)
     assert (count["Attention"], count["RotaryEmbedding"], count["MatMul"]) == (1, 2, 4)
