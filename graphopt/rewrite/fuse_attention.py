@@ -47,7 +47,7 @@ from graphopt.match.engine import Answer, No, Rule, described, rewrite, rule
 from graphopt.match.pattern import op, var
 from graphopt.protocol import Context, Pass
 from graphopt.rewrite.ask import Extent, axis_of, dims, made_by, perm_of, read_only_by, same_dims
-from graphopt.rewrite.heads import TURNED, expanded, merges, packed, repeated, unpacked
+from graphopt.rewrite.heads import TURNED, expanded, merges, packed, repeated, unpacked, within
 from graphopt.rewrite.ranges import range_of
 
 __all__ = ["FuseAttention"]
@@ -102,7 +102,7 @@ def attention(draft: Draft, ctx: Context, scores: ir.Value, softmax: ir.Node, v:
         inputs.append(allowed)
     draft.reduction = max(e if isinstance(e, int) else _OPEN for e in (q_dims[-1], extents[-1]))
     heads = {} if axes == _HEADS else {"q_num_heads": 1, "kv_num_heads": 1}
-    return draft.node("Attention", inputs, {"scale": scale, **heads})
+    return within(draft, draft.node("Attention", inputs, {"scale": scale, **heads}))
 
 
 def _multiple(value: ir.Value | None) -> tuple[float, ir.Value | None]:
@@ -201,7 +201,7 @@ def grouped_heads(
     fewer, heads = (dims(few_k) or [])[1:2], (dims(q) or [])[1:2]
     if fewer != (dims(few_v) or [])[1:2] or heads != (dims(k) or [])[1:2]:
         return No("keys and values are not repeated alike")
-    return draft.like(core, [q, few_k, few_v, *([] if mask is None else [mask])])
+    return within(draft, draft.like(core, [q, few_k, few_v, *([] if mask is None else [mask])]))
 
 
 @rule(
@@ -238,7 +238,7 @@ def batched_heads(
     if mask is not None and any(e != 1 for e in (dims(mask) or [None, None, None])[:-2]):
         return No("the mask is not known to be the same for all samples and heads")
     given = [q, k, v, *([] if mask is None else [mask])]
-    return draft.like(core, given, q_num_heads=None, kv_num_heads=None)
+    return within(draft, draft.like(core, given, q_num_heads=None, kv_num_heads=None))
 
 
 @rule(
@@ -268,7 +268,7 @@ def packed_heads(
     if perm_of(turn) != TURNED or not merges(node):
         return No("the heads are not merged right behind it")
     heads = {"q_num_heads": parts[0].heads, "kv_num_heads": parts[1].heads}
-    return draft.like(core, [*unpacked(draft, parts), *([] if mask is None else [mask])], **heads)
+    return within(draft, draft.like(core, [*unpacked(draft, parts), *([] if mask is None else [mask])], **heads))
 
 
 RULES: tuple[Rule, ...] = (attention, grouped_heads, batched_heads, packed_heads)

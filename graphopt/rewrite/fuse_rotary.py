@@ -34,7 +34,7 @@ from graphopt.match.engine import Answer, No, Rule, described, rewrite, rule
 from graphopt.match.pattern import op, var
 from graphopt.protocol import Context, Pass
 from graphopt.rewrite.ask import axis_of, dims, ints, made_by, same_dims
-from graphopt.rewrite.heads import TURNED, expanded, packed, unpacked
+from graphopt.rewrite.heads import TURNED, expanded, packed, unpacked, within
 
 __all__ = ["FuseRotary"]
 
@@ -81,7 +81,7 @@ def rotary(
         if isinstance(half, No):
             return half
         caches.append(half)
-    return draft.node("RotaryEmbedding", [x, *caches])
+    return within(draft, draft.node("RotaryEmbedding", [x, *caches]))
 
 
 def _parts(first: ir.Value, second: ir.Value) -> ir.Node | None:
@@ -163,7 +163,7 @@ def packed_rotary(draft: Draft, _ctx: Context, x: ir.Value, cos: ir.Value, sin: 
     (source,) = unpacked(draft, [part])
     turned = draft.like(node, [source, cos, sin], num_heads=part.heads)
     shape = draft.const(np.asarray([0, 0, part.heads, part.size], np.int64), f"{node.outputs[0].name}/shape")
-    return draft.node("Transpose", [draft.node("Reshape", [turned, shape])], {"perm": TURNED})
+    return within(draft, draft.node("Transpose", [draft.node("Reshape", [turned, shape])], {"perm": TURNED}))
 
 
 @rule(
@@ -186,7 +186,7 @@ def partial_rotary(
         return No("these are not the two parts of a value, joined again")
     if attr(node, "rotary_embedding_dim", 0):
         return No("the part is turned in part only")
-    return draft.like(node, [split.inputs[0], cos, sin], rotary_embedding_dim=size)
+    return within(draft, draft.like(node, [split.inputs[0], cos, sin], rotary_embedding_dim=size))
 
 
 RULES: tuple[Rule, ...] = (rotary, packed_rotary, partial_rotary)

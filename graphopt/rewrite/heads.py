@@ -10,9 +10,10 @@ import onnx_ir as ir
 
 from graphopt.graph.edit import Draft
 from graphopt.graph.nodes import array, attr, input_at
+from graphopt.match.engine import No
 from graphopt.rewrite.ask import Extent, axis_of, dims, ints, made_by, perm_of
 
-__all__ = ["TURNED", "Packed", "expanded", "merges", "packed", "repeated", "unpacked"]
+__all__ = ["TURNED", "Packed", "expanded", "merges", "packed", "repeated", "unpacked", "within"]
 
 TURNED = [0, 2, 1, 3]
 """From (N, S, H, D) to (N, H, S, D), and back."""
@@ -135,3 +136,12 @@ def expanded(draft: Draft, value: ir.Value, extents: Sequence[Extent], *sources:
         else:
             return None
     return draft.node("Expand", [value, draft.node("Concat", parts, {"axis": 0})])
+
+
+def within(draft: Draft, made: ir.Value) -> ir.Value | No:
+    """What was made, if a body does not read more from around it than before: there a name may mean something else."""
+    graph, fresh = draft.root.graph, {v for n in draft.nodes for v in n.outputs} | set(draft.constants)
+    for value in {v for n in draft.nodes for v in n.inputs if v is not None} - fresh:
+        if value.graph is not graph and all(user.graph is not graph for user in value.consumers()):
+            return No("what it would read stands in another graph")
+    return made
