@@ -102,6 +102,8 @@ def test_passes_are_known_by_name() -> None:
         "absorb",
         "fuse-norm",
         "fuse-activation",
+        "fuse-rotary",
+        "fuse-attention",
         "fuse-linear",
         "fuse-product",
         "upgrade",

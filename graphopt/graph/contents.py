@@ -23,6 +23,7 @@ __all__ = [
     "Values",
     "as_contents",
     "axes_of",
+    "broadcast",
     "ints",
     "objects",
     "product",
@@ -175,3 +176,24 @@ def as_contents(items: list[Any]) -> Contents:
     found = np.empty(len(items), object)
     found[:] = items
     return found
+
+
+def broadcast(a: list[Any], b: list[Any]) -> list[Dim | None]:
+    """Two shapes joined by numpy's rules; an extent that may be 1 or not stays open."""
+    rank = max(len(a), len(b))
+    a, b = [Dim.of(1)] * (rank - len(a)) + a, [Dim.of(1)] * (rank - len(b)) + b
+    return [_wider(x, y) for x, y in zip(a, b, strict=True)]
+
+
+def _wider(x: Dim | None, y: Dim | None) -> Dim | None:
+    if x is not None and (x == y or (y is not None and y.number == 1)):
+        return x
+    if x is not None and x.number == 1:
+        return y
+    for one, other in ((x, y), (y, x)):
+        if one is not None and other is not None and one.limited == other:
+            return other  # min(x, n) meets x only where it is x, or 1 and stretched to it
+    for one in (x, y):
+        if one is not None and one.number is not None and one.number > 1:
+            return one  # the other one must be 1 or the same
+    return None

@@ -13,7 +13,7 @@ from functools import reduce
 from itertools import product
 from math import gcd
 
-__all__ = ["Dim", "Floor"]
+__all__ = ["Dim", "Factor", "Floor", "Least"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,18 @@ class Floor:
         return f"({self.dividend})//{self.divisor}"
 
 
-Factor = str | Floor
+@dataclass(frozen=True)
+class Least:
+    """The smaller one of an extent and a number: what a Slice of a constant leaves. It stands for a symbol as well."""
+
+    extent: Dim
+    most: int
+
+    def __str__(self) -> str:
+        return f"min({self.extent}, {self.most})"
+
+
+Factor = str | Floor | Least
 Monomial = tuple[Factor, ...]
 """Factors of a product, sorted; () stands for 1."""
 
@@ -44,6 +55,19 @@ class Dim:
         if isinstance(extent, str):
             return Dim(frozenset({((extent,), 1)}))
         return Dim(frozenset({((), int(extent))} if extent else ()))
+
+    def least(self, most: int) -> Dim | None:
+        """The smaller one of an extent and a number above zero; None where this may not be an extent."""
+        return Dim(frozenset({((Least(self, most),), 1)})) if self.is_extent and most > 0 else None
+
+    @property
+    def limited(self) -> Dim | None:
+        """The extent x, if this is min(x, n)."""
+        if len(self.terms) != 1:
+            return None
+        ((monomial, coefficient),) = self.terms
+        (factor,) = monomial if len(monomial) == 1 and coefficient == 1 else (None,)
+        return factor.extent if isinstance(factor, Least) else None
 
     @property
     def number(self) -> int | None:
@@ -115,7 +139,7 @@ class Dim:
 
 
 def _sorted(factors: Iterable[Factor]) -> Monomial:
-    return tuple(sorted(factors, key=lambda f: (isinstance(f, Floor), str(f))))
+    return tuple(sorted(factors, key=lambda f: (not isinstance(f, str), str(f))))
 
 
 def _collect(terms: list[tuple[Monomial, int]]) -> Dim:

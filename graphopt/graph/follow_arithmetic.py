@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import reduce
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-from graphopt.graph.contents import FAR, MOST, Rule, Values, objects, product, put
+from graphopt.graph.contents import FAR, MOST, Rule, Values, broadcast, objects, product, put
 from graphopt.graph.dims import Dim
 from graphopt.graph.nodes import attr
 
@@ -17,9 +18,10 @@ __all__ = ["RULES"]
 
 
 def _elementwise(compute: Callable[..., Any]) -> Rule:
-    """Any function of elements, broadcast; unknown where it answers None or an operand is unknown."""
+    """Any function of elements, broadcast; contents are unknown where it answers None or an operand is unknown."""
 
     def rule(node: ir.Node, values: Values) -> None:
+        _learn_shape(node, values)
         operands = [values.of(v) for v in node.inputs]
         known = [o for o in operands if o is not None]
         if len(known) != len(operands):
@@ -32,6 +34,14 @@ def _elementwise(compute: Callable[..., Any]) -> Rule:
         put(node, values, found)
 
     return rule
+
+
+def _learn_shape(node: ir.Node, values: Values) -> None:
+    """What inference of single nodes cannot tell: it knows extents by name only."""
+    shapes = [values.shape(v) for v in node.inputs]
+    known = [s for s in shapes if s is not None]
+    if len(known) == len(shapes):
+        values.learn(node.outputs[0], reduce(broadcast, known))
 
 
 def _equal(x: Any, y: Any) -> bool | None:

@@ -9,7 +9,20 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from graphopt.graph.contents import FAR, FOLLOWED, MOST, Rule, Values, as_contents, axes_of, ints, objects, product, put
+from graphopt.graph.contents import (
+    FAR,
+    FOLLOWED,
+    MOST,
+    Rule,
+    Values,
+    as_contents,
+    axes_of,
+    broadcast,
+    ints,
+    objects,
+    product,
+    put,
+)
 from graphopt.graph.dims import Dim
 from graphopt.graph.nodes import attr, input_at
 
@@ -76,6 +89,10 @@ def _slice(node: ir.Node, values: Values) -> None:
         node.outputs[0].shape = None  # nothing lies behind the end by the standard, and everything by onnxruntime
         return
     data, extents = values.of(node.inputs[0]), values.shape(node.inputs[0])
+    if extents is not None:
+        for axis, (start, end, step) in bounds.items():
+            extents[axis] = _sliced(extents[axis], start, end, step)
+        values.learn(node.outputs[0], extents)
     if data is not None:
         window = [slice(None)] * data.ndim
         for axis, (start, end, step) in bounds.items():
@@ -84,10 +101,6 @@ def _slice(node: ir.Node, values: Values) -> None:
                 return
             window[axis] = _window(a, b, step, data.shape[axis])
         put(node, values, data[tuple(window)])
-    elif extents is not None:
-        for axis, (start, end, step) in bounds.items():
-            extents[axis] = _sliced(extents[axis], start, end, step)
-        values.learn(node.outputs[0], extents)
 
 
 def _window(start: int, end: int, step: int, extent: int) -> slice:
@@ -106,6 +119,8 @@ def _sliced(extent: Dim | None, start: Dim | None, end: Dim | None, step: int | 
         end = extent
     elif end.number is not None and end.number < 0:
         end = extent + end
+    if extent.number is not None and start.number == 0 and end.number is None:
+        return end.least(extent.number)
     inside = (extent - end).is_extent and start.is_extent
     if extent.number is not None and start.number is not None and end.number is not None:
         return Dim.of(len(range(*slice(max(start.number, 0), max(end.number, 0)).indices(extent.number))))
@@ -243,29 +258,11 @@ def _expand(node: ir.Node, values: Values) -> None:
     data, target, extents = values.of(node.inputs[0]), values.of(node.inputs[1]), values.shape(node.inputs[0])
     if target is None or extents is None:
         return
-    wide = _broadcast(extents, list(target))
+    wide = broadcast(extents, list(target))
     values.learn(node.outputs[0], wide)
     fixed = ints(as_contents(wide))
     if data is not None and fixed is not None and np.prod(fixed, dtype=object) <= MOST:
         put(node, values, np.broadcast_to(data, fixed).copy())
-
-
-def _broadcast(a: list[Any], b: list[Any]) -> list[Dim | None]:
-    """Two shapes joined by numpy's rules; an extent that may be 1 or not stays open."""
-    rank = max(len(a), len(b))
-    a, b = [Dim.of(1)] * (rank - len(a)) + a, [Dim.of(1)] * (rank - len(b)) + b
-    return [_wider(x, y) for x, y in zip(a, b, strict=True)]
-
-
-def _wider(x: Dim | None, y: Dim | None) -> Dim | None:
-    if x is not None and (x == y or (y is not None and y.number == 1)):
-        return x
-    if x is not None and x.number == 1:
-        return y
-    for one in (x, y):
-        if one is not None and one.number is not None and one.number > 1:
-            return one  # the other one must be 1 or the same
-    return None
 
 
 def _constant_of_shape(node: ir.Node, values: Values) -> None:

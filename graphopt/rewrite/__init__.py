@@ -10,9 +10,11 @@ from graphopt.rewrite.clean import Clean, Strip
 from graphopt.rewrite.fold import Fold
 from graphopt.rewrite.foreign import Onnxsim
 from graphopt.rewrite.fuse_activation import FuseActivation
+from graphopt.rewrite.fuse_attention import FuseAttention
 from graphopt.rewrite.fuse_linear import FuseLinear
 from graphopt.rewrite.fuse_norm import FuseNorm
 from graphopt.rewrite.fuse_product import FuseProduct
+from graphopt.rewrite.fuse_rotary import FuseRotary
 from graphopt.rewrite.inline import Inline
 from graphopt.rewrite.layout import Layout
 from graphopt.rewrite.sandwich import Sandwich
@@ -29,9 +31,11 @@ __all__ = [
     "Clean",
     "Fold",
     "FuseActivation",
+    "FuseAttention",
     "FuseLinear",
     "FuseNorm",
     "FuseProduct",
+    "FuseRotary",
     "Inline",
     "Layout",
     "Onnxsim",
@@ -56,6 +60,8 @@ LOSSLESS: tuple[type[Pass], ...] = (
     Absorb,
     FuseNorm,
     FuseActivation,
+    FuseRotary,
+    FuseAttention,
     FuseLinear,
     FuseProduct,
 )

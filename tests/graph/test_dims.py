@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graphopt.graph.dims import Dim, Floor
+from graphopt.graph.dims import Dim, Factor, Floor, Least
 
 NAMES = ("N", "M", "past + seq", "2*N", "(N)//2")
 """Names of dimensions are any text, also one that looks like a polynomial."""
@@ -31,6 +31,7 @@ def combined(parts: st.SearchStrategy[Dim]) -> st.SearchStrategy[Dim]:
         pairs.map(lambda p: p[0] * p[1]),
         parts.map(lambda p: -p),
         st.tuples(parts, st.integers(2, 5)).map(lambda p: p[0] // Dim.of(p[1]) or p[0]),
+        st.tuples(parts, st.integers(1, 5)).map(lambda p: p[0].least(p[1]) or p[0]),
     )
 
 
@@ -39,11 +40,16 @@ dims = st.recursive(plain(), combined, max_leaves=6)
 
 def at(extent: Dim, binding: Mapping[str, int]) -> int:
     """What a polynomial comes to."""
-    return sum(
-        coefficient
-        * prod(at(f.dividend, binding) // f.divisor if isinstance(f, Floor) else binding[f] for f in factors)
-        for factors, coefficient in extent.terms
-    )
+    return sum(coefficient * prod(factor_at(f, binding) for f in factors) for factors, coefficient in extent.terms)
+
+
+def factor_at(factor: Factor, binding: Mapping[str, int]) -> int:
+    match factor:
+        case Floor(dividend, divisor):
+            return at(dividend, binding) // divisor
+        case Least(extent, most):
+            return min(at(extent, binding), most)
+    return binding[factor]
 
 
 def total(parts: Iterable[Dim]) -> Dim:

@@ -18,7 +18,7 @@ from onnx import TensorProto, helper
 
 from graphopt.errors import InputError
 from graphopt.graph import values
-from graphopt.graph.dims import Dim, Floor
+from graphopt.graph.dims import Dim, Factor, Floor, Least
 from graphopt.graph.io import load
 from graphopt.graph.nodes import graphs
 from graphopt.graph.values import Values, follow
@@ -31,17 +31,26 @@ Binding = dict[str, int]
 
 def at(extent: Dim, binding: Mapping[str, int]) -> int:
     """What a polynomial comes to."""
-    return sum(
-        coefficient
-        * prod(at(f.dividend, binding) // f.divisor if isinstance(f, Floor) else binding[f] for f in factors)
-        for factors, coefficient in extent.terms
-    )
+    return sum(coefficient * prod(factor_at(f, binding) for f in factors) for factors, coefficient in extent.terms)
+
+
+def factor_at(factor: Factor, binding: Mapping[str, int]) -> int:
+    match factor:
+        case Floor(dividend, divisor):
+            return at(dividend, binding) // divisor
+        case Least(extent, most):
+            return min(at(extent, binding), most)
+    return binding[factor]
 
 
 def symbols(extent: Dim) -> Iterator[str]:
     for factors, _ in extent.terms:
         for factor in factors:
-            yield from symbols(factor.dividend) if isinstance(factor, Floor) else [factor]
+            match factor:
+                case Floor(inner, _) | Least(inner, _):
+                    yield from symbols(inner)
+                case str():
+                    yield factor
 
 
 @dataclass
@@ -771,3 +780,12 @@ def test_all_shapes_under_a_binding() -> None:
     assert shape(model.graph.inputs[0]) == ()
     assert shape(None) is None
     assert str(model.graph.inputs[1].shape) == "[N,M]"
+
+
+def test_the_first_rows_of_a_table_are_as_many_as_the_tokens() -> None:
+    """Wherever the sum is possible; past the end of the table only one token is."""
+    text = """g (float[N,M,4] x) => (float[N,M,4] y)
+    <float[1,3,4] table = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12}, int64[1] zero = {0}, int64[1] one = {1}>
+    { m = Shape <start = 1, end = 2> (x) p = Slice (table, zero, m, one) y = Add (x, p) z = Add (p, y) }"""
+    assert shown(text) == {"m": "M", "p": "[1, min(M, 3), 4]", "y": "[N, M, 4]", "z": "[N, M, 4]"}
+    assert not wrong(text, *({"x": zeros(2, m, 4)} for m in (0, 1, 2, 3, 4)))

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from graphopt.protocol import Evaluator
-from graphopt.rewrite import FuseActivation, FuseNorm, FuseProduct
+from graphopt.rewrite import FuseActivation, FuseAttention, FuseNorm, FuseProduct, FuseRotary
 from tests.golden.cases import Case, read
 from tests.support.models import differences, feed, parse, rewritten, run, source
 
 CASES = [
     case
-    for fusion in (FuseNorm, FuseActivation, FuseProduct)
+    for fusion in (FuseNorm, FuseActivation, FuseAttention, FuseProduct, FuseRotary)
     for rule in fusion.rules
     for case in read(rule)
     if case.after is not None
@@ -24,6 +24,6 @@ CASES = [
 def test_edges_come_out_as_spelled_out(case: Case, seed: int, evaluate: Evaluator) -> None:
     before = parse(case.before)
     after = rewritten(source(case.before), case.passes, evaluate, growth=case.growth).model
-    given = feed(before, {"N": 3, "K": 3}, seed=seed, edges=True)
+    given = feed(before, case.bindings[-1], seed=seed, edges=True)
     with np.errstate(invalid="ignore"):
         assert not differences(run(before, given), run(after, given), relative=1e-5)
