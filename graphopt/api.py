@@ -121,6 +121,7 @@ def optimize(
     recipe: str | os.PathLike[str] | recipes.Recipe | None = None,
     freeze: bool = False,
     target: str = "portable",
+    opset: int | None = None,
     fast_math: bool = False,
     keep_metadata: bool = False,
     unverified: bool = False,
@@ -137,9 +138,10 @@ def optimize(
         device: "cpu", "cuda" (never falls back) or "auto" (CUDA where it really runs).
         passes: names or `name{field=value}`, in their order; by default the lossless ones, and with [] none.
         skip: keys of nodes to leave as they are.
-        recipe: a recipe or its file, instead of `passes`, `skip`, `freeze`, `target`, `fast_math`, `keep_metadata`.
+        recipe: a recipe or its file, instead of all that says what to do.
         freeze: make constants of initializers that a feed could override.
         target: the runtime to make the model for: one of `graphopt.targets.TARGETS`.
+        opset: of standard ONNX, to be raised to so that newer operators can be used; by default it stays.
         fast_math: allow float algebra that does not hold for not-a-number, infinities and −0.
         keep_metadata: keep what exporters noted at each node.
         unverified: check the structure only, and run nothing.
@@ -164,17 +166,27 @@ def optimize(
         skip=skip,
         freeze=freeze,
         target=target,
+        opset=opset,
         fast_math=fast_math,
         keep_metadata=keep_metadata,
     )
     say("loading")
     source = load(model, freeze=chosen.freeze)
+    _check_opset(source, opset)
     _check_keys(source, chosen)
     settings = pipeline.Settings(device, threads, seed, say)
     evidence = None if unverified else gather(source, data, set_dims, seed, say)
     outcome = pipeline.optimize(source, chosen, evidence.feeds if evidence else None, settings)
     say("measuring")
     return Result(summary(outcome, evidence, settings), outcome, chosen)
+
+
+def _check_opset(source: Source, opset: int | None) -> None:
+    """Insist that an opset can be raised to what is asked for."""
+    given = source.model.opset_imports.get("", 0)
+    if opset is not None and not given <= opset <= onnx.defs.onnx_opset_version():
+        known = onnx.defs.onnx_opset_version()
+        raise UsageError(f"{source.name} is at opset {given}: give one from there to {known}, the newest known here")
 
 
 def _check_keys(source: Source, recipe: recipes.Recipe) -> None:

@@ -160,6 +160,9 @@ def optimize(
     target: Annotated[
         str, typer.Option("--target", metavar="T", help="The runtime to make the model for: portable.")
     ] = "portable",
+    opset: Annotated[
+        int | None, typer.Option("--opset", metavar="N", min=1, help="Raise the opset, so that newer operators serve.")
+    ] = None,
     fast_math: Annotated[
         bool, typer.Option("--fast-math", help="Allow float algebra that fails for NaN, infinities and -0.")
     ] = False,
@@ -200,6 +203,7 @@ def optimize(
             recipe=recipe,
             freeze=freeze,
             target=target,
+            opset=opset,
             fast_math=fast_math,
             keep_metadata=keep_metadata,
             unverified=unverified,

@@ -17,7 +17,7 @@ from graphopt.graph.edit import Edit, Editor
 from graphopt.graph.io import EXTERNAL_ABOVE, Source, serialize, weight_bytes
 from graphopt.protocol import Context, Evaluator, Ledger, Miss, NotEvaluated, Pass, Proposer
 from graphopt.recipe import Recipe, spec
-from graphopt.rewrite import Inline
+from graphopt.rewrite import Inline, Upgrade
 from graphopt.run.child import Child, ChildFailed
 from graphopt.run.compare import Comparison
 from graphopt.run.session import Device, Feed
@@ -271,12 +271,22 @@ class _Run:
         entries = (version("graphopt"), source.sha256, self.recipe.text(), verdict)
         theirs = {k: v for k, v in model.metadata_props.items() if k not in PROVENANCE}
         ours = theirs | dict(zip(PROVENANCE, entries, strict=True))
-        notes: tuple[str, ...] = ()
+        notes = tuple(
+            f"opset {wanted} could not be reached, only {model.opset_imports['']}: inspect --why upgrade says why"
+            for step in self.recipe.passes
+            if isinstance(step, Upgrade) and (wanted := step.opset) > model.opset_imports.get("", wanted)
+        )
         content = _content(model, source, ours)
         if content is not None and len(content) > source.size:
             bare = _content(model, source, theirs if judge else theirs | {PROVENANCE[-1]: UNVERIFIED})
             if bare is not None and (len(bare) <= source.size or len(content) > _GROWTH * source.size):
-                content, notes = bare, ("the file is too small to say in it how it was made",)
+                content, notes = (
+                    bare,
+                    (
+                        *notes,
+                        "the file is too small to say in it how it was made",
+                    ),
+                )
             else:
                 content = _content(model, source, ours)
         return Outcome(source, model, content, attempt, judge, found, tuple(left_out), notes=notes)

@@ -20,7 +20,7 @@ import tomli_w
 
 from graphopt.errors import InputError, UsageError
 from graphopt.protocol import Pass
-from graphopt.rewrite import LOSSLESS, ON_REQUEST, Strip
+from graphopt.rewrite import LOSSLESS, ON_REQUEST, FuseNorm, Strip, Upgrade
 from graphopt.targets import TARGETS
 
 __all__ = ["PASSES", "Recipe", "choose", "parse_pass", "spec", "words"]
@@ -116,6 +116,7 @@ class Recipe:
         passes: str | Sequence[str] | None = None,
         skip: str | Sequence[str] | None = None,
         *,
+        opset: int | None = None,
         keep_metadata: bool = False,
         **options: Any,
     ) -> Recipe:
@@ -124,6 +125,7 @@ class Recipe:
         Args:
             passes: names, `name{field=value}`, or "lossless" for all that run unasked.
             skip: keys of nodes.
+            opset: of standard ONNX, to be reached before operators are fused.
             keep_metadata: leave out the pass that drops exporters' notes.
             options: `freeze`, `target`, `fast_math`, as the fields.
 
@@ -134,6 +136,12 @@ class Recipe:
         chosen = tuple(p for name in ((USUAL,) if named is None else named) for p in _passes(name))
         if keep_metadata:
             chosen = tuple(p for p in chosen if not isinstance(p, Strip))
+        if opset is not None:
+            if type(opset) is not int or opset < 1:
+                raise UsageError(f"opset is {opset!r}: give a whole number from 1 on")
+            canonical = [not isinstance(p, FuseNorm) for p in chosen]
+            place = canonical.index(False) if False in canonical else 0  # the fewer unknown ranks, the better
+            chosen = (*chosen[:place], Upgrade(opset), *chosen[place:])
         for name, value in options.items():
             if type(value) is not _OPTIONS[name]:
                 raise UsageError(f"{name} is of type {_OPTIONS[name].__name__}, not {type(value).__name__}")
@@ -201,7 +209,11 @@ def choose(recipe: str | os.PathLike[str] | Recipe | None, **given: Any) -> Reci
     """
     if recipe is None:
         return Recipe.of(**given)
-    usual = {f.name: f.default for f in dataclasses.fields(Recipe)} | {"passes": None, "keep_metadata": False}
+    usual = {f.name: f.default for f in dataclasses.fields(Recipe)} | {
+        "passes": None,
+        "opset": None,
+        "keep_metadata": False,
+    }
     if more := [name for name, value in given.items() if value is not None and value != usual[name]]:
         raise UsageError(f"a recipe already says what to do: give it alone, without {' and '.join(more)}")
     if not isinstance(recipe, Recipe | str | os.PathLike):
