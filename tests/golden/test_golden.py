@@ -80,8 +80,9 @@ def test_golden(case: Case, evaluate: Evaluator, request: pytest.FixtureRequest)
 
 
 def test_every_rule_has_a_case_where_it_fires_and_one_where_it_does_not() -> None:
-    assert {c.rule for c in CASES if c.after is not None} == RULES.keys()
-    assert {c.rule for c in CASES if c.after is None} == RULES.keys()
+    ours = RULES.keys() - {"onnxsim"}  # what another tool makes of a graph changes with its version
+    assert {c.rule for c in CASES if c.after is not None} == ours
+    assert {c.rule for c in CASES if c.after is None} == ours
 
 
 def test_a_case_is_read_as_it_is_written() -> None:
