@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+import onnx_ir as ir
+from onnx import TensorProto, helper
 
 __all__ = ["GRAPHS"]
 
@@ -34,12 +35,12 @@ class _Builder:
 
     def const(self, value: Any) -> str:
         name = f"const_{len(self.weights)}"
-        self.weights.append(numpy_helper.from_array(np.asarray(value), name))
+        self.weights.append(ir.to_proto(ir.tensor(np.asarray(value), name=name)))
         return name
 
     def held(self, value: Any) -> str:
         """A constant as a node, as exporters write it."""
-        return self("Constant", value=numpy_helper.from_array(np.asarray(value)))
+        return self("Constant", value=ir.to_proto(ir.tensor(np.asarray(value))))
 
     def model(self, inputs: Mapping[str, list[int | str]], output: str) -> onnx.ModelProto:
         """What was built, with `output` as the result."""
@@ -61,9 +62,8 @@ def _deep(nodes: int) -> onnx.ModelProto:
 def _wide(nodes: int) -> onnx.ModelProto:
     """Many Muls and Adds of one input, and one Concat of them all."""
     b = _Builder()
-    ends = []
-    for i in range(nodes // 2):
-        ends.append(b("Add", b("Mul", "x", b.const(np.float32(i))), b.const(np.float32(0.5))))
+    scales = range(nodes // 2)
+    ends = [b("Add", b("Mul", "x", b.const(np.float32(i))), b.const(np.float32(0.5))) for i in scales]
     return b.model({"x": ["batch", 4]}, b("Concat", *ends, axis=1))
 
 
