@@ -13,6 +13,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from graphopt.deferred import defer
 from graphopt.errors import GraphoptError, InputError, MachineError, NeedsData, UsageError, Verdict
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ __all__ = [
     "optimize",
     "passes",
 ]
+
+defer()
 
 
 def __getattr__(name: str) -> Any:

@@ -13,6 +13,7 @@ from typing import Generic, TypeVar
 import onnx_ir as ir
 
 from graphopt.graph import functions, invariants
+from graphopt.graph.collector import resting
 from graphopt.graph.edit import Edit, Editor
 from graphopt.graph.io import EXTERNAL_ABOVE, Source, serialize, weight_bytes
 from graphopt.protocol import Context, Evaluator, Ledger, Miss, NotEvaluated, Pass, Proposer
@@ -112,13 +113,24 @@ class _Record:
     step: Pass
     seconds: float = 0.0
     made: Counter[str] = field(default_factory=Counter)
+    misses: tuple[Miss, ...] = ()
+    """Of the last round."""
+    settled: int | None = None
+    """Number of edits at which it last found nothing to do: until there are more, it finds nothing again."""
 
     def run(self, edit: Editor, ctx: Context) -> bool:
         """One round. False where it broke the graph: no pass can work on it, and verification finds whom to blame."""
         start, count = time.perf_counter(), len(edit.edits)
+        if count == self.settled:
+            return True
+        ctx.misses.clear()
         self.step.run(edit, ctx)
         self.seconds += time.perf_counter() - start
         self.made.update(e.rule for e in edit.edits[count:])
+        self.misses = tuple(ctx.misses)
+        if len(edit.edits) == count:
+            self.settled = count
+            return True
         return next(invariants.broken(edit.model), None) is None
 
     def told(self) -> Step:
@@ -214,6 +226,7 @@ class _Run:
             return self.unchanged(attempt, "every edit was found to change the result", left_out)
         return self._sealed(attempt, judge, found, left_out)
 
+    @resting()
     def rewrite(self, skip: Sequence[Edit] = (), limit: int | None = None) -> Attempt:
         """Run the passes over a copy of the source, stage by stage, each until a whole round changes nothing.
 
@@ -228,13 +241,12 @@ class _Run:
         ctx = Context(self.evaluate, ledger, TARGETS[recipe.target], recipe.fast_math, self.propose)
         records = [_Record(p) for p in recipe.passes]
         for stage in sorted({p.stage for p in recipe.passes}):
-            earlier = len(ctx.misses)
             for _ in range(_MOST_ROUNDS):
-                del ctx.misses[earlier:]
                 before = len(edit.edits)
                 if not all(r.run(edit, ctx) for r in records if r.step.stage == stage) or len(edit.edits) == before:
                     break
-        return Attempt(edit.model, tuple(edit.edits), tuple(r.told() for r in records), tuple(ctx.misses))
+        misses = tuple(miss for r in records for miss in r.misses)
+        return Attempt(edit.model, tuple(edit.edits), tuple(r.told() for r in records), misses)
 
     def unchanged(self, attempt: Attempt, reason: str, left_out: Sequence[LeftOut] = ()) -> Outcome:
         """The source as it came; running it once more shows that it repeats itself."""

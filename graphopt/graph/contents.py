@@ -100,16 +100,19 @@ class Values:
         if value.shape is None:
             return
         extents: list[int | str] = []
+        unnamed = False
         for axis, given in enumerate(value.shape):
             name = given if isinstance(given, int) else given.value
             if name is None or (isinstance(name, int) and name < 0):
+                unnamed = True
                 name = f"{value.name}.{axis}"
                 while name in self.symbols:  # bodies may have values of the same name
                     name += "'"
             if isinstance(name, str):
                 self.symbols.setdefault(name, Dim.of(name))
             extents.append(name)
-        value.shape = ir.Shape(extents)
+        if unnamed:
+            value.shape = ir.Shape(extents)
 
 
 FOLLOWED = (ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL)

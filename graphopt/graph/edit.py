@@ -20,7 +20,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from graphopt.graph import functions, shapes, wholesale
-from graphopt.graph.nodes import bodies, graphs, is_protected, key, let_go
+from graphopt.graph.nodes import bodies, graphs, is_protected, is_used, key, let_go
 
 __all__ = ["WHOLE", "Draft", "Edit", "Editor", "Exactness", "Refused"]
 
@@ -146,6 +146,7 @@ class Editor:
         self._limit = limit
         self._keep = frozenset(keep)
         self._made: Counter[tuple[str, str]] = Counter()
+        self._known: shapes.Known = {}
         self._learn_names()
 
     # -- what a pass calls ------------------------------------------------------------------------------------------
@@ -388,7 +389,7 @@ class Editor:
             raise Refused("the node was removed")
         final = set(replaced.values())
         for value in draft.constants:
-            if value in final or value.uses():
+            if value in final or is_used(value):
                 value.name = self._fresh(str(value.name))
                 graph.register_initializer(value)
         base = next((o.name for o in root.outputs if o.name), "value")
@@ -399,7 +400,7 @@ class Editor:
             self._rename_inside(node)
         graph.insert_before(root, draft.nodes)
         for node in draft.nodes:
-            shapes.infer_node(node, self.model)
+            shapes.infer_node(node, self.model, self._known)
 
     def _rename_inside(self, node: ir.Node) -> None:
         """Names in the bodies of a new node must not be those of other values, which they would hide."""
@@ -438,7 +439,7 @@ class Editor:
 
 def is_read(value: ir.Value) -> bool:
     """Whether a node, an output or an annotation refers to `value`."""
-    return bool(value.uses()) or value.is_graph_output() or is_protected(value)
+    return is_used(value) or value.is_graph_output() or is_protected(value)
 
 
 def _drop_initializer(value: ir.Value) -> None:

@@ -25,6 +25,7 @@ from google.protobuf.message import DecodeError, Message
 from graphopt.errors import InputError, MachineError, UsageError
 from graphopt.graph import functions, invariants, shapes, values
 from graphopt.graph.carry import Carried, from_proto, to_proto
+from graphopt.graph.collector import resting
 from graphopt.graph.nodes import graphs, in_memory, is_overridable, name_keys
 
 __all__ = ["EXTERNAL_ABOVE", "Source", "load", "save", "serialize", "validate", "weight_bytes", "write_text"]
@@ -99,6 +100,7 @@ def _read(path: Path) -> bytes:
     return content
 
 
+@resting()
 def _load(content: bytes, path: Path | None, folder: Path | None, *, freeze: bool) -> Source:
     name = str(path) if path else "model"
     proto = onnx.ModelProto()
@@ -267,17 +269,20 @@ def _first_line(problem: Exception) -> str:
 # -- writing ---------------------------------------------------------------------------------------------------------
 
 
+@resting()
 def serialize(model: ir.Model, carried: Carried) -> bytes:
     """The bytes of a model file with its weights inside. Same graph, same bytes.
 
     Raises:
         InputError: it would be larger than a protobuf can be.
     """
-    inside = model.clone()
-    for graph in inside.graphs():
-        for value in graph.initializers.values():
-            if value.const_value is not None:
-                value.const_value = in_memory(value.const_value)
+    inside = model
+    if any(isinstance(v.const_value, ir.ExternalTensor) for g in graphs(model) for v in g.initializers.values()):
+        inside = model.clone()
+        for graph in inside.graphs():
+            for value in graph.initializers.values():
+                if value.const_value is not None:
+                    value.const_value = in_memory(value.const_value)
     return bytes(to_proto(inside, carried).SerializeToString(deterministic=True))
 
 

@@ -20,10 +20,12 @@ __all__ = [
     "is_constant",
     "is_overridable",
     "is_protected",
+    "is_used",
     "key",
     "let_go",
     "name_keys",
     "rank",
+    "readers",
     "scalar",
     "static_shape",
     "subgraphs",
@@ -110,6 +112,19 @@ def rank(value: ir.Value | None) -> int | None:
     return None if value is None or value.shape is None else len(value.shape)
 
 
+def is_used(value: ir.Value) -> bool:
+    """Whether a node reads the value."""
+    return next(iter(readers(value)), None) is not None
+
+
+def readers(value: ir.Value) -> Iterator[ir.Node]:
+    """The nodes that read the value, one that reads it twice two times. Nothing may be changed on the way.
+
+    `Value.consumers` copies them all first, which makes asking one question of each reader quadratic.
+    """
+    return (use.node for use in value._uses)  # noqa: SLF001 - see above
+
+
 def static_shape(value: ir.Value | None) -> tuple[int, ...] | None:
     """The shape, if every axis is a known number."""
     if value is None or value.shape is None or not value.shape.is_static():
@@ -119,12 +134,10 @@ def static_shape(value: ir.Value | None) -> tuple[int, ...] | None:
 
 def subgraphs(node: ir.Node) -> Iterator[ir.Graph]:
     """The graphs that stand in the node's own attributes (bodies of If, Loop, Scan), not those deeper down."""
-    for a in node.attributes.values():
-        if a.is_ref():
-            continue
-        if a.type is ir.AttributeType.GRAPH:
+    for a in node.attributes.data.values():  # .data: the plain dict behind it, since every walk comes by here
+        if a.type is ir.AttributeType.GRAPH and not a.is_ref():
             yield a.as_graph()
-        elif a.type is ir.AttributeType.GRAPHS:
+        elif a.type is ir.AttributeType.GRAPHS and not a.is_ref():
             yield from a.as_graphs()
 
 
@@ -153,7 +166,8 @@ def graphs(model: ir.Model) -> Iterator[ir.Graph]:
         graph = pending.pop(0)
         yield graph
         for node in graph:
-            pending.extend(subgraphs(node))
+            if node.attributes.data:
+                pending.extend(subgraphs(node))
 
 
 def scalar(value: ir.Value | None) -> Any:

@@ -7,7 +7,7 @@ stay without a shape and fewer rules apply.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import onnx
 import onnx.shape_inference
@@ -23,8 +23,8 @@ ShapeOf = Callable[[ir.Value | None], tuple[int, ...] | None]
 SMALL = 1024
 """Bytes up to which a constant may be a shape or an axis, and so matters to inference."""
 
-_MOST_ROUNDS = 3
-"""Each may show that further vectors are short."""
+_SCALED = frozenset({"Range", "Resize", "Upsample"})
+"""The standard operators with shapes that depend on floats."""
 
 _log = logging.getLogger(__name__)
 
@@ -76,35 +76,103 @@ def _better(have: int | ir.SymbolicDim, new: int | ir.SymbolicDim) -> int | ir.S
     return new
 
 
-def infer_node(node: ir.Node, model: ir.Model) -> None:
-    """Learn the types and shapes of one node's outputs from those of its inputs."""
+Known = dict[tuple[object, ...], Sequence[ir.Value | None]]
+"""What inference answered, by all that it was asked with. Layers of one kind are asked about once."""
+
+_Question = tuple[onnx.NodeProto, dict[str, onnx.TypeProto], dict[str, onnx.TensorProto]]
+"""A node, the types of its inputs, and the contents of those that are constants."""
+
+
+def infer_node(node: ir.Node, model: ir.Model, known: Known | None = None) -> None:
+    """Learn the types and shapes of one node's outputs from those of its inputs.
+
+    Args:
+        node: where to look.
+        model: gives the versions of operator sets.
+        known: earlier answers, which are used and added to.
+    """
     version = model.opset_imports.get(node.domain)
     if version is None or any(a.is_ref() for a in node.attributes.values()):
         return
+    if any(value is not None and value.name and value.type is None for value in node.inputs):
+        return
+    proto, types, data = _asked(node)
+    question = (version, *(m.SerializeToString() for m in (proto, *types.values(), *data.values())))
+    found = None if known is None else known.get(question)
+    if found is None:
+        found = _infer(proto, version, types, data, model)
+        if known is not None:
+            known[question] = found
+    for value, answer in zip(node.outputs, found, strict=True):
+        if answer is not None:
+            learn(value, answer)
+
+
+def _asked(node: ir.Node) -> _Question:
+    """Values are called by their positions: their names mean nothing to inference."""
+    proto = onnx.NodeProto(op_type=node.op_type, domain=node.domain)
     types, data = {}, {}
-    for value in node.inputs:
-        if value is None or not value.name:
-            continue
-        if value.type is None:
-            return
-        types[value.name] = ir.serde.serialize_value(value).type
-        tensor = value.const_value if is_constant(value) else None
-        if tensor is not None and tensor.nbytes <= SMALL and not isinstance(tensor, ir.ExternalTensor):
-            data[value.name] = ir.serde.serialize_tensor(tensor)
+    for index, value in enumerate(node.inputs):
+        name = "" if value is None or not value.name else f"i{index}"
+        proto.input.append(name)
+        if value is not None and name:
+            types[name] = _type_proto(value)
+            tensor = _telling(value, node)
+            if tensor is not None:
+                data[name] = ir.serde.serialize_tensor(tensor)
+                data[name].name = name
+    proto.output.extend(f"o{index}" if value.name else "" for index, value in enumerate(node.outputs))
+    for attribute in node.attributes.values():
+        ir.serde.serialize_attribute_into(proto.attribute.add(), from_=attribute)
+    return proto, types, data
+
+
+def _infer(
+    proto: onnx.NodeProto,
+    version: int,
+    types: dict[str, onnx.TypeProto],
+    data: dict[str, onnx.TensorProto],
+    model: ir.Model,
+) -> Sequence[ir.Value | None]:
+    """A value with the type and shape of each output; None where nothing is known."""
     try:
-        schema = onnx.defs.get_schema(node.op_type, version, node.domain)
         found = onnx.shape_inference.infer_node_outputs(
-            schema,
-            ir.serde.serialize_node(node),
+            onnx.defs.get_schema(proto.op_type, version, proto.domain),
+            proto,
             types,
             data,
             opset_imports=[onnx.helper.make_opsetid(d, v) for d, v in model.opset_imports.items()],
             ir_version=model.ir_version,
         )
     except (onnx.defs.SchemaError, onnx.shape_inference.InferenceError, RuntimeError, ValueError) as problem:
-        _log.debug("no inference for %s: %s", node.name, problem)
-        return
-    for value in node.outputs:
-        if value.name in found:
-            info = onnx.ValueInfoProto(name=value.name, type=found[value.name])
-            learn(value, ir.serde.deserialize_value_info_proto(info, None))
+        _log.debug("no inference for a %s: %s", proto.op_type, problem)
+        found = {}
+    infos = (onnx.ValueInfoProto(name=n, type=found[n]) if n in found else None for n in proto.output)
+    return [None if info is None else ir.serde.deserialize_value_info_proto(info, None) for info in infos]
+
+
+def _telling(value: ir.Value, node: ir.Node) -> ir.TensorProtocol | None:
+    """The contents of a constant, where shapes may depend on them: extents, axes, scales."""
+    tensor = value.const_value if is_constant(value) else None
+    if tensor is None or isinstance(tensor, ir.ExternalTensor) or len(tensor.shape) > 1 or tensor.nbytes > SMALL:
+        return None
+    if tensor.dtype.is_floating_point() and not node.domain and node.op_type not in _SCALED:
+        return None
+    return tensor
+
+
+def _type_proto(value: ir.Value) -> onnx.TypeProto:
+    """The type and shape of a value; written out for tensors, since inference asks for every one of them."""
+    if type(value.type) is not ir.TensorType:
+        return ir.serde.serialize_value(value).type
+    proto = onnx.TypeProto()
+    proto.tensor_type.elem_type = value.type.dtype
+    if value.shape is not None:
+        proto.tensor_type.shape.SetInParent()
+        for extent in value.shape:
+            dim = proto.tensor_type.shape.dim.add()
+            if isinstance(extent, int):
+                dim.dim_value = extent
+            elif extent.value is not None:
+                dim.dim_param = extent.value
+    return proto

@@ -42,11 +42,12 @@ def follow(model: ir.Model) -> Values:
         values.symbols.update(
             {d.value: Dim.of(d.value) for d in value.shape or () if isinstance(d, ir.SymbolicDim) and d.value}
         )
+    known: shapes.Known = {}
     pending: list[ir.Graph | ir.Node] = [model.graph]
     while pending:
         current = pending.pop()
         if isinstance(current, ir.Node):
-            _follow_node(current, values, model)
+            _follow_node(current, values, model, known)
             continue
         for value in current.inputs:
             values.open(value)
@@ -68,11 +69,11 @@ def _forget(node: ir.Node) -> None:
                 value.shape = None
 
 
-def _follow_node(node: ir.Node, values: Values, model: ir.Model) -> None:
+def _follow_node(node: ir.Node, values: Values, model: ir.Model, known: shapes.Known) -> None:
     if not node.domain:
         for value in node.outputs:
             value.shape = None
-    shapes.infer_node(node, model)
+    shapes.infer_node(node, model, known)
     rule = None if node.domain else _RULES.get(node.op_type)
     if rule is not None:
         try:

@@ -18,7 +18,7 @@ import onnx_ir as ir
 from graphopt import ops
 from graphopt.errors import GraphoptError
 from graphopt.graph.edit import Draft, Editor, Exactness, Refused
-from graphopt.graph.nodes import array, graphs, is_constant
+from graphopt.graph.nodes import array, graphs, is_constant, readers
 from graphopt.match.pattern import Any, Const, Either, LinearOf, NodeOf, Number, Pattern
 from graphopt.protocol import Context
 
@@ -141,7 +141,7 @@ def _leak(inside: Sequence[ir.Node], root: ir.Node) -> str | None:
     matched = {root, *inside}
     for node in inside:
         for value in node.outputs:
-            if value.is_graph_output() or any(user not in matched for user in value.consumers()):
+            if value.is_graph_output() or any(user not in matched for user in readers(value)):
                 return f"{value.name!r} is used elsewhere as well"
     return None
 

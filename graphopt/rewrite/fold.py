@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from graphopt import ops
 from graphopt.graph import shapes
 from graphopt.graph.edit import Draft, Editor, Exactness
-from graphopt.graph.nodes import attr, graphs, in_memory, is_constant, static_shape, subgraphs
+from graphopt.graph.nodes import attr, graphs, in_memory, is_constant, readers, static_shape, subgraphs
 from graphopt.match.engine import Answer, No, Rule, described, rewrite, rule
 from graphopt.match.pattern import op, var
 from graphopt.protocol import Context, NotEvaluated, Pass
@@ -146,7 +146,7 @@ class _Region:
             v
             for node in self.nodes
             for v in node.outputs
-            if not v.is_graph_output() and any(self._stays(user) for user in v.consumers())
+            if not v.is_graph_output() and any(self._stays(user) for user in readers(v))
         ]
 
     def _stays(self, node: ir.Node) -> bool:
@@ -171,11 +171,11 @@ class _Region:
         gone: set[ir.Node] = set()
         freed: dict[ir.Value, int] = {}
         for node in reversed(self.behind([value])):
-            if all(v is value or all(user in gone for user in v.consumers()) for v in node.outputs):
+            if all(v is value or all(user in gone for user in readers(v)) for v in node.outputs):
                 gone.add(node)
         for node in gone:
             for v in node.inputs:
-                if v is not None and v.const_value is not None and all(user in gone for user in v.consumers()):
+                if v is not None and v.const_value is not None and all(user in gone for user in readers(v)):
                     freed[v] = v.const_value.nbytes + _TENSOR_BYTES
         return size - sum(freed.values()) - _NODE_BYTES * len(gone)
 

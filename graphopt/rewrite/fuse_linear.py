@@ -205,8 +205,9 @@ def _rebuild(
     if _underflows(lin, weight, out):
         return No("the fused weights underflow their type")
     shared = lin.node.inputs[lin.weight]
-    others = [user for user in shared.consumers() if user is not lin.node] if shared is not None else []
-    if others and not np.array_equal(weight, lin.weights):
+    same = shared is None or np.array_equal(weight, lin.weights)
+    others = [] if same or shared is None else [user for user in shared.consumers() if user is not lin.node]
+    if others:
         if all(_followed_alike(user, lin.node, draft.root) for user in others):
             ctx.ledger.lend(weight.nbytes)  # the others get equal weights, of which one will stay
         elif not ctx.ledger.spend(weight.nbytes):

@@ -23,7 +23,7 @@ import onnx_ir as ir
 
 from graphopt.graph.dims import Dim
 from graphopt.graph.edit import Draft, Editor, Exactness, Refused
-from graphopt.graph.nodes import graphs, input_at, is_constant, key
+from graphopt.graph.nodes import graphs, input_at, is_constant, is_used, key, readers
 from graphopt.graph.values import Values, follow
 from graphopt.protocol import Context, Miss, Pass
 
@@ -53,7 +53,7 @@ class Shape(Pass):
         values = follow(edit.model)
         for node in _nodes(edit.model):
             for value in node.outputs:
-                if value.uses():
+                if is_used(value):
                     _known(edit, ctx, values, value)
         for node in _nodes(edit.model):
             target = None if node.domain else _TARGETS.get(node.op_type)
@@ -175,7 +175,7 @@ def _read_from_inputs(edit: Editor, ctx: Context, values: Values, node: ir.Node)
     """Write a vector of extents as pieces of inputs' shapes and constants, if that takes fewer nodes."""
     value = node.outputs[0]
     contents = values.of(value)
-    if contents is None or contents.ndim != 1 or value.dtype is not ir.DataType.INT64 or not value.uses():
+    if contents is None or contents.ndim != 1 or value.dtype is not ir.DataType.INT64 or not is_used(value):
         return
     pieces = _pieces(list(contents), edit.model, values)
     if not pieces:
@@ -243,7 +243,7 @@ def _only_for(node: ir.Node) -> int:
             producer = value.producer() if value is not None else None
             if producer is None or producer in gone or any(v.is_graph_output() for v in producer.outputs):
                 continue
-            if all(user in gone for v in producer.outputs for user in v.consumers()):
+            if all(user in gone for v in producer.outputs for user in readers(v)):
                 gone.add(producer)
                 pending.append(producer)
     return len(gone)

@@ -1,0 +1,1 @@
+"""Benchmarks against other optimizers. They are scripts: nothing here is run by the tests but what counts."""
