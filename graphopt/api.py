@@ -28,8 +28,9 @@ from graphopt.analysis.metrics import scores
 from graphopt.analysis.owners import largest
 from graphopt.arguments import check_run, check_tolerance
 from graphopt.errors import InputError, UsageError
-from graphopt.graph.io import Source, load, save, serialize
+from graphopt.graph.load import Source, load
 from graphopt.graph.nodes import graphs, is_overridable, key
+from graphopt.graph.save import save, serialize
 from graphopt.protocol import Miss
 from graphopt.report.data import (
     BenchReport,

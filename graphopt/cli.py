@@ -387,6 +387,6 @@ def _emit(json: Path | None, document: str) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    from graphopt.graph.io import write_text
+    from graphopt.graph.save import write_text
 
     write_text(path, text)

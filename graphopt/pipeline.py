@@ -15,7 +15,8 @@ import onnx_ir as ir
 from graphopt.graph import functions, invariants
 from graphopt.graph.collector import resting
 from graphopt.graph.edit import Edit, Editor
-from graphopt.graph.io import EXTERNAL_ABOVE, Source, serialize, weight_bytes
+from graphopt.graph.load import Source
+from graphopt.graph.save import EXTERNAL_ABOVE, serialize, weight_bytes
 from graphopt.protocol import Context, Evaluator, Ledger, Miss, NotEvaluated, Pass, Proposer
 from graphopt.recipe import Recipe, spec
 from graphopt.rewrite import Inline, Upgrade

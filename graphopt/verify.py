@@ -14,7 +14,8 @@ import onnx_ir as ir
 from graphopt import ops
 from graphopt.graph import invariants, probes
 from graphopt.graph.edit import Edit, Exactness
-from graphopt.graph.io import EXTERNAL_ABOVE, Source, load, save, serialize, weight_bytes
+from graphopt.graph.load import Source, load
+from graphopt.graph.save import EXTERNAL_ABOVE, save, serialize, weight_bytes
 from graphopt.run.compare import Comparison, Reference
 from graphopt.run.session import Device, Feed, Runnable
 

@@ -154,7 +154,7 @@ def test_saving_where_it_must_not(path: Path, tmp_path: Path) -> None:
 def test_a_file_that_came_out_wrong_is_not_emitted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     result = optimized(net())
     wrong = net(seed=1).SerializeToString()
-    monkeypatch.setattr("graphopt.graph.io._write", lambda path, _content: path.write_bytes(wrong))
+    monkeypatch.setattr("graphopt.graph.save._write", lambda path, _content: path.write_bytes(wrong))
     with pytest.raises(InputError, match="the written file does not do the original's job: output 'y' is off by"):
         result.save(tmp_path / "out.onnx")
     assert not list(tmp_path.iterdir())

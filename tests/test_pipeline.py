@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx
 
 from graphopt import pipeline
-from graphopt.graph.io import Source, load
+from graphopt.graph.load import Source, load
 from graphopt.pipeline import PROVENANCE, Outcome, Settings, optimize
 from graphopt.recipe import Recipe
 from graphopt.rewrite import LOSSLESS

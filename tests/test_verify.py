@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from graphopt.errors import UsageError
 from graphopt.graph.edit import Edit, Exactness
-from graphopt.graph.io import load
+from graphopt.graph.load import load
 from graphopt.run.compare import Comparison, OutputError
 from graphopt.verify import Judge, explain, guilty, products, rounded
 from tests.end_to_end.support import net

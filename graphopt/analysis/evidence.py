@@ -11,7 +11,7 @@ import numpy as np
 
 from graphopt import ops
 from graphopt.errors import InputError, UsageError
-from graphopt.graph.io import Source
+from graphopt.graph.load import Source
 from graphopt.run import data as datasets
 from graphopt.run import feeds as generated
 from graphopt.run.session import Feed, Port, Session

@@ -14,8 +14,8 @@ from graphopt import ops
 from graphopt.errors import InputError
 from graphopt.graph import probes, shapes, values
 from graphopt.graph.carry import Carried
-from graphopt.graph.io import EXTERNAL_ABOVE, serialize, weight_bytes
 from graphopt.graph.nodes import graphs
+from graphopt.graph.save import EXTERNAL_ABOVE, serialize, weight_bytes
 from graphopt.run.session import Feed, Session
 
 __all__ = ["Facts", "facts"]

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from graphopt.graph.nodes import array, input_at, is_constant, rank, static_shape
 
 if TYPE_CHECKING:
-    from graphopt.graph.edit import Draft
+    from graphopt.graph.draft import Draft
 
 __all__ = ["Linear", "is_weight"]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from graphopt.errors import MachineError, UsageError
-from graphopt.graph.io import load
+from graphopt.graph.load import load
 from graphopt.graph.nodes import graphs
 
 __all__ = ["beside", "refuse_out", "refuse_side_files", "weights"]

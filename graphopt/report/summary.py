@@ -9,7 +9,7 @@ from graphopt import pipeline
 from graphopt.analysis.evidence import Evidence
 from graphopt.analysis.facts import facts
 from graphopt.analysis.metrics import scores
-from graphopt.graph.io import weight_bytes
+from graphopt.graph.save import weight_bytes
 from graphopt.report.data import DataReport, LeftOutReport, ModelReport, Report, TimingReport, VerificationReport
 from graphopt.run import bench
 from graphopt.run.session import Session

@@ -22,7 +22,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from graphopt.graph.edit import Draft, Editor, Exactness, is_read
+from graphopt.graph.draft import Draft
+from graphopt.graph.edit import Editor, Exactness, is_read
 from graphopt.graph.nodes import attr, input_at, scalar, static_shape
 from graphopt.match.engine import Answer, No, Rule, described, rewrite, rule
 from graphopt.match.pattern import const, op

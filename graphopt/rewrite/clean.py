@@ -19,7 +19,8 @@ from typing import Any, ClassVar
 import onnx_ir as ir
 
 from graphopt import ops
-from graphopt.graph.edit import Draft, Editor, Exactness, is_read
+from graphopt.graph.draft import Draft
+from graphopt.graph.edit import Editor, Exactness, is_read
 from graphopt.graph.nodes import graphs, is_constant, subgraphs
 from graphopt.match.engine import Answer, No, Rule, described, rewrite, rule
 from graphopt.match.pattern import one_of, op, var

@@ -27,8 +27,8 @@ from google.protobuf.message import DecodeError
 from graphopt import ops
 from graphopt.graph import functions, values
 from graphopt.graph.edit import WHOLE, Editor, Exactness, Refused
-from graphopt.graph.io import EXTERNAL_ABOVE, weight_bytes
 from graphopt.graph.nodes import graphs, in_memory
+from graphopt.graph.save import EXTERNAL_ABOVE, weight_bytes
 from graphopt.protocol import Context, NotEvaluated, Pass
 from graphopt.rewrite.ask import draws
 

@@ -26,7 +26,8 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from graphopt import ops
-from graphopt.graph.edit import Draft, Editor, Exactness
+from graphopt.graph.draft import Draft
+from graphopt.graph.edit import Editor, Exactness
 from graphopt.graph.nodes import attr, rank
 from graphopt.match.engine import Answer, No, Rule, described, rewrite, rule
 from graphopt.match.pattern import const, either, linear, one_of, op, var

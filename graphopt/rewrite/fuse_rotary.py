@@ -28,7 +28,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from graphopt.graph.edit import Draft, Editor, Exactness
+from graphopt.graph.draft import Draft
+from graphopt.graph.edit import Editor, Exactness
 from graphopt.graph.nodes import array, attr, rank, scalar
 from graphopt.match.engine import Answer, No, Rule, described, rewrite, rule
 from graphopt.match.pattern import op, var

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from graphopt.graph.edit import Draft
+from graphopt.graph.draft import Draft
 from graphopt.graph.nodes import array, attr, input_at
 from graphopt.match.engine import No
 from graphopt.rewrite.ask import Extent, axis_of, dims, ints, made_by, perm_of

@@ -25,7 +25,8 @@ import onnx
 import onnx_ir as ir
 
 from graphopt.graph import functions
-from graphopt.graph.edit import Draft, Editor, Exactness, Refused
+from graphopt.graph.draft import Draft
+from graphopt.graph.edit import Editor, Exactness, Refused
 from graphopt.graph.nodes import graphs
 from graphopt.match.engine import No
 from graphopt.protocol import Context, Pass

@@ -26,7 +26,8 @@ import numpy as np
 import onnx_ir as ir
 
 from graphopt import ops
-from graphopt.graph.edit import Draft, Editor, Exactness, Refused
+from graphopt.graph.draft import Draft
+from graphopt.graph.edit import Editor, Exactness, Refused
 from graphopt.graph.nodes import array, attr, graphs, input_at, is_constant, key, rank
 from graphopt.match.engine import rewrite
 from graphopt.ops.elementwise import SPECS

@@ -22,7 +22,8 @@ import numpy as np
 import onnx_ir as ir
 
 from graphopt.graph.dims import Dim
-from graphopt.graph.edit import Draft, Editor, Exactness, Refused
+from graphopt.graph.draft import Draft
+from graphopt.graph.edit import Editor, Exactness, Refused
 from graphopt.graph.nodes import graphs, input_at, is_constant, is_used, key, readers
 from graphopt.graph.values import Values, follow
 from graphopt.protocol import Context, Miss, Pass

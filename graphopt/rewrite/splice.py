@@ -13,7 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import onnx_ir as ir
 
-from graphopt.graph.edit import Draft, is_read
+from graphopt.graph.draft import Draft
+from graphopt.graph.edit import is_read
 from graphopt.graph.nodes import bodies
 from graphopt.match.engine import No
 from graphopt.rewrite.ask import draws

@@ -9,7 +9,7 @@ import pytest
 
 from graphopt.analysis.evidence import gather
 from graphopt.errors import InputError
-from graphopt.graph.io import Source
+from graphopt.graph.load import Source
 from tests.support.models import source
 
 

@@ -8,7 +8,7 @@ from rich.console import Console
 
 import graphopt
 from graphopt.analysis.owners import largest, owner
-from graphopt.graph.io import load
+from graphopt.graph.load import load
 from graphopt.report import table
 from tests.end_to_end.support import MODELS
 from tests.support.models import parse

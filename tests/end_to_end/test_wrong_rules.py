@@ -14,7 +14,8 @@ import pytest
 from numpy.typing import NDArray
 
 import graphopt
-from graphopt.graph.edit import Draft, Editor, Exactness
+from graphopt.graph.draft import Draft
+from graphopt.graph.edit import Editor, Exactness
 from graphopt.match.engine import Answer, Rule, described, rewrite, rule
 from graphopt.match.pattern import const, linear, op, var
 from graphopt.ops import Linear

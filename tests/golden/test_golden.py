@@ -13,7 +13,8 @@ import pytest
 
 from graphopt.graph import invariants, probes
 from graphopt.graph.edit import Exactness
-from graphopt.graph.io import Source, load, serialize
+from graphopt.graph.load import Source, load
+from graphopt.graph.save import serialize
 from graphopt.protocol import Evaluator
 from tests.golden.cases import RULES, Case, every, write
 from tests.support.models import Rewritten, differences, feed, overrides, parse, rewritten, run, show

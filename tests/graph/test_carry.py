@@ -10,8 +10,9 @@ import numpy as np
 import onnx
 import pytest
 
-from graphopt.graph.io import load, serialize
+from graphopt.graph.load import load
 from graphopt.graph.nodes import is_constant, is_overridable, is_protected
+from graphopt.graph.save import serialize
 from graphopt.protocol import Evaluator
 from graphopt.rewrite import LOSSLESS, Upgrade
 from tests.support.models import differences, parse, rewritten, run

@@ -10,9 +10,11 @@ import onnx_ir as ir
 import pytest
 
 from graphopt.graph import invariants
-from graphopt.graph.edit import Draft, Edit, Editor, Exactness, Refused
-from graphopt.graph.io import Source, serialize
+from graphopt.graph.draft import Draft
+from graphopt.graph.edit import Edit, Editor, Exactness, Refused
+from graphopt.graph.load import Source
 from graphopt.graph.nodes import PROTECTED, graphs
+from graphopt.graph.save import serialize
 from tests.support.models import show, source
 
 BITWISE, ROUNDING = Exactness.BITWISE, Exactness.ROUNDING

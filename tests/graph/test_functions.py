@@ -7,7 +7,7 @@ import pytest
 
 from graphopt.errors import InputError
 from graphopt.graph import functions
-from graphopt.graph.io import load
+from graphopt.graph.load import load
 from tests.support.models import parse
 
 HEADER = '<ir_version: 10, opset_import: ["" : 21, "f" : 1]>'

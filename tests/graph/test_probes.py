@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 
 from graphopt.graph import probes
-from graphopt.graph.io import serialize
+from graphopt.graph.save import serialize
 from tests.support.models import run, source
 
 X = {"x": np.linspace(-3, 3, 200, dtype=np.float32).reshape(100, 2)}

@@ -6,8 +6,8 @@ import onnx
 import onnx_ir as ir
 
 from graphopt.graph import shapes, values
-from graphopt.graph.io import serialize
 from graphopt.graph.nodes import graphs
+from graphopt.graph.save import serialize
 from tests.support.models import parse, show, source
 
 

@@ -19,7 +19,7 @@ from onnx import TensorProto, helper
 from graphopt.errors import InputError
 from graphopt.graph import values
 from graphopt.graph.dims import Dim, Factor, Floor, Least
-from graphopt.graph.io import load
+from graphopt.graph.load import load
 from graphopt.graph.nodes import graphs
 from graphopt.graph.values import Values, follow
 from graphopt.rewrite import Shape

@@ -10,9 +10,10 @@ import onnx_ir as ir
 import pytest
 
 from graphopt.graph import invariants
-from graphopt.graph.edit import WHOLE, Draft, Edit, Editor, Exactness, Refused
-from graphopt.graph.io import serialize
+from graphopt.graph.draft import Draft
+from graphopt.graph.edit import WHOLE, Edit, Editor, Exactness, Refused
 from graphopt.graph.nodes import KEY, PROTECTED, graphs, key
+from graphopt.graph.save import serialize
 from tests.support.models import parse, show, source
 
 CHAIN = """g (float[N,2] x) => (float[N,2] y) <float[2] w = {1, 2}> {

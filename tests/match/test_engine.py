@@ -14,8 +14,10 @@ import pytest
 from numpy.typing import NDArray
 
 from graphopt.errors import GraphoptError
-from graphopt.graph.edit import Draft, Edit, Editor, Exactness
-from graphopt.graph.io import Source, serialize
+from graphopt.graph.draft import Draft
+from graphopt.graph.edit import Edit, Editor, Exactness
+from graphopt.graph.load import Source
+from graphopt.graph.save import serialize
 from graphopt.match.engine import Answer, No, Rule, rewrite, rule
 from graphopt.match.pattern import const, linear, one_of, op, var
 from graphopt.ops import Linear
@@ -283,7 +285,7 @@ def test_a_long_chain_is_rewritten() -> None:
 
 SCRIPT = """
 import sys
-from graphopt.graph.io import serialize
+from graphopt.graph.save import serialize
 from graphopt.rewrite import LOSSLESS
 from tests.support.models import rewritten, source
 result = rewritten(source(sys.stdin.read()), [p() for p in LOSSLESS], growth=1000)

@@ -10,7 +10,8 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from graphopt.graph.edit import Draft, Editor, Exactness
+from graphopt.graph.draft import Draft
+from graphopt.graph.edit import Editor, Exactness
 from graphopt.match.engine import Answer, Rule, rewrite, rule
 from graphopt.match.pattern import Either, NodeOf, const, either, number, op, var
 from graphopt.protocol import Context, Ledger

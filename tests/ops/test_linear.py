@@ -5,7 +5,8 @@ import onnx_ir as ir
 import pytest
 
 from graphopt import ops
-from graphopt.graph.edit import Draft, Editor, Exactness
+from graphopt.graph.draft import Draft
+from graphopt.graph.edit import Editor, Exactness
 
 
 def parse(body: str, constants: str, *, inputs: str = "float[2,3] x", result: str = "float[M,N] y") -> ir.Model:

@@ -19,7 +19,7 @@ from onnx import helper
 from graphopt.errors import InputError
 from graphopt.graph import invariants
 from graphopt.graph.edit import Exactness
-from graphopt.graph.io import load
+from graphopt.graph.load import load
 from graphopt.graph.nodes import graphs
 from graphopt.protocol import Evaluator
 from graphopt.rewrite import LOSSLESS

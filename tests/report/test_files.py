@@ -9,7 +9,7 @@ import onnx
 import pytest
 
 from graphopt.errors import MachineError, UsageError
-from graphopt.graph.io import load
+from graphopt.graph.load import load
 from graphopt.report.files import beside, refuse_out, refuse_side_files, weights
 from tests.end_to_end.support import net, stored
 

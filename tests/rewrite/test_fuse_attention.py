@@ -10,7 +10,7 @@ import onnx_ir as ir
 import pytest
 
 from graphopt.graph.edit import Editor
-from graphopt.graph.io import load
+from graphopt.graph.load import load
 from graphopt.protocol import Context, Evaluator, Ledger
 from graphopt.rewrite import LOSSLESS, FuseAttention
 from graphopt.rewrite.ranges import LARGEST, range_of

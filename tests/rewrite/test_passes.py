@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from graphopt.graph.edit import Editor
-from graphopt.graph.io import load
+from graphopt.graph.load import load
 from graphopt.match.engine import Rule
 from graphopt.protocol import Context, Evaluator, Ledger, NotEvaluated
 from graphopt.rewrite import LOSSLESS, Clean, Fold, FuseLinear, Strip, clean, fold, fuse_linear

@@ -15,7 +15,7 @@ import pytest
 
 from graphopt.errors import InputError
 from graphopt.graph.edit import WHOLE, Editor, Exactness
-from graphopt.graph.io import load
+from graphopt.graph.load import load
 from graphopt.graph.nodes import key
 from graphopt.protocol import Context, Ledger
 from graphopt.rewrite import Upgrade

@@ -14,7 +14,8 @@ import onnx.printer
 from numpy.typing import NDArray
 
 from graphopt.graph.edit import Edit, Editor
-from graphopt.graph.io import Source, load, serialize
+from graphopt.graph.load import Source, load
+from graphopt.graph.save import serialize
 from graphopt.protocol import Context, Evaluator, Ledger, Miss, NotEvaluated, Pass
 from graphopt.run.child import Child, ChildFailed
 from graphopt.run.session import Feed, Session

@@ -12,8 +12,9 @@ import onnx_ir as ir
 import pytest
 
 from graphopt.errors import InputError, MachineError, UsageError
-from graphopt.graph.io import Source, load, save, serialize, weight_bytes
+from graphopt.graph.load import Source, load
 from graphopt.graph.nodes import graphs, key
+from graphopt.graph.save import save, serialize, weight_bytes
 from graphopt.run.session import Session
 from tests.support.models import parse, run, show
 
