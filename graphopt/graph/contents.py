@@ -48,6 +48,10 @@ class Values:
     contents: dict[ir.Value, Contents] = field(default_factory=dict)
     symbols: dict[str, Dim] = field(default_factory=dict)
     """The polynomial behind each name of a dimension."""
+    main: ir.Graph | None = None
+    """The graph that always runs, as bodies do not."""
+    positive: set[str] = field(default_factory=set)
+    """Names of dimensions that are above zero wherever the model runs at all."""
 
     def of(self, value: ir.Value | None) -> Contents | None:
         """The contents of an integer or boolean tensor, as far as they are known."""

@@ -7,7 +7,7 @@ Symbols stand for extents and so are never negative; that decides many compariso
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import reduce
 from itertools import product
@@ -130,7 +130,11 @@ class Dim:
     @property
     def is_positive(self) -> bool:
         """Whether it is provably above zero."""
-        return self.is_extent and any(m == () for m, _ in self.terms)
+        return self.is_positive_for(())
+
+    def is_positive_for(self, positive: Collection[str]) -> bool:
+        """Whether it is above zero where these symbols are."""
+        return self.is_extent and any(all(factor in positive for factor in m) for m, _ in self.terms)
 
     def __str__(self) -> str:
         """Readable, and the same for equal polynomials."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -211,7 +211,11 @@ def _reshape(node: ir.Node, values: Values) -> None:
     extents = values.shape(node.inputs[0])
     if target is None:
         return
-    wanted = reshaped(extents, list(target), zero_is_zero=bool(attr(node, "allowzero", 0)))
+    zero_is_zero = bool(attr(node, "allowzero", 0))
+    wanted = reshaped(extents, list(target), values.positive, zero_is_zero=zero_is_zero)
+    if extents is not None and not zero_is_zero and node.graph is values.main:
+        copied_from_nowhere = target[len(extents) :]  # a runtime refuses a zero there
+        values.positive.update(t.symbol for t in copied_from_nowhere if isinstance(t, Dim) and t.symbol)
     values.learn(node.outputs[0], wanted)
     data = values.of(node.inputs[0])
     fixed = ints(as_contents(wanted))
@@ -219,8 +223,17 @@ def _reshape(node: ir.Node, values: Values) -> None:
         put(node, values, data.reshape(fixed))
 
 
-def reshaped(extents: list[Dim | None] | None, target: list[Any], *, zero_is_zero: bool) -> list[Dim | None]:
-    """What Reshape makes of a tensor with `extents`: 0 copies an extent and -1 takes what is left."""
+def reshaped(
+    extents: list[Dim | None] | None, target: list[Any], positive: Collection[str] = (), *, zero_is_zero: bool
+) -> list[Dim | None]:
+    """What Reshape makes of a tensor with `extents`: 0 copies an extent and -1 takes what is left.
+
+    Args:
+        extents: of the tensor; None for an unknown rank.
+        target: what is known of the target's contents.
+        positive: symbols that are known to be above zero.
+        zero_is_zero: whether 0 is an extent like any other.
+    """
     wanted: list[Dim | None] = []
     for i, t in enumerate(target):
         old = extents[i] if extents is not None and i < len(extents) else None
@@ -230,7 +243,7 @@ def reshaped(extents: list[Dim | None] | None, target: list[Any], *, zero_is_zer
             wanted.append(old)
         else:
             beyond = extents is not None and i >= len(extents)  # where 0 is an error
-            wanted.append(t if t.is_positive or zero_is_zero or beyond or _vanishes(old, t) else None)
+            wanted.append(t if t.is_positive_for(positive) or zero_is_zero or beyond or _vanishes(old, t) else None)
     left = [i for i, t in enumerate(target) if isinstance(t, Dim) and t.number == -1]
     if len(left) == 1 and extents is not None:
         total = product(extents)

@@ -12,7 +12,7 @@ operators without a rule give is not known.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import MappingProxyType
 
 import onnx_ir as ir
@@ -23,6 +23,9 @@ from graphopt.graph.dims import Dim
 from graphopt.graph.nodes import graphs, static_shape, subgraphs
 
 __all__ = ["Values", "bound", "follow"]
+
+POSITIVE = "graphopt.positive"
+"""Where a graph keeps which symbols are above zero: a fact about the source, wherever it was found there."""
 
 _log = logging.getLogger(__name__)
 
@@ -37,7 +40,16 @@ def follow(model: ir.Model) -> Values:
     exporters write wrong ones, above all for outputs. Extents of inputs are taken as declared; one without a name
     gets one of its own. (The declared interface is put back when the model is emitted.)
     """
-    values = Values()
+    positive = model.graph.meta.setdefault(POSITIVE, set())
+    values = _walk(model, positive)
+    if values.positive > positive:  # what was learned late may tell more of what comes early
+        positive |= values.positive
+        values = _walk(model, positive)
+    return values
+
+
+def _walk(model: ir.Model, positive: Collection[str]) -> Values:
+    values = Values(main=model.graph, positive=set(positive))
     for value in model.graph.inputs:
         values.symbols.update(
             {d.value: Dim.of(d.value) for d in value.shape or () if isinstance(d, ir.SymbolicDim) and d.value}

@@ -5,6 +5,7 @@ With R any of Reshape, Flatten, Squeeze, Unsqueeze, or a Transpose that moves no
     R(R(x))                             → Reshape(x), or Flatten(x)
     R(…R(x))                            → x                         of the same shape
     Transpose(Transpose(x))             → Transpose(x), or x
+    R(Transpose(R(x)))                  → Transpose(x)              axes merged, moved as one, and split again
     Slice(Slice(x))                     → Slice(x)                  steps of 1
     Slice(x)[0:a], Slice(x)[a:n], …     → Split(x)                  together all of an axis
     Concat(…, Concat(a, b), …)          → Concat(…, a, b, …)        on one axis
@@ -25,6 +26,7 @@ from typing import ClassVar
 import numpy as np
 import onnx_ir as ir
 
+from graphopt.graph.dims import Dim
 from graphopt.graph.draft import Draft
 from graphopt.graph.edit import Editor, Exactness, Refused
 from graphopt.graph.nodes import array, attr, graphs, input_at, key, rank
@@ -310,7 +312,57 @@ def concat_of_split(draft: Draft, _ctx: Context, node: ir.Node) -> Answer:
     return No("it does not hold all parts of a Split in their order")
 
 
+_BETWEEN = op.Transpose(one_of(*_RESHAPES)(var("x"), var("_first", optional=True), name="inner"), name="move")
+
+
+@rule(one_of(*_RESHAPES)(_BETWEEN, var("_second", optional=True), name="node"), exactness=Exactness.BITWISE)
+def merged_axes(
+    draft: Draft,
+    _ctx: Context,
+    x: ir.Value,
+    inner: ir.Node,
+    move: ir.Node,
+    node: ir.Node,
+    _first: ir.Value | None,
+    _second: ir.Value | None,
+) -> Answer:
+    """Axes that are merged, moved as one and split again are moved."""
+    before, merged, after, perm = dims(x), dims(inner.outputs[0]), dims(node.outputs[0]), perm_of(move)
+    if before is None or merged is None or after is None or perm is None or None in after:
+        return No("a shape is not known")
+    groups = _groups(before, merged)
+    if groups is None:
+        return No("axes are not just merged")
+    axes = [axis for place in perm for axis in groups[place]]
+    if [before[axis] for axis in axes] != after:
+        return No("the merged axes are not split as they were")
+    return draft.node("Transpose", [x], {"perm": axes})
+
+
+def _groups(before: Sequence[Extent], merged: Sequence[Extent]) -> list[list[int]] | None:
+    """Which axes make up each merged one; None where that cannot be told from the extents."""
+    groups: list[list[int]] = []
+    axis = 0
+    for wanted in merged:
+        group: list[int] = []
+        product = Dim.of(1)
+        while wanted is None or str(product) != str(wanted):  # a polynomial's name is how it is written
+            extent = before[axis] if axis < len(before) else None
+            if extent is None:
+                return None
+            product = product * Dim.of(extent)
+            group.append(axis)
+            axis += 1
+        groups.append(group)
+    rest = list(range(axis, len(before)))
+    if any(before[axis] != 1 for axis in rest) or not groups:
+        return None
+    groups[-1].extend(rest)
+    return groups
+
+
 RULES: tuple[Rule, ...] = (
+    merged_axes,
     reshaped_back,
     transposed_back,
     transposes,
