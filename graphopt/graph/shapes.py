@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 import onnx
+import onnx.checker
 import onnx.shape_inference
 import onnx_ir as ir
 
@@ -25,6 +26,14 @@ SMALL = 1024
 
 _SCALED = frozenset({"Range", "Resize", "Upsample"})
 """The standard operators with shapes that depend on floats."""
+
+_NO_ANSWER = (
+    onnx.checker.ValidationError,  # types that the operator does not take
+    onnx.defs.SchemaError,
+    onnx.shape_inference.InferenceError,
+    RuntimeError,
+    ValueError,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -144,7 +153,7 @@ def _infer(
             opset_imports=[onnx.helper.make_opsetid(d, v) for d, v in model.opset_imports.items()],
             ir_version=model.ir_version,
         )
-    except (onnx.defs.SchemaError, onnx.shape_inference.InferenceError, RuntimeError, ValueError) as problem:
+    except _NO_ANSWER as problem:
         _log.debug("no inference for a %s: %s", proto.op_type, problem)
         found = {}
     infos = (onnx.ValueInfoProto(name=n, type=found[n]) if n in found else None for n in proto.output)
