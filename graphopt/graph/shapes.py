@@ -27,6 +27,9 @@ SMALL = 1024
 _SCALED = frozenset({"Range", "Resize", "Upsample"})
 """The standard operators with shapes that depend on floats."""
 
+_COUNTED_FROM_THE_END = 11
+"""Opset from which `axes` may be negative. Before, inference passes over such ones, and the runtime takes them."""
+
 _NO_ANSWER = (
     onnx.checker.ValidationError,  # types that the operator does not take
     onnx.defs.SchemaError,
@@ -156,6 +159,9 @@ def _infer(
     except _NO_ANSWER as problem:
         _log.debug("no inference for a %s: %s", proto.op_type, problem)
         found = {}
+    if version < _COUNTED_FROM_THE_END and any(i < 0 for a in proto.attribute if a.name == "axes" for i in a.ints):
+        for answer in found.values():
+            answer.tensor_type.ClearField("shape")
     infos = (onnx.ValueInfoProto(name=n, type=found[n]) if n in found else None for n in proto.output)
     return [None if info is None else ir.serde.deserialize_value_info_proto(info, None) for info in infos]
 
