@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 import onnx
+import onnx.checker
 import onnx.shape_inference
 import onnx_ir as ir
 
@@ -25,6 +26,17 @@ SMALL = 1024
 
 _SCALED = frozenset({"Range", "Resize", "Upsample"})
 """The standard operators with shapes that depend on floats."""
+
+_COUNTED_FROM_THE_END = 11
+"""Opset from which `axes` may be negative. Before, inference passes over such ones, and the runtime takes them."""
+
+_NO_ANSWER = (
+    onnx.checker.ValidationError,  # types that the operator does not take
+    onnx.defs.SchemaError,
+    onnx.shape_inference.InferenceError,
+    RuntimeError,
+    ValueError,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -144,9 +156,12 @@ def _infer(
             opset_imports=[onnx.helper.make_opsetid(d, v) for d, v in model.opset_imports.items()],
             ir_version=model.ir_version,
         )
-    except (onnx.defs.SchemaError, onnx.shape_inference.InferenceError, RuntimeError, ValueError) as problem:
+    except _NO_ANSWER as problem:
         _log.debug("no inference for a %s: %s", proto.op_type, problem)
         found = {}
+    if version < _COUNTED_FROM_THE_END and any(i < 0 for a in proto.attribute if a.name == "axes" for i in a.ints):
+        for answer in found.values():
+            answer.tensor_type.ClearField("shape")
     infos = (onnx.ValueInfoProto(name=n, type=found[n]) if n in found else None for n in proto.output)
     return [None if info is None else ir.serde.deserialize_value_info_proto(info, None) for info in infos]
 

@@ -118,3 +118,8 @@ def test_vectors_of_unbelievable_length_are_not_held() -> None:
     }"""
     model = source(text).model
     assert known(model)["b"] == "FLOAT[1]"
+
+
+def test_a_type_that_an_operator_does_not_take_tells_nothing() -> None:
+    given = source("agraph (float[2] x) => (bool[2] y) { y = And(x, x) }")
+    assert given.model.graph.outputs[0].type is not None
