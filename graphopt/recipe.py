@@ -19,13 +19,17 @@ from typing import Any
 import tomli_w
 
 from graphopt.errors import InputError, UsageError
+from graphopt.lower import Lower
 from graphopt.protocol import Pass
 from graphopt.rewrite import LOSSLESS, ON_REQUEST, FuseNorm, Strip, Upgrade
 from graphopt.targets import TARGETS
 
-__all__ = ["PASSES", "Recipe", "choose", "parse_pass", "spec", "words"]
+__all__ = ["PASSES", "STORY", "Recipe", "choose", "parse_pass", "spec", "words"]
 
-PASSES: Mapping[str, type[Pass]] = {p.name: p for p in (*LOSSLESS, *ON_REQUEST)}
+STORY: tuple[type[Pass], ...] = (*LOSSLESS, Lower)
+"""The passes of a plain `optimize`, in their order."""
+
+PASSES: Mapping[str, type[Pass]] = {p.name: p for p in (*STORY, *ON_REQUEST)}
 """Every pass by name."""
 
 _SPEC = re.compile(r"(?P<name>[a-z][a-z0-9-]*)(?:\{(?P<fields>.*)\})?")
@@ -97,7 +101,7 @@ def _toml(value: Any) -> str:
 class Recipe:
     """Passes in their order, keys of nodes to leave as they are, and what the passes may count on."""
 
-    passes: tuple[Pass, ...] = tuple(p() for p in LOSSLESS)
+    passes: tuple[Pass, ...] = tuple(p() for p in STORY)
     skip: tuple[str, ...] = ()
     freeze: bool = False
     """Whether overridable weights become constants."""
