@@ -50,7 +50,7 @@ HEADS_FIRST, KEYS_TURNED = [0, 2, 1, 3], [0, 2, 3, 1]
 
 @dataclass(frozen=True)
 class _Projection:
-    """x·W + b."""
+    """A product x·W + b."""
 
     x: ir.Value
     product: ir.Node
@@ -63,7 +63,11 @@ class _Projection:
 
 
 @rule(
-    op.Reshape(op.Transpose(op.MatMul(op.Softmax(var("scores"), name="softmax"), var("v")), name="turn"), const("to"), name="node"),
+    op.Reshape(
+        op.Transpose(op.MatMul(op.Softmax(var("scores"), name="softmax"), var("v")), name="turn"),
+        const("to"),
+        name="node",
+    ),
     exactness=Exactness.ROUNDING,
 )
 def self_attention(
@@ -118,7 +122,7 @@ RULES: tuple[Rule, ...] = (self_attention, projected_attention)
 def _scores(scores: ir.Value, reader: ir.Node) -> tuple[ir.Node, float, ir.Value | None] | No:
     """The MatMul behind the scores, the number that it is multiplied by, and what is added to that."""
     add = made_by(scores, "Add")
-    pairs = ((scores, None, reader),) if add is None else ((a, b, add) for a, b in zip(add.inputs, add.inputs[::-1]))
+    pairs = ((scores, None, reader),) if add is None else ((a, b, add) for a, b in zip(add.inputs, add.inputs[::-1], strict=True))
     for value, mask, user in pairs:
         product, scale = _scaled(value, user)
         if product is not None and (add is None or read_only_by(scores, reader)):

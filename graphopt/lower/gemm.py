@@ -8,7 +8,8 @@ A·B is a MatMul or what has been made of one already.
 
 Conditions: float32, the only type of the kernels that is asked for; nothing else needs the inner result; c is one finite
 number other than 0, so that not-a-numbers come through, and adds no axis. Both operands of a transposed product have the
-same rank of at least 2, or the other one is a matrix.
+same rank of at least 2, or the other one is a matrix. Scores that a mask is added to before a Softmax stay as they are: the
+runtime knows attention in that form.
 
 Not-a-number and infinity: as spelled out, by measurement, unless c times a product overflows in between. Speed: Gemm,
 1 × 512 × 512 and 64 × 256 × 1024, 0.99 to 1.01 times the time of the two operators; products of 8 heads, 128 × 256 and
@@ -19,6 +20,7 @@ ROUNDING: the same function of the reals. Source: onnxruntime, docs/ContribOpera
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import isfinite
 
 import numpy as np
@@ -64,6 +66,8 @@ def scaled_product(
     draft: Draft, _ctx: Context, product: ir.Node, factor: ir.Value | None = None, divisor: ir.Value | None = None
 ) -> Answer:
     """A number times a matrix product goes into it."""
+    if _is_masked(draft.root.outputs[0]):
+        return No("the runtime makes one node of attention with a mask when it loads it as it is")
     number = _number(factor, divisor, product.outputs[0])
     if isinstance(number, No):
         return number
@@ -79,7 +83,8 @@ def scaled_operand(draft: Draft, _ctx: Context, product: ir.Node) -> Answer:
             continue
         for at in (0, 1) if node.op_type == "Mul" else (1,):
             given, source = node.inputs[at], node.inputs[1 - at]
-            number = _number(*((given, None) if node.op_type == "Mul" else (None, given)), source)
+            factor, divisor = (given, None) if node.op_type == "Mul" else (None, given)
+            number = _number(factor, divisor, source)
             if source is not None and not isinstance(number, No):
                 inputs = [source if i == index else v for i, v in enumerate(product.inputs)]
                 return _product(draft, product, inputs, alpha=number)
@@ -106,6 +111,12 @@ def transposed_product(draft: Draft, _ctx: Context, product: ir.Node) -> Answer:
 RULES: tuple[Rule, ...] = (fused_gemm, scaled_product, scaled_operand, transposed_product)
 
 
+def _is_masked(scores: ir.Value) -> bool:
+    """Whether something is added to the value before a Softmax."""
+    sums = [v for user in scores.consumers() if user.op_type == "Add" for v in user.outputs]
+    return any(reader.op_type == "Softmax" for v in sums for reader in v.consumers())
+
+
 def _number(factor: ir.Value | None, divisor: ir.Value | None, scaled: ir.Value | None) -> float | No:
     """What `scaled` is multiplied by, if that is one number and leaves its shape alone."""
     given = factor if divisor is None else divisor
@@ -120,7 +131,7 @@ def _number(factor: ir.Value | None, divisor: ir.Value | None, scaled: ir.Value 
 def _product(
     draft: Draft,
     product: ir.Node,
-    inputs: list[ir.Value | None] | tuple[ir.Value | None, ...],
+    inputs: Sequence[ir.Value | None],
     *,
     alpha: float = 1.0,
     turned: str | None = None,

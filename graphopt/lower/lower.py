@@ -14,7 +14,7 @@ from graphopt.protocol import Context, Pass
 
 __all__ = ["Lower"]
 
-FAMILIES = (quant.RULES, attention.RULES, activation.RULES, conv.RULES, gemm.RULES)
+FAMILIES = (quant.UNSIGNED, quant.RULES, attention.RULES, activation.RULES, conv.RULES, gemm.RULES)
 
 
 @dataclass(frozen=True)

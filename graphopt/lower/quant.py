@@ -2,6 +2,7 @@
 
 With dq(x) = DequantizeLinear(x, sx, zx) and q(y) = QuantizeLinear(y, sy, zy):
 
+    dq(q(x)) in int8                      → dq(q(x)) in uint8, with zy + 128
     q(Conv(dq(x), dq(w), dq(b)))          → QLinearConv(x, sx, zx, w, sw, zw, sy, zy, b)
     q(Gemm(dq(a), dq(w), dq(b)))          → QGemm(a, sa, za, w, sw, zw, b, sy, zy)
     q(MatMul(dq(a), dq(b)))               → QLinearMatMul(a, sa, za, b, sb, zb, sy, zy)
@@ -11,7 +12,7 @@ With dq(x) = DequantizeLinear(x, sx, zx) and q(y) = QuantizeLinear(y, sy, zy):
     q(move(dq(x))),  sy = sx, zy = zx     → move(x)          move: Reshape, Flatten, Transpose, Squeeze, Unsqueeze, MaxPool
     q(Relu(x)), q(Clip(x, a, b))          → q(x)             where the ends of the integers cut off at least as much
 
-Conditions: 8 bits, x and y of one type; scales and zero points are constants, one number each, those of a weight may be
+Conditions: x and y are uint8 (with int8 the kernels take 5 times as long on x86); scales and zero points are constants, one number each, those of a weight may be
 one for each output channel with zero points of 0; nothing else needs the result before q. A bias is a constant vector,
 of 32-bit integers around 0 or of floats. Where its scale is not sx·sw, up to rounding, it is counted in such steps, if
 half of one is less than a thousandth of a step of y: no more than the rounding of a sum of floats. Several readers of dq(x) are no obstacle: each that computes on the
@@ -39,7 +40,7 @@ from graphopt.ops.runtime import DOMAIN
 from graphopt.protocol import Context
 from graphopt.rewrite.ask import made_by
 
-__all__ = ["RULES"]
+__all__ = ["RULES", "UNSIGNED"]
 
 Array = NDArray[Any]
 
@@ -98,13 +99,37 @@ def _ends(quantize: ir.Node, *quantized: _Steps | None) -> tuple[_Steps, ...] | 
     found = tuple(s for s in every if s is not None and s.single)
     if len(found) != len(every):
         return No("it is not between 8-bit integers with one constant scale and zero point each")
-    if len({s.zero.dtype for s in found}) != 1:
-        return No("the integers are not all of one type")
+    if any(s.zero.dtype is not ir.DataType.UINT8 for s in found):
+        return No("the integers are not unsigned")
     return found
 
 
+@rule(
+    op.DequantizeLinear(
+        op.QuantizeLinear(var("x"), var("scale"), const("zero"), name="quantize"),
+        var("scale"),
+        const("zero"),
+        name="node",
+    ),
+    exactness=Exactness.BITWISE,
+    since=10,
+)
+def unsigned(
+    draft: Draft, _ctx: Context, x: ir.Value, scale: ir.Value, zero: Array, quantize: ir.Node, node: ir.Node
+) -> Answer:
+    """Integers that are made and read in between count from 0."""
+    if zero.dtype != np.int8:
+        return No("they are not signed")
+    if any(attr(n, "block_size", 0) or attr(n, "output_dtype", 0) for n in (quantize, node)):
+        return No("they are quantized in blocks, or of another type")
+    moved = draft.const((zero.astype(np.int16) + 128).astype(np.uint8), f"{node.outputs[0].name}/zero")
+    return draft.like(node, [draft.like(quantize, [x, scale, moved]), scale, moved])
+
+
 @rule(_quantize(op.Conv(name="conv")), exactness=Exactness.ROUNDING, since=10)
-def quantized_conv(draft: Draft, _ctx: Context, conv: ir.Node, quantize: ir.Node, _scale: Array, _zero: Array) -> Answer:
+def quantized_conv(
+    draft: Draft, _ctx: Context, conv: ir.Node, quantize: ir.Node, _scale: Array, _zero: Array
+) -> Answer:
     """A convolution between quantized tensors becomes QLinearConv."""
     found = _ends(quantize, _behind(conv.inputs[0]))
     if isinstance(found, No):
@@ -122,7 +147,9 @@ def quantized_conv(draft: Draft, _ctx: Context, conv: ir.Node, quantize: ir.Node
 
 
 @rule(_quantize(op.Gemm(name="gemm")), exactness=Exactness.ROUNDING, since=10)
-def quantized_gemm(draft: Draft, _ctx: Context, gemm: ir.Node, quantize: ir.Node, _scale: Array, _zero: Array) -> Answer:
+def quantized_gemm(
+    draft: Draft, _ctx: Context, gemm: ir.Node, quantize: ir.Node, _scale: Array, _zero: Array
+) -> Answer:
     """A Gemm between quantized tensors becomes QGemm."""
     found = _ends(quantize, _behind(gemm.inputs[0]))
     if isinstance(found, No):
@@ -190,7 +217,9 @@ def quantized_pointwise(
     exactness=Exactness.BITWISE,
     since=13,
 )
-def moved_integers(draft: Draft, _ctx: Context, node: ir.Node, quantize: ir.Node, _scale: Array, _zero: Array) -> Answer:
+def moved_integers(
+    draft: Draft, _ctx: Context, node: ir.Node, quantize: ir.Node, _scale: Array, _zero: Array
+) -> Answer:
     """What only moves elements does so before they are made numbers."""
     found = _ends(quantize, _behind(node.inputs[0]))
     if isinstance(found, No):
@@ -208,7 +237,9 @@ def moved_integers(draft: Draft, _ctx: Context, node: ir.Node, quantize: ir.Node
     exactness=Exactness.BITWISE,
     since=10,
 )
-def cut_off_anyway(draft: Draft, _ctx: Context, node: ir.Node, quantize: ir.Node, _scale: Array, _zero: Array) -> Answer:
+def cut_off_anyway(
+    draft: Draft, _ctx: Context, node: ir.Node, quantize: ir.Node, _scale: Array, _zero: Array
+) -> Answer:
     """A Relu or Clip before QuantizeLinear goes where the integers end no later."""
     made = _steps(quantize, None, EIGHT_BITS)
     if made is None or not made.single:
@@ -224,8 +255,8 @@ def cut_off_anyway(draft: Draft, _ctx: Context, node: ir.Node, quantize: ir.Node
     return draft.like(quantize, [node.inputs[0], *quantize.inputs[1:]])
 
 
+UNSIGNED: tuple[Rule, ...] = (unsigned, cut_off_anyway)
 RULES: tuple[Rule, ...] = (
-    cut_off_anyway,
     quantized_conv,
     quantized_gemm,
     quantized_pair,
@@ -258,7 +289,7 @@ def _weight(value: ir.Value | None, axis: int) -> _Steps | None:
     return found if scale.shape == zero.shape == (weights.shape[axis],) and not zero.any() else None
 
 
-def _bias(draft: Draft, value: ir.Value | None, x: _Steps, w: _Steps, y: _Steps) -> ir.Value | None | No:
+def _bias(draft: Draft, value: ir.Value | None, x: _Steps, w: _Steps, y: _Steps) -> ir.Value | No | None:
     """The bias in steps of the products: its own integers, if they count in those, or others."""
     if value is None:
         return None

@@ -92,13 +92,13 @@ def _cubic(x: Pattern) -> Pattern:
 
 
 def erf_gelu(x: Pattern) -> Either:
-    """x · (1 + erf(x / √2)) / 2, associated in any way."""
+    """The product x · (1 + erf(x / √2)) / 2, associated in any way."""
     erf = op.Erf(_times(x, math.sqrt(0.5)))
     return either(_gated(x, op.Add(erf, number(1)), 0.5), op.Mul(x, op.Add(_times(erf, 0.5), number(0.5))))
 
 
 def tanh_gelu(x: Pattern) -> Either:
-    """x · (1 + tanh(√(2/π) · (x + 0.044715 x³))) / 2, associated in any way."""
+    """The product x · (1 + tanh(√(2/π) · (x + 0.044715 x³))) / 2, associated in any way."""
     return _gated(x, op.Add(op.Tanh(_cubic(x)), number(1)), 0.5)
 
 
