@@ -1,24 +1,25 @@
 """Self-attention of packed heads, with the products for queries, keys and values, in one node.
 
-With x (N, S, C), q = split(x·Wq + bq), k and v alike, split: Reshape to (N, S, H, D) and Transpose to (N, H, S, D), and
-merge the way back to (N, S, H·E):
+With x (N, S, C), q = split(x·Wq + bq), k and v alike, split: Reshape to (N, S, H, D) and Transpose to (N, H, S, D),
+and merge the way back to (N, S, H·E):
 
     merge(Softmax(c · q·kᵀ) · v)                         → Attention(x, [Wq Wk Wv], [bq bk bv], scale=c)
     merge(Softmax(c · q·kᵀ + m) · v)                     → Attention(x, …, m, scale=c)
     merge(Attention(x·Wq + bq, x·Wk + bk, x·Wv + bv, m)) → the same, from the operator of opset 23
 
-Conditions: float32; the weights are constant matrices and the biases constant vectors or missing; Reshapes keep N and S,
-provably; all heads are as many and q's and k's as wide; c is one positive number; nothing else needs what lies between
-the products and the result. A mask provably is (N or 1, H or 1, S, S); where it has 1 in place of the first S it is
-expanded, from what is known of it alone, so that all layers share that.
+Conditions: float32; the weights are constant matrices and the biases constant vectors or missing; Reshapes keep N and
+S, provably; all heads are as many and q's and k's as wide; c is one positive number; nothing else needs what lies
+between the products and the result. A mask provably is (N or 1, H or 1, S, S); where it has 1 in place of the first S
+it is expanded, from what is known of it alone, so that all layers share that.
 
 The packed weights take as much room as the single ones; where those are read elsewhere the file may have to grow.
 
-Not-a-number and infinity: as spelled out. Speed against the spelled-out form, one thread: 16 × 64, 0.78 times its time
-(0.97 with a mask); 128 × 256, 0.90 (0.95); 128 × 768, 0.96 (0.96). With the products left outside (MultiHeadAttention)
-0.94 to 1.00, but with a mask 0.99 to 1.16, so that is left as it is.
+Not-a-number and infinity: as spelled out. Speed against the spelled-out form, one thread: 16 × 64, 0.78 times its
+time (0.97 with a mask); 128 × 256, 0.90 (0.95); 128 × 768, 0.96 (0.96). With the products left outside
+(MultiHeadAttention) 0.94 to 1.00, but with a mask 0.99 to 1.16, so that is left as it is.
 
-Left as they are: masks of integers, which the operator takes for zero or not, and exporters multiply with a large number.
+Left as they are: masks of integers, which the operator takes for zero or not, and exporters multiply with a large
+number.
 
 ROUNDING: the same function of the reals. Source: onnxruntime, docs/ContribOperators.md, com.microsoft.Attention.
 """
@@ -122,7 +123,11 @@ RULES: tuple[Rule, ...] = (self_attention, projected_attention)
 def _scores(scores: ir.Value, reader: ir.Node) -> tuple[ir.Node, float, ir.Value | None] | No:
     """The MatMul behind the scores, the number that it is multiplied by, and what is added to that."""
     add = made_by(scores, "Add")
-    pairs = ((scores, None, reader),) if add is None else ((a, b, add) for a, b in zip(add.inputs, add.inputs[::-1], strict=True))
+    pairs = (
+        ((scores, None, reader),)
+        if add is None
+        else ((a, b, add) for a, b in zip(add.inputs, add.inputs[::-1], strict=True))
+    )
     for value, mask, user in pairs:
         product, scale = _scaled(value, user)
         if product is not None and (add is None or read_only_by(scores, reader)):

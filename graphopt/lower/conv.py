@@ -1,12 +1,13 @@
 """Activations go into the convolution before them.
 
-    act(Conv(x, w, b))      → FusedConv(x, w, b, activation=act)     act: Relu, LeakyRelu, Clip, HardSigmoid, Sigmoid, Tanh
+    act(Conv(x, w, b))  → FusedConv(x, w, b, activation=act)  act: Relu, LeakyRelu, Clip, HardSigmoid, Sigmoid, Tanh
 
 Conditions: x is float32, the only type of the kernel; nothing else needs the convolution's result; bounds of Clip are
 numbers that no feed can change, the lower one not above the upper one.
 
-Not-a-number and infinity: as spelled out, by measurement. Speed, 64 channels of 56 × 56, one thread: 0.98 to 1.01 times
-the time of the two operators, which onnxruntime fuses itself when it loads a model; the gain is in nodes and loading.
+Not-a-number and infinity: as spelled out, by measurement. Speed, 64 channels of 56 × 56, one thread: 0.98 to 1.01
+times the time of the two operators, which onnxruntime fuses itself when it loads a model; the gain is in nodes and
+loading.
 
 Left as it is: act(Conv(x, w, b) + z), which the operator can do as well. On the CPU that kernel keeps the layout that
 blocks channels away from all convolutions around it: 1.2 to 1.5 times the time of the three operators.

@@ -6,14 +6,14 @@
 
 A·B is a MatMul or what has been made of one already.
 
-Conditions: float32, the only type of the kernels that is asked for; nothing else needs the inner result; c is one finite
-number other than 0, so that not-a-numbers come through, and adds no axis. Both operands of a transposed product have the
-same rank of at least 2, or the other one is a matrix. Scores that a mask is added to before a Softmax stay as they are: the
-runtime knows attention in that form.
+Conditions: float32, the only type of the kernels that is asked for; nothing else needs the inner result; c is one
+finite number other than 0, so that not-a-numbers come through, and adds no axis. Both operands of a transposed
+product have the same rank of at least 2, or the other one is a matrix. Scores that a mask is added to before a
+Softmax stay as they are: the runtime knows attention in that form.
 
 Not-a-number and infinity: as spelled out, by measurement, unless c times a product overflows in between. Speed: Gemm,
-1 × 512 × 512 and 64 × 256 × 1024, 0.99 to 1.01 times the time of the two operators; products of 8 heads, 128 × 256 and
-128 × 768, 0.99 to 1.00.
+1 × 512 × 512 and 64 × 256 × 1024, 0.99 to 1.01 times the time of the two operators; products of 8 heads, 128 × 256
+and 128 × 768, 0.99 to 1.00.
 
 ROUNDING: the same function of the reals. Source: onnxruntime, docs/ContribOperators.md.
 """

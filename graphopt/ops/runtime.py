@@ -49,6 +49,17 @@ SPECS = (
         summary="softmax(scale · Q·Kᵀ + mask) · V of packed heads, with Q, K, V = X·W + B side by side",
         macs=_attention,
     ),
+    OpSpec(op="QGemm", domain=DOMAIN, summary="Gemm of quantized tensors into a quantized tensor", macs=_product),
+    *family(
+        {
+            "QLinearAdd": "A + B of quantized tensors into a quantized tensor",
+            "QLinearGlobalAveragePool": "averages over space of a quantized tensor into a quantized tensor",
+            "QLinearLeakyRelu": "LeakyRelu of a quantized tensor into a quantized tensor",
+            "QLinearMul": "A · B of quantized tensors into a quantized tensor",
+            "QLinearSigmoid": "1 / (1 + e^−x) of a quantized tensor into a quantized tensor",
+        },
+        domain=DOMAIN,
+    ),
     *family(
         {
             "BiasGelu": "x · (1 + erf(x / √2)) / 2 of A + B; B: (last axis,)",
