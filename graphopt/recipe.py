@@ -129,7 +129,8 @@ class Recipe:
         Args:
             passes: names, `name{field=value}`, or "lossless" for all that run unasked.
             skip: keys of nodes.
-            opset: of standard ONNX, to be reached before operators are fused.
+            opset: of standard ONNX, to be reached before operators are fused; by default what the target needs, if the
+                passes are the usual ones.
             keep_metadata: leave out the pass that drops exporters' notes.
             options: `freeze`, `target`, `fast_math`, as the fields.
 
@@ -140,15 +141,17 @@ class Recipe:
         chosen = tuple(p for name in ((USUAL,) if named is None else named) for p in _passes(name))
         if keep_metadata:
             chosen = tuple(p for p in chosen if not isinstance(p, Strip))
+        for name, value in options.items():
+            if type(value) is not _OPTIONS[name]:
+                raise UsageError(f"{name} is of type {_OPTIONS[name].__name__}, not {type(value).__name__}")
+        if opset is None and named is None and (target := TARGETS.get(options.get("target", ""))) is not None:
+            opset = target.opset
         if opset is not None:
             if type(opset) is not int or opset < 1:
                 raise UsageError(f"opset is {opset!r}: give a whole number from 1 on")
             canonical = [not isinstance(p, FuseNorm) for p in chosen]
             place = canonical.index(False) if False in canonical else 0  # the fewer unknown ranks, the better
             chosen = (*chosen[:place], Upgrade(opset), *chosen[place:])
-        for name, value in options.items():
-            if type(value) is not _OPTIONS[name]:
-                raise UsageError(f"{name} is of type {_OPTIONS[name].__name__}, not {type(value).__name__}")
         return cls(chosen, words("skip", skip) or (), **options)
 
     @classmethod

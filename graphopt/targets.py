@@ -16,6 +16,8 @@ class Target:
     summary: str
     operators: frozenset[str] = frozenset()
     """Operators beyond standard ONNX that may be emitted, as `domain::operator`."""
+    opset: int | None = None
+    """Of standard ONNX, to which older models are raised, so that there is an operator to stand beside its own."""
     node_macs: int
     """Multiply-accumulates that take as long as starting one node."""
     byte_macs: float
@@ -46,6 +48,7 @@ CPU = Target(
     name="cpu",
     summary="onnxruntime on x86",
     operators=frozenset(f"com.microsoft::{name}" for name in (*_EVERYWHERE, *_CPU_ONLY)),
+    opset=17,  # LayerNormalization
     # Measured on one thread of an AMD EPYC, onnxruntime's optimizations off: a node of a chain of 2000 Adds of 4 floats
     # takes 0.23 µs, one of the 768³ products of a MatMul 30 ps, a byte of Adds of 1 and of 4 million floats 42 ps.
     node_macs=7_500,
@@ -58,6 +61,7 @@ CUDA = Target(
     # By onnxruntime's docs/OperatorKernels.md, and with kernels for float32 on the CPU as well, so that any machine can
     # verify. Which of them are faster was measured on the CPU only.
     operators=frozenset(f"com.microsoft::{name}" for name in _EVERYWHERE),
+    opset=17,
     # Orders of magnitude, not measured: 5 µs to launch a kernel, 10¹³ products and 10¹² bytes a second.
     node_macs=50_000_000,
     byte_macs=10.0,

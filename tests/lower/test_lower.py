@@ -30,7 +30,7 @@ def lowered(request: pytest.FixtureRequest) -> graphopt.Result:
 
 
 def test_a_lowered_model_is_verified_and_smaller(lowered: graphopt.Result) -> None:
-    portable = graphopt.optimize(lowered.report.source.name, unverified=True)
+    portable = graphopt.optimize(lowered.report.source.name, data=DATA, threads=1)
     assert lowered.report.verification is not None
     assert lowered.report.verification.passed
     assert lowered.report.output.nodes <= portable.report.output.nodes
