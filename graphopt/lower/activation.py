@@ -25,7 +25,8 @@ from types import MappingProxyType
 
 import onnx_ir as ir
 
-from graphopt.graph.edit import Draft, Exactness
+from graphopt.graph.draft import Draft
+from graphopt.graph.edit import Exactness
 from graphopt.graph.nodes import attr, is_constant, scalar, static_shape
 from graphopt.match.engine import Answer, No, Rule, rule
 from graphopt.match.pattern import either, op, var

@@ -34,7 +34,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from graphopt.graph.edit import Draft, Exactness
+from graphopt.graph.draft import Draft
+from graphopt.graph.edit import Exactness
 from graphopt.graph.nodes import array, attr, input_at, rank, scalar
 from graphopt.match.engine import Answer, No, Rule, rule
 from graphopt.match.pattern import const, op, var

@@ -23,7 +23,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from graphopt.graph.edit import Draft, Exactness
+from graphopt.graph.draft import Draft
+from graphopt.graph.edit import Exactness
 from graphopt.graph.nodes import attr, static_shape
 from graphopt.lower.activation import parameters
 from graphopt.match.engine import Answer, No, Rule, rule

@@ -26,7 +26,8 @@ from math import isfinite
 import numpy as np
 import onnx_ir as ir
 
-from graphopt.graph.edit import Draft, Exactness
+from graphopt.graph.draft import Draft
+from graphopt.graph.edit import Exactness
 from graphopt.graph.nodes import attr, is_constant, rank, scalar
 from graphopt.lower.activation import parameters
 from graphopt.match.engine import Answer, No, Rule, rule

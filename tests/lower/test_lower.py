@@ -10,7 +10,7 @@ import onnx
 import pytest
 
 import graphopt
-from graphopt.graph.io import load
+from graphopt.graph.load import load
 from graphopt.lower import Lower
 from graphopt.targets import TARGETS
 from tests.end_to_end.support import DATA, MODELS, NETS
