@@ -158,7 +158,7 @@ def optimize(
         bool, typer.Option("--freeze", help="Make constants of weights that a feed could override.")
     ] = False,
     target: Annotated[
-        str, typer.Option("--target", metavar="T", help="The runtime to make the model for: portable.")
+        str, typer.Option("--target", metavar="T", help="The runtime to make the model for: portable, cpu or cuda.")
     ] = "portable",
     opset: Annotated[
         int | None, typer.Option("--opset", metavar="N", min=1, help="Raise the opset, so that newer operators serve.")

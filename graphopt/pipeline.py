@@ -231,6 +231,8 @@ class _Run:
     def rewrite(self, skip: Sequence[Edit] = (), limit: int | None = None) -> Attempt:
         """Run the passes over a copy of the source, stage by stage, each until a whole round changes nothing.
 
+        What a later stage changes, those before it look at once more, so that a second run finds nothing to do.
+
         Args:
             skip: edits to leave out.
             limit: number of edits after which to stop.
@@ -242,9 +244,13 @@ class _Run:
         ctx = Context(self.evaluate, ledger, TARGETS[recipe.target], recipe.fast_math, self.propose)
         records = [_Record(p) for p in recipe.passes]
         for stage in sorted({p.stage for p in recipe.passes}):
-            for _ in range(_MOST_ROUNDS):
+            here = [r for r in records if r.step.stage == stage]
+            earlier = [r for r in records if r.step.stage < stage]
+            for turn in range(_MOST_ROUNDS):
                 before = len(edit.edits)
-                if not all(r.run(edit, ctx) for r in records if r.step.stage == stage) or len(edit.edits) == before:
+                if not all(r.run(edit, ctx) for r in here) or (turn == 0 and len(edit.edits) == before):
+                    break
+                if not all(r.run(edit, ctx) for r in earlier) or len(edit.edits) == before:
                     break
         misses = tuple(miss for r in records for miss in r.misses)
         return Attempt(edit.model, tuple(edit.edits), tuple(r.told() for r in records), misses)

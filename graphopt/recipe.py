@@ -19,13 +19,17 @@ from typing import Any
 import tomli_w
 
 from graphopt.errors import InputError, UsageError
+from graphopt.lower import Lower
 from graphopt.protocol import Pass
 from graphopt.rewrite import LOSSLESS, ON_REQUEST, FuseNorm, Strip, Upgrade
 from graphopt.targets import TARGETS
 
-__all__ = ["PASSES", "Recipe", "choose", "parse_pass", "spec", "words"]
+__all__ = ["PASSES", "STORY", "Recipe", "choose", "parse_pass", "spec", "words"]
 
-PASSES: Mapping[str, type[Pass]] = {p.name: p for p in (*LOSSLESS, *ON_REQUEST)}
+STORY: tuple[type[Pass], ...] = (*LOSSLESS, Lower)
+"""The passes of a plain `optimize`, in their order."""
+
+PASSES: Mapping[str, type[Pass]] = {p.name: p for p in (*STORY, *ON_REQUEST)}
 """Every pass by name."""
 
 _SPEC = re.compile(r"(?P<name>[a-z][a-z0-9-]*)(?:\{(?P<fields>.*)\})?")
@@ -97,7 +101,7 @@ def _toml(value: Any) -> str:
 class Recipe:
     """Passes in their order, keys of nodes to leave as they are, and what the passes may count on."""
 
-    passes: tuple[Pass, ...] = tuple(p() for p in LOSSLESS)
+    passes: tuple[Pass, ...] = tuple(p() for p in STORY)
     skip: tuple[str, ...] = ()
     freeze: bool = False
     """Whether overridable weights become constants."""
@@ -125,7 +129,8 @@ class Recipe:
         Args:
             passes: names, `name{field=value}`, or "lossless" for all that run unasked.
             skip: keys of nodes.
-            opset: of standard ONNX, to be reached before operators are fused.
+            opset: of standard ONNX, to be reached before operators are fused; by default what the target needs, if the
+                passes are the usual ones.
             keep_metadata: leave out the pass that drops exporters' notes.
             options: `freeze`, `target`, `fast_math`, as the fields.
 
@@ -136,15 +141,17 @@ class Recipe:
         chosen = tuple(p for name in ((USUAL,) if named is None else named) for p in _passes(name))
         if keep_metadata:
             chosen = tuple(p for p in chosen if not isinstance(p, Strip))
+        for name, value in options.items():
+            if type(value) is not _OPTIONS[name]:
+                raise UsageError(f"{name} is of type {_OPTIONS[name].__name__}, not {type(value).__name__}")
+        if opset is None and named is None and (target := TARGETS.get(options.get("target", ""))) is not None:
+            opset = target.opset
         if opset is not None:
             if type(opset) is not int or opset < 1:
                 raise UsageError(f"opset is {opset!r}: give a whole number from 1 on")
             canonical = [not isinstance(p, FuseNorm) for p in chosen]
             place = canonical.index(False) if False in canonical else 0  # the fewer unknown ranks, the better
             chosen = (*chosen[:place], Upgrade(opset), *chosen[place:])
-        for name, value in options.items():
-            if type(value) is not _OPTIONS[name]:
-                raise UsageError(f"{name} is of type {_OPTIONS[name].__name__}, not {type(value).__name__}")
         return cls(chosen, words("skip", skip) or (), **options)
 
     @classmethod

@@ -17,8 +17,8 @@ from graphopt import recipe as module
 from graphopt.errors import InputError, UsageError
 from graphopt.graph.edit import Editor, Exactness
 from graphopt.protocol import Context, Pass
-from graphopt.recipe import PASSES, Recipe, choose, parse_pass, spec
-from graphopt.rewrite import LOSSLESS, Clean, Fold, Strip
+from graphopt.recipe import PASSES, STORY, Recipe, choose, parse_pass, spec
+from graphopt.rewrite import Clean, Fold, Strip
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def passes(kinds: tuple[type[Pass], ...]) -> st.SearchStrategy[Pass]:
     )
 
 
-ANY = passes((*LOSSLESS, Everything))
+ANY = passes((*STORY, Everything))
 RECIPES = st.builds(
     Recipe, st.lists(ANY).map(tuple), st.lists(VALUES[str]).map(tuple), st.booleans()
 )  # fmt: skip
@@ -106,6 +106,7 @@ def test_passes_are_known_by_name() -> None:
         "fuse-attention",
         "fuse-linear",
         "fuse-product",
+        "lower",
         "upgrade",
         "onnxsim",
     ]
@@ -149,7 +150,7 @@ def test_texts_that_are_not(text: str, reason: str) -> None:
 
 
 def test_without_passes_the_lossless_ones_are_meant() -> None:
-    assert Recipe.of("lossless") == Recipe.of() == Recipe() == Recipe(tuple(p() for p in LOSSLESS))
+    assert Recipe.of("lossless") == Recipe.of() == Recipe() == Recipe(tuple(p() for p in STORY))
     assert Recipe.parse("version = 1") == Recipe()
 
 
@@ -159,7 +160,7 @@ def test_a_recipe_without_any_pass_stays_one() -> None:
 
 
 def test_keeping_metadata_is_leaving_out_strip() -> None:
-    assert Recipe.of(keep_metadata=True).passes == tuple(p() for p in LOSSLESS if p is not Strip)
+    assert Recipe.of(keep_metadata=True).passes == tuple(p() for p in STORY if p is not Strip)
     assert Recipe.of(["strip", "clean"], keep_metadata=True).passes == (Clean(),)
 
 

@@ -89,6 +89,7 @@ def to_proto(model: ir.Model, carried: Carried) -> onnx.ModelProto:
     proto.training_info.extend(carried.training)
     for graph in _graph_protos(proto.graph):
         described = [_as_given(i, carried) for i in graph.value_info if i.name in carried.described]
+        described += _foreign_types(graph, carried)
         del graph.value_info[:]
         graph.value_info.extend(described)
         for port in (*graph.input, *graph.output) if graph is not proto.graph else ():
@@ -108,6 +109,16 @@ def _as_given(info: onnx.ValueInfoProto, carried: Carried) -> onnx.ValueInfoProt
     given = carried.described[info.name]
     element = given[0].type.tensor_type.elem_type
     return given[0] if len(given) == 1 and element in {0, info.type.tensor_type.elem_type} else info
+
+
+def _foreign_types(graph: onnx.GraphProto, carried: Carried) -> list[onnx.ValueInfoProto]:
+    """The types of what a runtime's own operators compute: nothing else tells them to a reader."""
+    foreign = {name for n in graph.node if n.domain and not onnx.defs.has(n.op_type, n.domain) for name in n.output}
+    return [
+        onnx.helper.make_tensor_value_info(i.name, i.type.tensor_type.elem_type, None)
+        for i in graph.value_info
+        if i.name in foreign - carried.described.keys() and i.type.HasField("tensor_type")
+    ]
 
 
 def _graph_protos(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:

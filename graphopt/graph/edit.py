@@ -339,6 +339,7 @@ class Editor:
             self._rename_inside(node)
         graph.insert_before(root, draft.nodes)
         for node in draft.nodes:
+            self.model.opset_imports.setdefault(node.domain, 1)  # other domains than the standard one have no history
             shapes.infer_node(node, self.model, self._known)
 
     def _rename_inside(self, node: ir.Node) -> None:

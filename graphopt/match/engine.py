@@ -80,21 +80,21 @@ def rewrite(edit: Editor, ctx: Context, rules: Sequence[Rule]) -> None:
     Raises:
         GraphoptError: the rules undo each other; a bug in one of them.
     """
-    index: dict[str, list[Rule]] = {}
+    index: dict[tuple[str, str], list[Rule]] = {}
     for each in rules:
-        for name in sorted(_roots(each.pattern)):
-            index.setdefault(name, []).append(each)
-    work = deque(node for graph in graphs(edit.model) for node in graph if node.op_type in index)
+        for operator in sorted(_roots(each.pattern)):
+            index.setdefault(operator, []).append(each)
+    work = deque(node for graph in graphs(edit.model) for node in graph if _operator(node) in index)
     waiting = set(work)
     most = 20 * len(work) + 1000
     before = len(edit.edits)
     while work:
         node = work.popleft()
         waiting.discard(node)
-        if node.graph is None or node.domain:
+        if node.graph is None:
             continue
-        touched = next(filter(None, (_apply(edit, ctx, each, node) for each in index[node.op_type])), [])
-        fresh = [n for n in touched if n.op_type in index and n not in waiting]
+        touched = next(filter(None, (_apply(edit, ctx, each, node) for each in index[_operator(node)])), [])
+        fresh = [n for n in touched if _operator(n) in index and n not in waiting]
         work.extend(fresh)
         waiting.update(fresh)
         if len(edit.edits) - before > most:
@@ -114,6 +114,8 @@ def _apply(edit: Editor, ctx: Context, each: Rule, root: ir.Node) -> list[ir.Nod
         if reason is None:
             draft = Draft(root)
             answer = each.build(draft, ctx, **binding)
+            if not isinstance(answer, No) and (foreign := _foreign(draft, ctx)):
+                answer = No(f"target {ctx.target.name} does not take {foreign}")
             if not isinstance(answer, No):
                 replaced = answer if isinstance(answer, Mapping) else {root.outputs[0]: answer}
                 around = [*_neighbours([root, *inside]), *(user for old in replaced for user in old.consumers())]
@@ -128,6 +130,16 @@ def _apply(edit: Editor, ctx: Context, each: Rule, root: ir.Node) -> list[ir.Nod
                 reason = answer.reason
         ctx.miss(each.name, root, reason)
     return []
+
+
+def _operator(node: ir.Node) -> tuple[str, str]:
+    return node.domain, node.op_type
+
+
+def _foreign(draft: Draft, ctx: Context) -> str | None:
+    """An operator beyond standard ONNX among those that are wanted, if the target does not take it."""
+    found = (f"{n.domain}::{n.op_type}" for n in draft.nodes if n.domain)
+    return next((name for name in found if name not in ctx.target.operators), None)
 
 
 def _neighbours(nodes: Iterable[ir.Node]) -> list[ir.Node]:
@@ -147,11 +159,11 @@ def _leak(inside: Sequence[ir.Node], root: ir.Node) -> str | None:
     return None
 
 
-def _roots(pattern: Pattern) -> set[str]:
-    """The operators at which a pattern can end."""
+def _roots(pattern: Pattern) -> set[tuple[str, str]]:
+    """The operators at which a pattern can end, as (domain, name)."""
     if isinstance(pattern, Either):
-        return {name for choice in pattern.choices for name in _roots(choice)}
-    return set(pattern.ops) if isinstance(pattern, NodeOf) else set()
+        return {operator for choice in pattern.choices for operator in _roots(choice)}
+    return {(pattern.domain, name) for name in pattern.ops} if isinstance(pattern, NodeOf) else set()
 
 
 # -- matching --------------------------------------------------------------------------------------------------------
@@ -221,7 +233,7 @@ def _match_producer(pattern: Pattern, node: ir.Node, binding: Binding) -> Iterat
         found = ops.linears(node)
         if len(found) == 1:
             yield binding | {pattern.name: found[0]}, (node,)
-    elif isinstance(pattern, NodeOf) and node.op_type in pattern.ops and not node.domain:
+    elif isinstance(pattern, NodeOf) and node.op_type in pattern.ops and node.domain == pattern.domain:
         for bound, nodes in _match_node(pattern, node, binding):
             yield bound, (node, *nodes)
 

@@ -23,6 +23,7 @@ __all__ = [
     "Number",
     "Pattern",
     "const",
+    "contrib",
     "either",
     "linear",
     "number",
@@ -66,12 +67,13 @@ class LinearOf:
 
 @dataclass(frozen=True)
 class NodeOf:
-    """An output 0 of a node of one of `ops` in the standard domain, bound to `name` if that is given."""
+    """An output 0 of a node of one of `ops` in a domain, bound to `name` if that is given."""
 
     ops: frozenset[str]
     inputs: tuple[Pattern, ...] | None
     """One pattern for each input; None accepts any inputs."""
     name: str | None = None
+    domain: str = ""
 
 
 @dataclass(frozen=True)
@@ -109,20 +111,25 @@ def linear(name: str) -> LinearOf:
     return LinearOf(name)
 
 
-def one_of(*ops: str) -> Callable[..., NodeOf]:
+def one_of(*ops: str, domain: str = "") -> Callable[..., NodeOf]:
     """A node of one of several operators; call the result with patterns for the inputs, or with none for any."""
 
     def build(*inputs: Pattern, name: str | None = None) -> NodeOf:
-        return NodeOf(frozenset(ops), inputs or None, name)
+        return NodeOf(frozenset(ops), inputs or None, name, domain)
 
     return build
 
 
+@dataclass(frozen=True)
 class _Op:
     """`op.Add(a, b)` is a node pattern."""
 
+    _domain: str = ""
+
     def __getattr__(self, name: str) -> Callable[..., NodeOf]:
-        return one_of(name)
+        return one_of(name, domain=self._domain)
 
 
 op = _Op()
+contrib = _Op("com.microsoft")
+"""`contrib.FusedMatMul(a, b)` is one of onnxruntime's own operators."""

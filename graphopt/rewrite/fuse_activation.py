@@ -50,7 +50,7 @@ from graphopt.match.engine import Answer, No, Rule, described, rewrite, rule
 from graphopt.match.pattern import Either, NodeOf, Pattern, const, either, number, one_of, op, var
 from graphopt.protocol import Context, Pass
 
-__all__ = ["FuseActivation"]
+__all__ = ["FuseActivation", "erf_gelu", "tanh_gelu"]
 
 Array = NDArray[Any]
 
@@ -70,9 +70,9 @@ def _times(value: Pattern, factor: float) -> Either:
     return either(op.Mul(value, number(factor, ulps=ulps)), op.Div(value, number(inverse, ulps=0 if exact else ULPS)))
 
 
-def _gated(gate: Pattern, factor: float) -> Either:
+def _gated(x: Pattern, gate: Pattern, factor: float) -> Either:
     """The product x · gate · factor, associated in any way."""
-    return either(_times(op.Mul(X, gate), factor), op.Mul(_times(X, factor), gate), op.Mul(X, _times(gate, factor)))
+    return either(_times(op.Mul(x, gate), factor), op.Mul(_times(x, factor), gate), op.Mul(x, _times(gate, factor)))
 
 
 def _clip(value: Pattern) -> NodeOf:
@@ -80,36 +80,39 @@ def _clip(value: Pattern) -> NodeOf:
     return op.Clip(value, const("low", optional=True), const("high", optional=True), name="clip")
 
 
-def _cubic() -> Pattern:
+def _cubic(x: Pattern) -> Pattern:
     """√(2/π) · (x + 0.044715 x³), multiplied out or not."""
-    square = either(op.Mul(X, X), op.Pow(X, number(2)))
-    cube = either(op.Pow(X, number(3)), op.Mul(square, X))
+    square = either(op.Mul(x, x), op.Pow(x, number(2)))
+    cube = either(op.Pow(x, number(3)), op.Mul(square, x))
     small = number(0.044715, ulps=ULPS)
-    small_square = either(op.Mul(square, small), op.Mul(op.Mul(X, small), X))
-    small_cube = either(op.Mul(cube, small), op.Mul(small_square, X), op.Mul(op.Mul(X, small), square))
+    small_square = either(op.Mul(square, small), op.Mul(op.Mul(x, small), x))
+    small_cube = either(op.Mul(cube, small), op.Mul(small_square, x), op.Mul(op.Mul(x, small), square))
     scale = math.sqrt(2 / math.pi)
-    return either(_times(op.Add(X, small_cube), scale), _gated(op.Add(small_square, number(1)), scale))
+    return either(_times(op.Add(x, small_cube), scale), _gated(x, op.Add(small_square, number(1)), scale))
 
 
-ERF = op.Erf(_times(X, math.sqrt(0.5)))
+def erf_gelu(x: Pattern) -> Either:
+    """The product x · (1 + erf(x / √2)) / 2, associated in any way."""
+    erf = op.Erf(_times(x, math.sqrt(0.5)))
+    return either(_gated(x, op.Add(erf, number(1)), 0.5), op.Mul(x, op.Add(_times(erf, 0.5), number(0.5))))
+
+
+def tanh_gelu(x: Pattern) -> Either:
+    """The product x · (1 + tanh(√(2/π) · (x + 0.044715 x³))) / 2, associated in any way."""
+    return _gated(x, op.Add(op.Tanh(_cubic(x)), number(1)), 0.5)
+
+
 SHIFTED = _clip(op.Add(X, number(3)))
 NEGATIVE = op.Mul(X, const("slope"))
 
 
-@rule(
-    either(
-        *_gated(op.Add(ERF, number(1)), 0.5).choices,
-        op.Mul(X, op.Add(_times(ERF, 0.5), number(0.5))),
-    ),
-    exactness=Exactness.ROUNDING,
-    since=20,
-)
+@rule(erf_gelu(X), exactness=Exactness.ROUNDING, since=20)
 def gelu(draft: Draft, _ctx: Context, x: ir.Value) -> Answer:
     """The product x · (1 + erf(x / √2)) / 2 becomes Gelu."""
     return _of(draft, x, "Gelu")
 
 
-@rule(_gated(op.Add(op.Tanh(_cubic()), number(1)), 0.5), exactness=Exactness.ROUNDING, since=20)
+@rule(tanh_gelu(X), exactness=Exactness.ROUNDING, since=20)
 def gelu_tanh(draft: Draft, _ctx: Context, x: ir.Value) -> Answer:
     """The product x · (1 + tanh(√(2/π) · (x + 0.044715 x³))) / 2 becomes Gelu."""
     return _of(draft, x, "Gelu", approximate="tanh")

@@ -5,6 +5,7 @@
     dims: N=1; N=4              extents of symbolic dimensions, one binding after another (default: 2, then 3)
     growth: 100                 bytes by which the file may grow (default: 0)
     passes: clean fold          what is run, until nothing changes, as in recipes (default: the rule's own)
+    target: cuda                the runtime that the model is made for (default: portable, or cpu for a later stage)
     notes: a b                  nodes that get a doc string and metadata, which the text format cannot hold
     why: training mode          part of the reason that the rule gives for not firing
     unrunnable: no kernel       why the runtime cannot be asked
@@ -28,7 +29,7 @@ from graphopt.protocol import Pass
 from graphopt.recipe import PASSES, parse_pass
 
 FOLDER = Path(__file__).parent
-FIELDS = ("dims", "growth", "passes", "notes", "why", "unrunnable")
+FIELDS = ("dims", "growth", "passes", "target", "notes", "why", "unrunnable")
 RULES: Mapping[str, str] = MappingProxyType({rule: p.name for p in PASSES.values() for rule in p.rules})
 """Every rule, and the pass it belongs to."""
 
@@ -55,6 +56,11 @@ class Case:
     @property
     def growth(self) -> int:
         return int(self.fields.get("growth", "0"))
+
+    @property
+    def target(self) -> str:
+        staged = any(step.stage for step in self.passes)
+        return self.fields.get("target", "cpu" if staged else "portable")
 
     @property
     def bindings(self) -> Sequence[Mapping[str, int]]:

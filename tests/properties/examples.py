@@ -283,6 +283,32 @@ def classical(d: Draw) -> Iterator[Example]:
     yield ml("Scaler", d.f(2, 3), offset=[0.0], scale=[2.0])
 
 
+def contrib(d: Draw) -> Iterator[Example]:
+    """The runtime's own operators."""
+
+    def ms(op: str, *inputs: Array | None, **attributes: Any) -> Example:
+        return Example(op, inputs, attributes, domain="com.microsoft")
+
+    yield ms("FusedConv", d.f(2, 4, 7, 6), d.f(6, 2, 3, 2), d.f(6), group=2, pads=[1, 0, 2, 1], activation="Relu")
+    yield ms("FusedGemm", d.f(3, 4), d.f(4, 5), d.f(5), activation="LeakyRelu", activation_alpha=0.1)
+    yield ms("FusedMatMul", d.f(2, 3, 4), d.f(2, 5, 4), alpha=0.5, transB=1)
+    yield ms("FusedMatMul", d.f(2, 4, 3), d.f(4, 5), transA=1)
+    yield ms("Attention", d.f(2, 3, 8), d.f(8, 14), d.f(14), num_heads=2, qkv_hidden_sizes=[4, 4, 6])
+    yield ms("BiasGelu", d.f(2, 4), d.f(4))
+    yield ms("FastGelu", d.f(2, 4), d.f(4))
+    yield ms("Gelu", d.f(2, 4))
+    yield ms("QuickGelu", d.f(2, 4), alpha=1.5)
+    steps = (one(0.1, np.float32), one(3, np.uint8))
+
+    def u(*shape: int) -> tuple[Array, ...]:
+        return d.z(255, *shape, dtype=np.uint8), *steps
+
+    yield ms("QGemm", *u(3, 4), *u(4, 5), None, *steps, transA=0)
+    yield from (ms(op, *u(2, 3), *u(2, 3), *steps) for op in ("QLinearAdd", "QLinearMul"))
+    yield from (ms(op, *u(2, 3), *steps) for op in ("QLinearSigmoid", "QLinearLeakyRelu"))
+    yield ms("QLinearGlobalAveragePool", *u(1, 2, 3, 3), *steps, channels_last=0)
+
+
 def body(*inputs: tuple[str, int, Sequence[int]], outputs: Sequence[str] = ()) -> ir.Graph:
     """A graph that passes inputs on, or gives a constant."""
     values = {n: ir.Value(name=n, type=ir.TensorType(ir.DataType(t)), shape=ir.Shape(s)) for n, t, s in inputs}
@@ -308,6 +334,7 @@ FAMILIES = (
     sequences,
     control,
     classical,
+    contrib,
 )
 
 NO_KERNEL = "the runtime has no kernel for it"

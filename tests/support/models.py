@@ -19,6 +19,7 @@ from graphopt.graph.save import serialize
 from graphopt.protocol import Context, Evaluator, Ledger, Miss, NotEvaluated, Pass
 from graphopt.run.child import Child, ChildFailed
 from graphopt.run.session import Feed, Session
+from graphopt.targets import TARGETS
 
 HEADER = '<ir_version: 10, opset_import: ["" : 21]>'
 MOST_ROUNDS = 8
@@ -74,10 +75,12 @@ def rewritten(
     evaluate: Evaluator = cannot_evaluate,
     *,
     growth: int = 0,
+    target: str = "portable",
     editor: Callable[..., Editor] = Editor,
 ) -> Rewritten:
     """Run passes over a copy of the model until a round changes nothing."""
-    edit, ctx, steps = editor(given.model.clone()), Context(evaluate, Ledger(growth, growth)), tuple(passes)
+    edit, steps = editor(given.model.clone()), tuple(passes)
+    ctx = Context(evaluate, Ledger(growth, growth), TARGETS[target])
     for _ in range(MOST_ROUNDS):
         before = len(edit.edits)
         ctx.misses.clear()
