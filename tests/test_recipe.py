@@ -106,6 +106,9 @@ def test_passes_are_known_by_name() -> None:
         "fuse-attention",
         "fuse-linear",
         "fuse-product",
+        "fuse-chain",
+        "fuse-sum",
+        "fuse-parallel",
         "upgrade",
         "onnxsim",
     ]

@@ -55,7 +55,7 @@ def test_golden(case: Case, evaluate: Evaluator, request: pytest.FixtureRequest)
     given = parse(case.before)
     assert_valid(given)
     source = loaded(case)
-    result = rewritten(source, case.passes, evaluate, growth=case.growth)
+    result = rewritten(source, case.passes, evaluate, growth=case.growth, fast_math="fast" in case.fields)
     assert_valid(result.model)
     assert not list(invariants.broken(ir.from_proto(result.model)))
     assert list(result.model.graph.input) == list(given.graph.input), "the inputs changed"

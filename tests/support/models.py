@@ -74,10 +74,12 @@ def rewritten(
     evaluate: Evaluator = cannot_evaluate,
     *,
     growth: int = 0,
+    fast_math: bool = False,
     editor: Callable[..., Editor] = Editor,
 ) -> Rewritten:
     """Run passes over a copy of the model until a round changes nothing."""
-    edit, ctx, steps = editor(given.model.clone()), Context(evaluate, Ledger(growth, growth)), tuple(passes)
+    edit, steps = editor(given.model.clone()), tuple(passes)
+    ctx = Context(evaluate, Ledger(growth, growth), fast_math=fast_math)
     for _ in range(MOST_ROUNDS):
         before = len(edit.edits)
         ctx.misses.clear()
