@@ -181,9 +181,9 @@ def _takes_bias(lin: Linear) -> bool:
 
 def _matrix(first: Linear, second: Linear) -> Array | No:
     """The product of two matrices as (in, out), with both alphas in it."""
-    a, b = (lin.alpha * lin.matrix()[0].T.astype(np.float64) for lin in (first, second))
-    if a.shape[0] * b.shape[1] > a.size + b.size:
+    if first.in_channels * second.channels > first.weights.size + second.weights.size:
         return No("one product would multiply more than both")
+    a, b = (lin.alpha * lin.matrix()[0].T.astype(np.float64) for lin in (first, second))
     product: Array = a @ b
     return product
 
@@ -197,18 +197,16 @@ def _conv(first: Linear, second: Linear) -> Array | No:
     form, other = (first, second) if _is_point(second) else (second, first)
     if attr(form.node, "auto_pad", "NOTSET").startswith("SAME") and any(s != 1 for s in _strides(other)):
         return No("its pads follow from the size of its input")
-    v, w = (lin.matrix().astype(np.float64) for lin in (first, second))
-    groups, out = w.shape[:2]
-    if _is_point(second):
-        product = np.einsum("goi,gik->gok", w, v)
-        kernel = first.weights.shape[2:]
-    else:
-        product = np.einsum("goik,gic->gock", w.reshape(groups, out, v.shape[1], -1), v)
-        kernel = second.weights.shape[2:]
+    kernel, inner = form.weights.shape[2:], first.in_channels // first.groups
     positions = prod(_strides(second))  # of the first Conv, for each of the second one
-    if product.size > first.weights.size * positions + second.weights.size:
+    if second.channels * inner * prod(kernel) > first.weights.size * positions + second.weights.size:
         return No("one product would multiply more than both")
-    kernels: Array = product.reshape(groups * out, first.weights.shape[1], *kernel)
+    v, w = (lin.matrix().astype(np.float64) for lin in (first, second))
+    if form is first:
+        product = np.einsum("goi,gik->gok", w, v, optimize=True)
+    else:
+        product = np.einsum("goik,gic->gock", w.reshape(*w.shape[:2], v.shape[1], -1), v, optimize=True)
+    kernels: Array = product.reshape(second.channels, inner, *kernel)
     return kernels
 
 

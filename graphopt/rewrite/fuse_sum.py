@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any, ClassVar
 
 import numpy as np
@@ -29,7 +30,7 @@ from numpy.typing import NDArray
 from graphopt import ops
 from graphopt.graph.draft import Draft
 from graphopt.graph.edit import Editor, Exactness
-from graphopt.graph.nodes import attr
+from graphopt.graph.nodes import attr, static_shape
 from graphopt.match.engine import Answer, No, Rule, described, rewrite, rule
 from graphopt.match.pattern import one_of
 from graphopt.ops import Linear
@@ -48,8 +49,8 @@ class _Term:
 
     value: ir.Value
     x: ir.Value
-    weight: Array
-    """(M, C/group, kernel…), in float64."""
+    shape: tuple[int, ...]
+    """Of the weight: (M, C/group, kernel…)."""
     bias: Array | None
     groups: int
     strides: tuple[int, ...]
@@ -60,6 +61,14 @@ class _Term:
     macs: int
     """Per element of an output channel."""
     lin: Linear | None = None
+    scale: Array | None = None
+    """The weight of what is no Conv, one number for each channel."""
+
+    def weight(self) -> Array:
+        """In float64."""
+        if self.lin is not None:
+            return self.lin.weights.astype(np.float64)
+        return np.ones(self.shape) if self.scale is None else self.scale.reshape(self.shape)
 
     def first(self, axis: int) -> int:
         """Where the kernel starts to read, relative to the position of the result."""
@@ -67,7 +76,7 @@ class _Term:
 
     def grown(self, axis: int) -> int:
         """By how much the result is longer than the input, for stride 1."""
-        span: int = (self.weight.shape[2 + axis] - 1) * self.dilations[axis]
+        span = (self.shape[2 + axis] - 1) * self.dilations[axis]
         return self.begins[axis] + self.ends[axis] - span
 
 
@@ -84,8 +93,8 @@ def sum_of_convs(draft: Draft, ctx: Context, node: ir.Node) -> Answer:
         if term is not None:
             convs.setdefault(term.x, []).append(term)
     for x, found in convs.items():
-        kinds = {(t.weight.shape, t.groups, t.strides, t.dilations, t.begins): t for t in reversed(found)}
-        for base in sorted(kinds.values(), key=lambda t: -t.weight[0, 0].size):
+        kinds = {(t.shape, t.groups, t.strides, t.dilations, t.begins): t for t in reversed(found)}
+        for base in sorted(kinds.values(), key=lambda t: -prod(t.shape[2:])):
             points = [t for v in values if (t := _pointwise(v, x, base, node)) is not None]
             terms = _together(base, [t for t in (*found, *points) if t is not base and _lies_inside(t, base)])
             if len(terms) > 1:
@@ -124,12 +133,12 @@ def _conv(value: ir.Value, root: ir.Node) -> _Term | None:
     if not found or not _is_spare(value, root):
         return None
     (lin,) = found
-    weight, x = lin.weights.astype(np.float64), lin.node.inputs[0]
-    count = weight.ndim - 2
+    x, shape = lin.node.inputs[0], static_shape(lin.node.inputs[1]) or ()
+    count = len(shape) - 2
     strides, dilations = (tuple(attr(lin.node, n) or [1] * count) for n in ("strides", "dilations"))
     pads, mode = list(attr(lin.node, "pads") or [0] * 2 * count), attr(lin.node, "auto_pad", "NOTSET")
     if mode.startswith("SAME"):
-        totals = [(k - 1) * d for k, d in zip(weight.shape[2:], dilations, strict=True)]
+        totals = [(k - 1) * d for k, d in zip(shape[2:], dilations, strict=True)]
         if any(s != 1 for s in strides):
             return None
         less, more = [t // 2 for t in totals], [t - t // 2 for t in totals]
@@ -140,16 +149,16 @@ def _conv(value: ir.Value, root: ir.Node) -> _Term | None:
         return None
     bias = None if lin.bias_value is None else lin.bias_vector().astype(np.float64)
     begins, ends = tuple(pads[:count]), tuple(pads[count:])
-    return _Term(value, x, weight, bias, lin.groups, strides, dilations, begins, ends, weight.size, lin)
+    return _Term(value, x, shape, bias, lin.groups, strides, dilations, begins, ends, prod(shape), lin)
 
 
 def _pointwise(value: ir.Value, x: ir.Value, base: _Term, root: ir.Node) -> _Term | None:
     """The term that x, or what scales and shifts it per channel, is beside Convs of x: a depthwise 1×1 Conv."""
-    channels, count = base.weight.shape[1] * base.groups, base.weight.ndim - 2
+    channels, count = base.shape[1] * base.groups, len(base.shape) - 2
     extents = dims(x)
-    if base.weight.shape[0] != channels or extents is None or len(extents) != count + 2 or extents[1] != channels:
+    if base.shape[0] != channels or extents is None or len(extents) != count + 2 or extents[1] != channels:
         return None
-    scale, shift = np.ones(channels), None
+    scale, shift = None, None
     if value is not x:
         node = made_by(value, "BatchNormalization")
         found = None if node is None or node.inputs[0] is not x else affine(node, 1, channels)
@@ -157,16 +166,16 @@ def _pointwise(value: ir.Value, x: ir.Value, base: _Term, root: ir.Node) -> _Ter
             return None
         scale, shift = found.scale, found.shift
     ones, zeros = (1,) * count, (0,) * count
-    weight = scale.reshape(channels, 1, *ones)
-    return _Term(value, x, weight, shift, channels, ones, ones, zeros, zeros, 0)
+    shape = (channels, 1, *ones)
+    return _Term(value, x, shape, shift, channels, ones, ones, zeros, zeros, 0, scale=scale)
 
 
 def _lies_inside(term: _Term, base: _Term) -> bool:
     """Whether the base reads all that the term reads, and gives a result of the same extents."""
-    if term.weight.shape[0] != base.weight.shape[0] or term.strides != base.strides:
+    if term.shape[0] != base.shape[0] or term.strides != base.strides:
         return False
     for axis in range(len(term.strides)):
-        step, size, largest = base.dilations[axis], term.weight.shape[2 + axis], base.weight.shape[2 + axis]
+        step, size, largest = base.dilations[axis], term.shape[2 + axis], base.shape[2 + axis]
         offset = term.first(axis) - base.first(axis)
         if size > 1 and term.dilations[axis] != step:
             return False
@@ -181,23 +190,22 @@ def _together(base: _Term, terms: Sequence[_Term]) -> list[_Term]:
     for term in sorted(terms, key=lambda t: -t.macs):
         fewer = min(groups, term.groups)
         nests = max(groups, term.groups) % fewer == 0 and all(t.groups % fewer == 0 for t in chosen)
-        if nests and base.weight.size * base.groups // fewer <= macs + term.macs:
+        if nests and prod(base.shape) * base.groups // fewer <= macs + term.macs:
             chosen, groups, macs = [*chosen, term], fewer, macs + term.macs
     return chosen
 
 
 def _merged(terms: Sequence[_Term], groups: int) -> Array:
     """The weight of the sum, in float64; the kernel is that of the first term."""
-    base = terms[0].weight
-    outputs, inputs = base.shape[0], base.shape[1] * terms[0].groups
-    weight = np.zeros((outputs, inputs // groups, *base.shape[2:]))
+    outputs, inputs = terms[0].shape[0], terms[0].shape[1] * terms[0].groups
+    weight = np.zeros((outputs, inputs // groups, *terms[0].shape[2:]))
     for term in terms:
-        width = term.weight.shape[1]
+        width, numbers = term.shape[1], term.weight()
         offsets = [(term.first(a) - terms[0].first(a)) // d for a, d in enumerate(terms[0].dilations)]
-        window = tuple(slice(o, o + k) for o, k in zip(offsets, term.weight.shape[2:], strict=True))
+        window = tuple(slice(o, o + k) for o, k in zip(offsets, term.shape[2:], strict=True))
         for channel in range(outputs):
             start = channel // (outputs // term.groups) * width - channel // (outputs // groups) * (inputs // groups)
-            weight[channel, start : start + width][(slice(None), *window)] += term.weight[channel]
+            weight[channel, start : start + width][(slice(None), *window)] += numbers[channel]
     return weight
 
 
