@@ -125,6 +125,7 @@ def optimize(
     opset: int | None = None,
     fast_math: bool = False,
     keep_metadata: bool = False,
+    measure: bool = False,
     unverified: bool = False,
     set_dims: Mapping[str, int] | None = None,
     threads: int = 0,
@@ -145,6 +146,8 @@ def optimize(
         opset: of standard ONNX, to be raised to so that newer operators can be used; by default it stays.
         fast_math: allow float algebra that does not hold for not-a-number, infinities and −0.
         keep_metadata: keep what exporters noted at each node.
+        measure: let the clock decide on passes that could make a model slower; the result's recipe does without those
+            that did not make this one faster.
         unverified: check the structure only, and run nothing.
         set_dims: extents of symbolic dimensions in generated feeds.
         threads: of one operator; 0 for all cores.
@@ -161,6 +164,8 @@ def optimize(
     check_run(device=device, threads=threads, seed=seed, set_dims=set_dims)
     if unverified and (data is not None or set_dims or device == "cuda"):
         raise UsageError("unverified runs nothing: leave out data, dimensions and device")
+    if measure and (unverified or recipe is not None):
+        raise UsageError("measuring decides what to do, by running it: give neither a recipe nor unverified with it")
     chosen = recipes.choose(
         recipe,
         passes=passes,
@@ -175,11 +180,11 @@ def optimize(
     source = load(model, freeze=chosen.freeze)
     _check_opset(source, opset)
     _check_keys(source, chosen)
-    settings = pipeline.Settings(device, threads, seed, say)
+    settings = pipeline.Settings(device, threads, seed, say, measure)
     evidence = None if unverified else gather(source, data, set_dims, seed, say)
     outcome = pipeline.optimize(source, chosen, evidence.feeds if evidence else None, settings)
     say("measuring")
-    return Result(summary(outcome, evidence, settings), outcome, chosen)
+    return Result(summary(outcome, evidence, settings), outcome, outcome.recipe)
 
 
 def _check_opset(source: Source, opset: int | None) -> None:

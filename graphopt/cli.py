@@ -169,6 +169,9 @@ def optimize(
     keep_metadata: Annotated[
         bool, typer.Option("--keep-metadata", help="Keep what the exporter noted at each node.")
     ] = False,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Time passes that could make a model slower, and leave those out that do.")
+    ] = False,
     unverified: Annotated[
         bool, typer.Option("--unverified", help="Run nothing: check the structure only, and say so in the file.")
     ] = False,
@@ -206,6 +209,7 @@ def optimize(
             opset=opset,
             fast_math=fast_math,
             keep_metadata=keep_metadata,
+            measure=measure,
             unverified=unverified,
             set_dims=_dims(set_dims),
             threads=threads,

@@ -20,11 +20,13 @@ from graphopt.graph.save import EXTERNAL_ABOVE, serialize, weight_bytes
 from graphopt.protocol import Context, Evaluator, Ledger, Miss, NotEvaluated, Pass, Proposer
 from graphopt.recipe import Recipe, spec
 from graphopt.rewrite import Inline, Upgrade
+from graphopt.run.bench import Timing, bench
 from graphopt.run.child import Child, ChildFailed
 from graphopt.run.compare import Comparison
-from graphopt.run.session import Device, Feed
+from graphopt.run.session import Device, Feed, Session
 from graphopt.targets import TARGETS
 from graphopt.verify import Judge, explain, guilty, rounded
+from graphopt.wager import Candidate, settle
 
 __all__ = ["Attempt", "Outcome", "Settings", "Step", "misses", "optimize"]
 
@@ -53,6 +55,8 @@ class Settings:
     threads: int = 0
     seed: int = 0
     progress: Progress = field(default=lambda _: None)
+    measure: bool = False
+    """Whether the clock decides on passes that could make a model slower."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,8 @@ class Outcome:
     model: ir.Model
     content: bytes | None
     """The file's bytes; None where it needs external data."""
+    recipe: Recipe
+    """What was done: without the passes that `measure` left out."""
     attempt: Attempt
     judge: Judge | None
     """None where nothing was run."""
@@ -164,12 +170,13 @@ def optimize(source: Source, recipe: Recipe, feeds: Sequence[Feed] | None, setti
         run = _run(source, recipe, feeds, settings, child)
         if source.carried.untouchable:
             return run.unchanged(Attempt(source.model, (), (), ()), source.carried.untouchable)
+        run, told = run.measured()
         outcome = run.outcome()
         if outcome.growth > 1 and not outcome.unchanged:
             outcome = replace(run, thrifty=True).outcome()
         if outcome.growth > _GROWTH and not outcome.unchanged:
-            return run.unchanged(outcome.attempt, f"the rewritten file would be more than {_GROWTH} times as large")
-        return outcome
+            outcome = run.unchanged(outcome.attempt, f"the rewritten file would be more than {_GROWTH} times as large")
+        return replace(outcome, notes=(*told, *outcome.notes))
 
 
 def misses(source: Source, recipe: Recipe) -> tuple[Miss, ...]:
@@ -205,6 +212,24 @@ class _Run:
             return self
         grows = functions.count(self.rewrite().model) > functions.count(model)
         return replace(self, recipe=replace(self.recipe, passes=sparing)) if grows else self
+
+    def measured(self) -> tuple[_Run, tuple[str, ...]]:
+        """Without the passes with which the model is no faster, where the clock is asked, and what it said."""
+        if not self.settings.measure or not self.feeds:
+            return self, ()
+        feed = self.feeds[0]
+
+        def make(recipe: Recipe) -> Candidate:
+            attempt = replace(self, recipe=recipe).rewrite()
+            return Candidate(_content(attempt.model, self.source), [sum(s.edits.values()) for s in attempt.steps])
+
+        def compare(original: bytes, candidate: bytes) -> Timing:
+            device, threads, seed = self.settings.device, self.settings.threads, self.settings.seed
+            first, second = (Session(m, device=device, threads=threads, seed=seed) for m in (original, candidate))
+            return bench(first, second, feed)
+
+        recipe, told = settle(self.recipe, make, compare, self.settings.progress)
+        return replace(self, recipe=recipe), told
 
     def outcome(self) -> Outcome:
         """Rewrite, verify, leave out what is guilty, and seal."""
@@ -244,13 +269,10 @@ class _Run:
         ctx = Context(self.evaluate, ledger, TARGETS[recipe.target], recipe.fast_math, self.propose)
         records = [_Record(p) for p in recipe.passes]
         for stage in sorted({p.stage for p in recipe.passes}):
-            here = [r for r in records if r.step.stage == stage]
-            earlier = [r for r in records if r.step.stage < stage]
-            for turn in range(_MOST_ROUNDS):
+            group = [r for r in records if r.step.stage <= stage]
+            for _ in range(_MOST_ROUNDS):
                 before = len(edit.edits)
-                if not all(r.run(edit, ctx) for r in here) or (turn == 0 and len(edit.edits) == before):
-                    break
-                if not all(r.run(edit, ctx) for r in earlier) or len(edit.edits) == before:
+                if not all(r.run(edit, ctx) for r in group) or len(edit.edits) == before:
                     break
         misses = tuple(miss for r in records for miss in r.misses)
         return Attempt(edit.model, tuple(edit.edits), tuple(r.told() for r in records), misses)
@@ -261,7 +283,9 @@ class _Run:
         judge = None if self.feeds is None else self._judge({})
         found = None if judge is None else judge(source.model)
         content = source.runnable if isinstance(source.runnable, bytes) else _content(source.model, source)
-        return Outcome(source, source.model, content, attempt, judge, found, tuple(left_out), unchanged=reason)
+        return Outcome(
+            source, source.model, content, self.recipe, attempt, judge, found, tuple(left_out), unchanged=reason
+        )
 
     def _judge(self, reductions: Mapping[str, int]) -> Judge:
         settings = self.settings
@@ -308,7 +332,7 @@ class _Run:
                 )
             else:
                 content = _content(model, source, ours)
-        return Outcome(source, model, content, attempt, judge, found, tuple(left_out), notes=notes)
+        return Outcome(source, model, content, self.recipe, attempt, judge, found, tuple(left_out), notes=notes)
 
 
 def _content(model: ir.Model, source: Source, metadata: Mapping[str, str] | None = None) -> bytes | None:

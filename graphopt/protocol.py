@@ -105,6 +105,8 @@ class Pass(ABC):
     exactness: ClassVar[Exactness]
     stage: ClassVar[int] = 0
     """0 for the canonical standard form; 1 for the target, once nothing of stage 0 finds anything any more."""
+    wager: ClassVar[bool] = False
+    """Whether a model may be slower with it somewhere, so that it is worth asking the clock."""
     rules: ClassVar[Mapping[str, str]]
     """Name and one line for each rule, for people."""
 

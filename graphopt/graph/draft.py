@@ -21,6 +21,8 @@ class Draft:
         self.root = root
         self.nodes: list[ir.Node] = []
         self.constants: list[ir.Value] = []
+        self.matched: list[ir.Node] = []
+        """Further nodes that it makes superfluous, beyond those of the rule's pattern."""
         self.reduction = 1
 
     def const(self, array: NDArray[Any], hint: str) -> ir.Value:

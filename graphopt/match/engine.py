@@ -118,9 +118,10 @@ def _apply(edit: Editor, ctx: Context, each: Rule, root: ir.Node) -> list[ir.Nod
                 answer = No(f"target {ctx.target.name} does not take {foreign}")
             if not isinstance(answer, No):
                 replaced = answer if isinstance(answer, Mapping) else {root.outputs[0]: answer}
-                around = [*_neighbours([root, *inside]), *(user for old in replaced for user in old.consumers())]
+                gone = [*inside, *draft.matched]
+                around = [*_neighbours([root, *gone]), *(user for old in replaced for user in old.consumers())]
                 try:
-                    edit.commit(each.name, each.exactness, replaced, draft=draft, matched=inside)
+                    edit.commit(each.name, each.exactness, replaced, draft=draft, matched=gone)
                 except Refused as refusal:
                     reason = str(refusal)
                 else:

@@ -23,20 +23,29 @@ SPATIAL = 2
 def _linear(
     w_out: int, unfolder: Callable[[Linear, NDArray[Any]], NDArray[Any]]
 ) -> Callable[[ir.Node], tuple[Linear, ...]]:
-    """`linears` of a convolution whose weight has its output channels on axis `w_out` (0 or 1)."""
+    """`linears` of a convolution whose weight has its output channels on axis `w_out`: 0, or 1 if it is transposed.
+
+    A transposed one counts as padded: where strides leave gaps, and at borders, fewer products are summed.
+    """
 
     def linears(node: ir.Node) -> tuple[Linear, ...]:
         bias = input_at(node, 2)
         if not is_weight(input_at(node, 1)) or not (bias is None or is_constant(bias)):
             return ()
-        groups = attr(node, "group", 1)
-        return (Linear(node, 1, 2, w_out=w_out, w_in=1 - w_out, y_axis=1, unfolder=unfolder, groups=groups),)
+        groups, axes = attr(node, "group", 1), {"w_out": w_out, "w_in": 1 - w_out, "y_axis": 1}
+        return (Linear(node, 1, 2, **axes, unfolder=unfolder, groups=groups, padded=bool(w_out) or _is_padded(node)),)
 
     return linears
 
 
 def _per_axis(node: ir.Node, name: str, count: int, default: int) -> Sequence[int]:
     return attr(node, name) or [default] * count
+
+
+def _is_padded(node: ir.Node) -> bool:
+    """Whether a Conv may read beyond its input."""
+    mode = attr(node, "auto_pad", "NOTSET")
+    return mode.startswith("SAME") or (mode == "NOTSET" and any(attr(node, "pads") or ()))
 
 
 def _reads(node: ir.Node, axis: int, count: int, size: int, kernel: int) -> NDArray[np.intp]:

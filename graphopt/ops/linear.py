@@ -50,6 +50,8 @@ class Linear:
     groups: int = 1
     alpha: float = 1.0
     beta: float = 1.0
+    padded: bool = False
+    """Whether some elements of the result sum over less than the whole kernel, as at the borders of an image."""
 
     @property
     def weights(self) -> NDArray[Any]:
@@ -68,6 +70,11 @@ class Linear:
     def channels(self) -> int:
         """Number of output channels."""
         return self._shape[self.w_out] * (self.groups if self.w_out > self.w_in else 1)
+
+    @property
+    def in_channels(self) -> int:
+        """Number of input channels."""
+        return self._shape[self.w_in] * (self.groups if self.w_in > self.w_out else 1)
 
     @property
     def reduction(self) -> int:
@@ -115,14 +122,44 @@ class Linear:
         bias = factor * (self.beta * self.bias_vector().astype(np.float64)) + np.asarray(shift, np.float64)
         return weight, bias.astype(weights.dtype)
 
-    def rebuild(self, draft: Draft, weight: NDArray[Any], bias: NDArray[Any] | None) -> ir.Value:
+    def after(self, scale: ArrayLike = 1.0, shift: ArrayLike = 0.0) -> tuple[NDArray[Any], NDArray[Any] | None]:
+        """Weight and bias of the node that computes of x what this one computes of `scale·x + shift`.
+
+        As `scaled`, with one number of each per input channel. Where the product is `padded`, nothing can be shifted:
+        padding stays zero.
+
+        Args:
+            scale: a number or (in_channels,).
+            shift: a number or (in_channels,).
+        """
+        weights = self.weights
+        grouped = self._grouped(weights.astype(np.float64))
+        along = [1] * grouped.ndim
+        along[0], along[1 + self.w_in] = self.groups, -1
+        factor, offset = (
+            np.broadcast_to(np.asarray(a, np.float64), self.in_channels).reshape(along) for a in (scale, shift)
+        )
+        weight = (grouped * factor).reshape(weights.shape).astype(weights.dtype)
+        if self.bias_value is None and not np.any(offset):
+            return weight, None
+        others = tuple(a for a in range(1, grouped.ndim) if a != 1 + self.w_out)
+        constant = (grouped * offset).sum(axis=others).reshape(-1)
+        bias = self.beta * self.bias_vector().astype(np.float64) + self.alpha * constant
+        return weight, bias.astype(weights.dtype)
+
+    def rebuild(
+        self, draft: Draft, weight: NDArray[Any], bias: NDArray[Any] | None, x: ir.Value | None = None
+    ) -> ir.Value:
         """The same product with another weight (laid out as the node's) and a final bias (channels,), or without one.
+
+        It reads `x` instead of the node's data input if that is given.
 
         A weight that stays the same is read on, so that sharing it costs nothing.
 
         An operator without bias input (MatMul) gets an Add behind it, or becomes a Gemm where its data is a matrix.
         """
         inputs = list(self.node.inputs if self.bias is None else self.node.inputs[: self.bias])
+        inputs[self.x] = x or inputs[self.x]
         if not np.array_equal(weight, self.weights):
             inputs[self.weight] = draft.const(weight, self._hint(inputs[self.weight], "weight"))
         offset = None if bias is None else draft.const(bias, self._hint(self.bias_value, "bias"))

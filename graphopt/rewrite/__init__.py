@@ -11,10 +11,13 @@ from graphopt.rewrite.fold import Fold
 from graphopt.rewrite.foreign import Onnxsim
 from graphopt.rewrite.fuse_activation import FuseActivation
 from graphopt.rewrite.fuse_attention import FuseAttention
+from graphopt.rewrite.fuse_chain import FuseChain
 from graphopt.rewrite.fuse_linear import FuseLinear
 from graphopt.rewrite.fuse_norm import FuseNorm
+from graphopt.rewrite.fuse_parallel import FuseParallel
 from graphopt.rewrite.fuse_product import FuseProduct
 from graphopt.rewrite.fuse_rotary import FuseRotary
+from graphopt.rewrite.fuse_sum import FuseSum
 from graphopt.rewrite.inline import Inline
 from graphopt.rewrite.layout import Layout
 from graphopt.rewrite.sandwich import Sandwich
@@ -32,10 +35,13 @@ __all__ = [
     "Fold",
     "FuseActivation",
     "FuseAttention",
+    "FuseChain",
     "FuseLinear",
     "FuseNorm",
+    "FuseParallel",
     "FuseProduct",
     "FuseRotary",
+    "FuseSum",
     "Inline",
     "Layout",
     "Onnxsim",
@@ -64,6 +70,9 @@ LOSSLESS: tuple[type[Pass], ...] = (
     FuseAttention,
     FuseLinear,
     FuseProduct,
+    FuseChain,
+    FuseSum,
+    FuseParallel,
 )
 """The passes of a plain `optimize`, in their order. They are repeated until a whole round changes nothing."""
 

@@ -2,6 +2,7 @@
 
     Conv(Pad(x))                          → Conv(x, pads)               zeros around spatial axes
     AveragePool(Pad(x))                   → AveragePool(x, pads)        that counts them
+    MaxPool(Pad(x))                       → MaxPool(x, pads)            padded with −∞, or with zeros where x ≥ 0
     Conv(Transpose(Pad(x)))               → Conv(Transpose(x), pads)
     Gemm(Transpose(a), b)                 → Gemm(a, b, transA)          of the other input as well
     MatMul(Transpose(a), b)               → Gemm(a, b, transA)          matrices
@@ -30,13 +31,14 @@ from graphopt.rewrite.ask import dims, ints, made_by, perm_of, read_only_by
 
 __all__ = ["Absorb"]
 
+_FLOATS = (ir.DataType.FLOAT16, ir.DataType.FLOAT, ir.DataType.DOUBLE)
 _OPEN = 1024
 """Taken for an extent that is not known, where the length of a sum is asked for."""
 
 
-@rule(one_of("AveragePool", "Conv")(name="node"), exactness=Exactness.ROUNDING)
+@rule(one_of("AveragePool", "Conv", "MaxPool")(name="node"), exactness=Exactness.ROUNDING)
 def pad_into_window(draft: Draft, _ctx: Context, node: ir.Node) -> Answer:
-    """Zeros around the spatial axes become pads of the Conv or AveragePool after them."""
+    """Zeros around the spatial axes become pads of the Conv or pool after them."""
     data = node.inputs[0]
     between = made_by(data, "Transpose")
     pad = made_by(data if between is None else between.inputs[0], "Pad")
@@ -44,9 +46,19 @@ def pad_into_window(draft: Draft, _ctx: Context, node: ir.Node) -> Answer:
         return No("no Pad stands before it")
     if not read_only_by(data, node) or not read_only_by(pad.outputs[0], between or node):
         return No("the padded value is used elsewhere as well")
-    more = _spatial_zeros(pad, None if between is None else perm_of(between))
+    more = _spatial_pads(pad, None if between is None else perm_of(between))
     if isinstance(more, No):
         return more
+    fill = _fill(pad)
+    if fill is None:
+        return No("it is not padded with a constant")
+    if node.op_type == "MaxPool":
+        if len(node.outputs) > 1:
+            return No("it tells where it found the largest")
+        if not (fill <= _lowest(data) or (fill == 0 and _never_negative(pad.inputs[0]))):
+            return No("what it is padded with may be the largest")
+    elif fill != 0 or np.signbit(fill):
+        return No("it is not padded with zeros")
     pads = _joined(node, more)
     if isinstance(pads, No):
         return pads
@@ -57,7 +69,41 @@ def pad_into_window(draft: Draft, _ctx: Context, node: ir.Node) -> Answer:
     return draft.like(node, [inside, *node.inputs[1:]], pads=pads, auto_pad=None, **counted)
 
 
-def _spatial_zeros(pad: ir.Node, perm: list[int] | None) -> list[int] | No:
+def _lowest(value: ir.Value) -> float:
+    """Where a MaxPool of such numbers starts, if not from −∞."""
+    return float(np.finfo(value.dtype.numpy()).min) if value.dtype in _FLOATS else -np.inf
+
+
+_POSITIVE = frozenset({"Abs", "Exp", "HardSigmoid", "Relu", "Sigmoid", "Softmax", "Softplus", "Sqrt"})
+_THROUGH = ("AveragePool", "Identity", "MaxPool", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
+_FEW = 8
+"""Nodes up to which what is computed before is looked at."""
+
+
+def _never_negative(value: ir.Value | None) -> bool:
+    """Whether no element is below zero, whatever the feed."""
+    for _ in range(_FEW):
+        node = made_by(value, *_POSITIVE, *_THROUGH, "Clip")
+        if node is None or node.op_type not in _THROUGH:
+            break
+        value = node.inputs[0]
+    if node is None or node.op_type in _THROUGH:
+        return False
+    if node.op_type != "Clip":
+        return True
+    low = array(input_at(node, 1)) if input_at(node, 1) is not None else np.asarray(attr(node, "min", -np.inf))
+    return low is not None and low.size == 1 and bool(low.item() >= 0)
+
+
+def _fill(pad: ir.Node) -> float | None:
+    """What is padded with, if it is a number that is known."""
+    if attr(pad, "mode", "constant") != "constant":
+        return None
+    fill = array(input_at(pad, 2)) if input_at(pad, 2) is not None else np.asarray(attr(pad, "value", 0.0))
+    return None if fill is None or fill.size != 1 else float(fill.item())
+
+
+def _spatial_pads(pad: ir.Node, perm: list[int] | None) -> list[int] | No:
     """What is added in front of and behind each spatial axis."""
     axes = rank(pad.inputs[0])
     pads = ints(pad, "pads", 1)
@@ -71,11 +117,6 @@ def _spatial_zeros(pad: ir.Node, perm: list[int] | None) -> list[int] | No:
         for i, axis in enumerate(named.reshape(-1).tolist()):
             full[axis % axes], full[axis % axes + axes] = pads[i], pads[i + named.size]
         pads = full
-    fill = array(input_at(pad, 2)) if input_at(pad, 2) is not None else np.asarray(attr(pad, "value", 0.0))
-    if attr(pad, "mode", "constant") != "constant" or fill is None or fill.size != 1:
-        return No("it is not padded with a constant")
-    if fill.item() != 0 or np.signbit(np.asarray(fill.item(), np.float64)):
-        return No("it is not padded with zeros")
     if perm is not None:
         pads = [pads[half + a] for half in (0, axes) for a in perm]
     if any(pads[i] or pads[i + axes] for i in (0, 1)) or any(p < 0 for p in pads):
@@ -88,11 +129,13 @@ def _joined(node: ir.Node, more: list[int]) -> list[int] | No:
     if attr(node, "auto_pad", "NOTSET") not in {"NOTSET", "VALID"}:
         return No("its pads follow from the size of its input")
     own = list(attr(node, "pads") or [0] * len(more))
-    if node.op_type == "AveragePool":
-        if any(own) and not attr(node, "count_include_pad", 0):
+    if node.op_type != "Conv":
+        if node.op_type == "AveragePool" and any(own) and not attr(node, "count_include_pad", 0):
             return No("its own pads are not counted")
         if attr(node, "ceil_mode", 0):
             return No("its last window may reach out")
+        if any(d != 1 for d in attr(node, "dilations") or ()):
+            return No("its window has gaps, through which all of the input may fall")
         kernel = attr(node, "kernel_shape")
         if any(p + q >= kernel[i % len(kernel)] for i, (p, q) in enumerate(zip(own, more, strict=True))):
             return No("a window would lie in the padding")
@@ -122,14 +165,11 @@ def transpose_into_gemm(draft: Draft, _ctx: Context, node: ir.Node) -> Answer:
     return draft.like(node, inputs, **changed) if changed else No("no input is a transposed matrix for it alone")
 
 
-_PRODUCTS = (ir.DataType.FLOAT16, ir.DataType.FLOAT, ir.DataType.DOUBLE)
-
-
 @rule(op.MatMul(name="node"), exactness=Exactness.ROUNDING)
 def transpose_into_matmul(draft: Draft, _ctx: Context, node: ir.Node) -> Answer:
     """A product with a transposed matrix is a Gemm that reads it as it lies."""
     a, b = node.inputs
-    if a is None or b is None or rank(a) != 2 or rank(b) != 2 or a.dtype not in _PRODUCTS:  # noqa: PLR2004 - matrices
+    if a is None or b is None or rank(a) != 2 or rank(b) != 2 or a.dtype not in _FLOATS:  # noqa: PLR2004 - matrices
         return No("it does not multiply matrices of floats")
     left, right = _swapped(a, node), _swapped(b, node)
     if left is None and right is None:

@@ -7,9 +7,10 @@
     Min(Max(x, a), b)                   → Clip(x, a, b)
     Cast(Cast(x))                       → Cast(x), or x             the first one loses nothing
     ReduceMean(ReduceMean(x))           → ReduceMean(x)             also sums
-    (x · a) · b                         → x · ab                    both growing or both shrinking
     Squeeze(Reduce(x))                  → Reduce(x) without the axes
     x + 0, x − (−0)                     → x                         unless something can tell −0 from 0 by then
+
+and the rules of `arithmetic` and `fast_math`.
 
 BITWISE but for sums and products, which are rounded differently, and for Max and Min, where the runtime decides by the
 length of the tensor which of two zeros it answers.
@@ -35,7 +36,9 @@ from graphopt.graph.nodes import attr, graphs, input_at, rank, scalar
 from graphopt.match.engine import Answer, No, Rule, described, rewrite, rule
 from graphopt.match.pattern import const, one_of, op, var
 from graphopt.protocol import Context, Pass
+from graphopt.rewrite.arithmetic import ARITHMETIC
 from graphopt.rewrite.ask import dims, ints, made_by, read_only_by, same_dims
+from graphopt.rewrite.fast_math import FAST
 
 __all__ = ["Algebra"]
 
@@ -260,25 +263,17 @@ def squeezed_reduce(draft: Draft, _ctx: Context, x: ir.Value, inner: ir.Node, no
     return _reduce(draft, inner, x, axes, keep=False)
 
 
-_FAR = 2.0**20
-"""Beyond, a product of two factors may leave the range of its type."""
-
-
-@rule(op.Mul(op.Mul(var("x"), const("a")), const("b"), name="node"), exactness=Exactness.ROUNDING)
-def factors(draft: Draft, _ctx: Context, x: ir.Value, a: Array, b: Array, node: ir.Node) -> Answer:
-    """(x · a) · b becomes x · ab."""
-    if a.size != 1 or b.size != 1 or max(a.ndim, b.ndim) > (rank(x) or 0):
-        return No("a factor is more than one number")
-    if a.dtype.kind != "f" or a.dtype.itemsize < np.dtype(np.float32).itemsize:
-        return No("the product may be out of range of its type")
-    sizes = [abs(float(f.item())) for f in (a, b)]
-    if not (all(1 / _FAR <= s <= 1 for s in sizes) or all(1 <= s <= _FAR for s in sizes)):
-        return No("what the first factor carries out of range, the second may bring back")
-    product = (a.astype(np.float64).reshape(()) * b.astype(np.float64).reshape(())).astype(a.dtype)
-    return draft.node("Mul", [x, draft.const(np.asarray(product), f"{node.outputs[0].name}/factor")])
-
-
-RULES: tuple[Rule, ...] = (twice, again, itself, clips, casts, reduces, squeezed_reduce, factors)
+RULES: tuple[Rule, ...] = (
+    twice,
+    again,
+    itself,
+    clips,
+    casts,
+    reduces,
+    squeezed_reduce,
+    *ARITHMETIC,
+    *FAST,
+)
 BOUNDED: tuple[Rule, ...] = (max_min, min_max)
 _BOUNDS_ARE_INPUTS = 12
 """Opset from which Clip takes its bounds as inputs for all types."""

@@ -19,19 +19,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from graphopt import ops
 from graphopt.graph.draft import Draft
 from graphopt.graph.edit import Editor, Exactness
-from graphopt.graph.nodes import attr, rank
+from graphopt.graph.nodes import rank
 from graphopt.match.engine import Answer, No, Rule, described, rewrite, rule
 from graphopt.match.pattern import const, either, linear, one_of, op, var
 from graphopt.ops import Linear
 from graphopt.protocol import Context, Pass
+from graphopt.rewrite.affine import batchnorm, doubt, per_channel
 
 __all__ = ["FuseLinear"]
 
@@ -61,18 +60,12 @@ def fold_batchnorm(
     _target: ir.Value | None = None,
 ) -> Answer:
     """BatchNormalization(W·x + b) becomes (kW)·x + (b − μ)k + t."""
-    if attr(bn, "training_mode", 0) or not ops.is_pure(bn, {}):
-        return No("it is in training mode")
-    if attr(bn, "spatial", 1) != 1:
-        return No("it normalizes each position by itself")
     if (_channel_axis(lin) if rows is None else _row_axis(lin, rows)) != 1:
         return No("channels are not on axis 1")
-    if any(p.shape != (lin.channels,) for p in (s, t, mu, v)):
-        return No("its parameters are not one per channel")
-    scale, shift, mean, variance = (p.astype(np.float64) for p in (s, t, mu, v))
-    with np.errstate(all="ignore"):  # what comes of a variance that makes no sense is not finite, and refused
-        k = scale / np.sqrt(variance + attr(bn, "epsilon", 1e-5))
-        shift = shift - mean * k
+    found = batchnorm(bn, (s, t, mu, v), lin.channels)
+    if isinstance(found, No):
+        return found
+    k, shift = found
     fused = _rebuild(draft, ctx, lin, out=k, shift=shift)
     if not isinstance(fused, ir.Value):
         return fused
@@ -149,18 +142,13 @@ def _row_axis(lin: Linear, rows: ir.Node) -> int | None:
 
 
 def _per_channel(lin: Linear, c: Array, node: ir.Node) -> Array | No:
-    """`c` as (channels,) in float64 if that is how it meets the output, proved by its axis and not by its length."""
-    axes, axis = rank(lin.node.outputs[0]), _channel_axis(lin)
+    """`c` as (channels,) in float64 if that is how it meets the output."""
     if "axis" in node.attributes:
         return No("it broadcasts along an axis of its choice, as before opset 7")
-    if c.dtype.kind != "f" or not np.all(np.isfinite(c)):
-        return No("the constant is not made of finite floats")
-    if axes is None or axis is None or c.ndim > axes or rank(node.outputs[0]) not in {None, axes}:
+    axes = rank(lin.node.outputs[0])
+    if rank(node.outputs[0]) not in {None, axes}:
         return No("how the constant meets the output is not known")
-    shape = (1,) * (axes - c.ndim) + c.shape
-    if any(d != 1 for i, d in enumerate(shape) if i != axis) or shape[axis] not in {1, lin.channels}:
-        return No("the constant is not one number for each channel")
-    return np.broadcast_to(c.astype(np.float64).reshape(-1), lin.channels)
+    return per_channel(c, axes, _channel_axis(lin), lin.channels)
 
 
 def _shifted(draft: Draft, ctx: Context, lin: Linear, c: Array, node: ir.Node, *, sign: float, offset: float) -> Answer:
@@ -170,18 +158,6 @@ def _shifted(draft: Draft, ctx: Context, lin: Linear, c: Array, node: ir.Node, *
     if isinstance(per_channel, No):
         return per_channel
     return _rebuild(draft, ctx, lin, out=sign, shift=offset * per_channel)
-
-
-def _underflows(lin: Linear, weight: Array, out: Array | float) -> bool:
-    """Whether a scale that is not zero makes zeros or subnormal numbers, which have fewer digits, of weights."""
-    tiny = float(ml_dtypes.finfo(weight.dtype).tiny)  # type: ignore[no-untyped-call]
-    small = (np.abs(weight) < tiny) & (np.abs(lin.weights) >= tiny)
-    if not np.any(small):
-        return False
-    if np.any(np.asarray(out) == 0):  # a channel that was switched off is none of them
-        switched_on, _ = lin.scaled(out=np.where(np.asarray(out) == 0, 1.0, out))
-        small &= np.abs(switched_on) < tiny
-    return bool(np.any(small))
 
 
 def _followed_alike(other: ir.Node, node: ir.Node, root: ir.Node) -> bool:
@@ -201,10 +177,9 @@ def _rebuild(
     """The node with the scale and shift inside, unless numbers overflow or the file may not grow."""
     with np.errstate(all="ignore"):
         weight, bias = lin.scaled(out=out, shift=shift)
-    if not np.all(np.isfinite(weight)) or (bias is not None and not np.all(np.isfinite(bias))):
-        return No("the fused weights overflow their type")
-    if _underflows(lin, weight, out):
-        return No("the fused weights underflow their type")
+    problem = doubt(lin, weight, bias, lambda: lin.scaled(out=np.where(np.asarray(out) == 0, 1.0, out))[0])
+    if problem is not None:
+        return problem
     shared = lin.node.inputs[lin.weight]
     same = shared is None or np.array_equal(weight, lin.weights)
     others = [] if same or shared is None else [user for user in shared.consumers() if user is not lin.node]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import onnx
 
 __all__ = ["nodes"]
@@ -12,14 +14,15 @@ def nodes(model: onnx.ModelProto) -> int:
 
     A Constant is a weight by another name, and so is a ConstantOfShape of a constant: neither counts.
     """
-    return _graph(model.graph, set()) + sum(_count(f.node, set()) for f in model.functions)
+    functions = [_count(function.node, set()) for function in model.functions]
+    return _graph(model.graph, set()) + sum(functions)
 
 
 def _graph(graph: onnx.GraphProto, outer: set[str]) -> int:
     return _count(graph.node, outer | {t.name for t in graph.initializer})
 
 
-def _count(found: list[onnx.NodeProto], outer: set[str]) -> int:
+def _count(found: Iterable[onnx.NodeProto], outer: set[str]) -> int:
     constants, total = set(outer), 0
     for node in found:
         if node.op_type == "Constant" and not node.domain:

@@ -126,7 +126,7 @@ def _cells(row: Row) -> list[str]:
     size = "" if row.bytes is None else f"{row.bytes / row.source_bytes:.2f} ×"
     cpu, memory = f"{row.cpu or 0:.2f}", f"{(row.memory or 0) / 1e6:.0f}"
     same = "yes" if row.passed else row.why.replace("|", "/").replace("\n", " ")[:120]
-    ratio = "" if row.ratio is None else "{:.2f} ({:.2f} – {:.2f})".format(*row.ratio)
+    ratio = "" if row.ratio is None else "{:.2f} ({:.2f} to {:.2f})".format(*row.ratio)
     return [row.model, row.tool, made, size, cpu, memory, same, ratio]
 
 

@@ -1,4 +1,4 @@
-"""The optimizers that are compared, each run as `python -m tests.bench.tools TOOL SOURCE TARGET OPTIONS` in its own process.
+"""The optimizers that are compared, each in its own process (`python -m tests.bench.tools TOOL SOURCE TARGET OPTIONS`).
 
 Everything a tool needs is imported when it runs: its imports are a part of what it costs.
 """

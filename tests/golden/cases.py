@@ -4,6 +4,7 @@
     What it shows, in one sentence.
     dims: N=1; N=4              extents of symbolic dimensions, one binding after another (default: 2, then 3)
     growth: 100                 bytes by which the file may grow (default: 0)
+    fast: yes                   under --fast-math
     passes: clean fold          what is run, until nothing changes, as in recipes (default: the rule's own)
     target: cuda                the runtime that the model is made for (default: portable, or cpu for a later stage)
     notes: a b                  nodes that get a doc string and metadata, which the text format cannot hold
@@ -29,7 +30,7 @@ from graphopt.protocol import Pass
 from graphopt.recipe import PASSES, parse_pass
 
 FOLDER = Path(__file__).parent
-FIELDS = ("dims", "growth", "passes", "target", "notes", "why", "unrunnable")
+FIELDS = ("dims", "growth", "fast", "passes", "target", "notes", "why", "unrunnable")
 RULES: Mapping[str, str] = MappingProxyType({rule: p.name for p in PASSES.values() for rule in p.rules})
 """Every rule, and the pass it belongs to."""
 

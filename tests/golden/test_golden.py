@@ -55,7 +55,8 @@ def test_golden(case: Case, evaluate: Evaluator, request: pytest.FixtureRequest)
     given = parse(case.before)
     assert_valid(given)
     source = loaded(case)
-    result = rewritten(source, case.passes, evaluate, growth=case.growth, target=case.target)
+    fast = "fast" in case.fields
+    result = rewritten(source, case.passes, evaluate, growth=case.growth, target=case.target, fast_math=fast)
     assert_valid(result.model)
     assert not list(invariants.broken(ir.from_proto(result.model)))
     assert list(result.model.graph.input) == list(given.graph.input), "the inputs changed"

@@ -118,3 +118,20 @@ def test_a_rebuilt_linear_is_scaled_and_shifted(example: Example, parts: set[str
     replaced = {linear.node.outputs[0]: linear.rebuild(draft, weight, bias)}
     Editor(model).commit("scale", Exactness.ROUNDING, replaced, draft=draft)
     assert close(run(model, example.feed())[0], wanted)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.one_of(convolutions(), products()), st.sets(st.sampled_from(["scale", "shift"])))
+def test_a_rebuilt_linear_scales_and_shifts_its_input(example: Example, parts: set[str]) -> None:
+    model, linear = only_linear(example)
+    x = example.feed()["in0"]
+    random = np.random.default_rng(0)
+    scale = random.standard_normal(linear.in_channels) if "scale" in parts else np.ones(linear.in_channels)
+    shift = random.standard_normal(linear.in_channels) * ("shift" in parts and not linear.padded)
+    axis = linear.y_axis if x.ndim > 1 else 0
+    moved = np.moveaxis(np.moveaxis(x, axis, -1) * scale + shift, -1, axis).astype(x.dtype)
+    (wanted,) = run(model, example.feed() | {"in0": moved})
+    draft = Draft(linear.node)
+    replaced = {linear.node.outputs[0]: linear.rebuild(draft, *linear.after(scale, shift))}
+    Editor(model).commit("scale", Exactness.ROUNDING, replaced, draft=draft)
+    assert close(run(model, example.feed())[0], wanted)

@@ -76,11 +76,12 @@ def rewritten(
     *,
     growth: int = 0,
     target: str = "portable",
+    fast_math: bool = False,
     editor: Callable[..., Editor] = Editor,
 ) -> Rewritten:
     """Run passes over a copy of the model until a round changes nothing."""
     edit, steps = editor(given.model.clone()), tuple(passes)
-    ctx = Context(evaluate, Ledger(growth, growth), TARGETS[target])
+    ctx = Context(evaluate, Ledger(growth, growth), TARGETS[target], fast_math)
     for _ in range(MOST_ROUNDS):
         before = len(edit.edits)
         ctx.misses.clear()
