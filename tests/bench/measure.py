@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-__all__ = ["Cost", "measure"]
+__all__ = ["ROOT", "Cost", "measure"]
 
-_ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[2]
+"""Where `tests` can be imported from."""
 
 
 @dataclass(frozen=True)
@@ -27,15 +31,18 @@ class Cost:
     """The last line of what it wrote to stderr, if it failed."""
 
 
-def measure(tool: str, source: Path, target: Path, *, seconds: float = 600.0) -> Cost:
-    """Let `tool` read `source` and write `target`; it is killed after `seconds`."""
+def measure(
+    tool: str, source: Path, target: Path, *, seconds: float = 600.0, options: Mapping[str, Any] | None = None
+) -> Cost:
+    """Let `tool` read `source` and write `target`, with options of its own; it is killed after `seconds`."""
+    given = [tool, str(source.resolve()), str(target.resolve()), json.dumps(dict(options or {}))]
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "tests.bench.tools", tool, str(source), str(target)],
-            cwd=_ROOT,
+            [sys.executable, "-m", "tests.bench.tools", *given],
+            cwd=ROOT,
             stdout=subprocess.DEVNULL,
             stderr=log,
-            env={**os.environ, "PYTHONPATH": str(_ROOT), "OMP_NUM_THREADS": "1"},
+            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         )
         timer = threading.Timer(seconds, process.kill)
         timer.start()

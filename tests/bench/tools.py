@@ -1,25 +1,27 @@
-"""The optimizers that are compared, each run as `python -m tests.bench.tools TOOL SOURCE TARGET` in its own process.
+"""The optimizers that are compared: `python -m tests.bench.tools TOOL SOURCE TARGET OPTIONS`, a process for each.
 
 Everything a tool needs is imported when it runs: its imports are a part of what it costs.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
+from typing import Any
 
 __all__ = ["TOOLS"]
 
 
-def _python(_source: str, _target: str) -> None:
+def _python(_source: str, _target: str, **_options: Any) -> None:
     """Nothing: what an interpreter costs."""
 
 
-def _graphopt(source: str, target: str) -> None:
+def _graphopt(source: str, target: str, **options: Any) -> None:
     import graphopt
 
-    graphopt.optimize(source, unverified=True).save(target)
+    graphopt.optimize(source, unverified=True, **options).save(target)
 
 
 def _onnxsim(source: str, target: str) -> None:
@@ -48,7 +50,7 @@ def _onnxscript(source: str, target: str) -> None:
     ir.save(model, target)
 
 
-Tool = Callable[[str, str], None]
+Tool = Callable[..., None]
 
 TOOLS: Mapping[str, Tool] = MappingProxyType(
     {
@@ -61,4 +63,4 @@ TOOLS: Mapping[str, Tool] = MappingProxyType(
 )
 
 if __name__ == "__main__":
-    TOOLS[sys.argv[1]](*sys.argv[2:])
+    TOOLS[sys.argv[1]](sys.argv[2], sys.argv[3], **json.loads(sys.argv[4]))
