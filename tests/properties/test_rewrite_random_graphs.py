@@ -84,13 +84,13 @@ def operators(model: onnx.ModelProto) -> list[str]:
 
 
 def halves(model: onnx.ModelProto) -> bool:
-    """Whether something is half precision: the runtime computes chains of it in single precision, and rounds at ends."""
+    """Whether something is half precision: the runtime computes chains of it in single precision."""
     found = graphs(load(model).model)
     return any(v.dtype is ir.DataType.FLOAT16 for g in found for v in (*g.inputs, *(o for n in g for o in n.outputs)))
 
 
 def same_bits(model: onnx.ModelProto, other: onnx.ModelProto, told: str) -> None:
-    """Also where a feed holds what is no number, unless that is cast: no integer is right, and the runtime takes any."""
+    """Also where a feed holds what is no number, unless that is cast: no integer is right then."""
     edges = "Cast" not in operators(model)
     for seed, dims in enumerate(BINDINGS):
         special = feed(model, dims, seed=seed, edges=edges)
