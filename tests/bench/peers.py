@@ -63,7 +63,7 @@ def main() -> None:
     asked = parser.parse_args()
     options = {n: v for n, v in (("opset", asked.opset), ("target", asked.target)) if v is not None}
     rows = []
-    for model in sorted(asked.folder.glob(f"*{asked.only}*.onnx")):
+    for model in sorted(m for m in asked.folder.glob("*.onnx") if asked.only in m.stem):
         for tool in asked.tools.split(","):
             rows.append(_row(model, tool, options if tool == "graphopt" else {}, asked.seconds))
             sys.stderr.write(f"{rows[-1].model} {tool}\n")
