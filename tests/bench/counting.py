@@ -14,8 +14,7 @@ def nodes(model: onnx.ModelProto) -> int:
 
     A Constant is a weight by another name, and so is a ConstantOfShape of a constant: neither counts.
     """
-    functions = [_count(function.node, set()) for function in model.functions]
-    return _graph(model.graph, set()) + sum(functions)
+    return _graph(model.graph, set()) + sum(_count(f.node, set()) for f in model.functions)
 
 
 def _graph(graph: onnx.GraphProto, outer: set[str]) -> int:

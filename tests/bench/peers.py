@@ -63,7 +63,7 @@ def main() -> None:
     asked = parser.parse_args()
     options = {n: v for n, v in (("opset", asked.opset), ("target", asked.target)) if v is not None}
     rows = []
-    for model in sorted(asked.folder.glob(f"*{asked.only}*.onnx")):
+    for model in sorted(m for m in asked.folder.glob("*.onnx") if asked.only in m.stem):
         for tool in asked.tools.split(","):
             rows.append(_row(model, tool, options if tool == "graphopt" else {}, asked.seconds))
             sys.stderr.write(f"{rows[-1].model} {tool}\n")
@@ -126,7 +126,7 @@ def _cells(row: Row) -> list[str]:
     size = "" if row.bytes is None else f"{row.bytes / row.source_bytes:.2f} ×"
     cpu, memory = f"{row.cpu or 0:.2f}", f"{(row.memory or 0) / 1e6:.0f}"
     same = "yes" if row.passed else row.why.replace("|", "/").replace("\n", " ")[:120]
-    ratio = "" if row.ratio is None else "{:.2f} ({:.2f} to {:.2f})".format(*row.ratio)
+    ratio = "" if row.ratio is None else "{:.2f} ({:.2f}, {:.2f})".format(*row.ratio)
     return [row.model, row.tool, made, size, cpu, memory, same, ratio]
 
 

@@ -50,6 +50,6 @@ def test_a_tool_is_run_in_a_process_of_its_own(tmp_path: Path) -> None:
 def test_failures_are_shown_in_the_words_of_the_tool() -> None:
     good = Row("m", "a", 9, 100, 3, 50, 0.5, 10**8, passed=True, ms=2.0, ratio=(0.5, 0.4, 0.6))
     text = table([good, Row("m", "b", 9, 100, cpu=0.1, why="ValueError: no | such thing")])
-    assert "| m | a | 9 → 3 | 0.50 × | 0.50 | 100 | yes | 0.50 (0.40 to 0.60) |" in text
+    assert "| m | a | 9 → 3 | 0.50 × | 0.50 | 100 | yes | 0.50 (0.40, 0.60) |" in text
     assert "| m | b | failed |  | 0.10 | 0 | ValueError: no / such thing |  |" in text
     assert "| a | 1 | 1 | 1 | 0.5 | 1 | 0 |" in text

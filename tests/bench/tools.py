@@ -1,4 +1,4 @@
-"""The optimizers that are compared, each in its own process (`python -m tests.bench.tools TOOL SOURCE TARGET OPTIONS`).
+"""The optimizers that are compared: `python -m tests.bench.tools TOOL SOURCE TARGET OPTIONS`, a process for each.
 
 Everything a tool needs is imported when it runs: its imports are a part of what it costs.
 """

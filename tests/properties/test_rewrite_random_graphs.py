@@ -54,7 +54,7 @@ def check(model: onnx.ModelProto, passes: Sequence[Pass], evaluate: Evaluator) -
     told = f"{show(model)}\nbecame\n{show(result.model)}\nby {[str(e) for e in result.edits]}"
     valid(model, result, told)
     exact = all(e.exactness is Exactness.BITWISE for e in result.edits)
-    if exact and PRODUCTS.isdisjoint(operators(model)):
+    if exact and PRODUCTS.isdisjoint(operators(model)) and not halves(model):
         same_bits(model, result.model, told)
     if result.edits:
         same_within_tolerance(source, result, feeds, told)
@@ -83,10 +83,17 @@ def operators(model: onnx.ModelProto) -> list[str]:
     return [node.op_type for node in chain.from_iterable(graphs(ir.from_proto(model)))]
 
 
+def halves(model: onnx.ModelProto) -> bool:
+    """Whether something is half precision: the runtime computes chains of it in single precision."""
+    found = graphs(load(model).model)
+    return any(v.dtype is ir.DataType.FLOAT16 for g in found for v in (*g.inputs, *(o for n in g for o in n.outputs)))
+
+
 def same_bits(model: onnx.ModelProto, other: onnx.ModelProto, told: str) -> None:
-    """Also where a feed holds what is no number."""
+    """Also where a feed holds what is no number, unless that is cast: no integer is right then."""
+    edges = "Cast" not in operators(model)
     for seed, dims in enumerate(BINDINGS):
-        special = feed(model, dims, seed=seed, edges=True)
+        special = feed(model, dims, seed=seed, edges=edges)
         found = differences(run(model, special), run(other, special))
         assert not found, f"{told}\n{found}"
 
