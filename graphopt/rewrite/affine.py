@@ -19,16 +19,27 @@ from numpy.typing import NDArray
 from graphopt import ops
 from graphopt.graph.nodes import array, attr, rank
 from graphopt.match.engine import No
+from graphopt.match.pattern import Either, Pattern, const, either, one_of, op
 from graphopt.ops import Linear
 from graphopt.protocol import Context
 from graphopt.rewrite.ask import dims
 
-__all__ = ["AFFINE", "Affine", "affine", "batchnorm", "doubt", "per_channel", "unpaid"]
+__all__ = ["AFFINE", "Affine", "affine", "batchnorm", "doubt", "per_channel", "scaling", "unpaid"]
 
 Array = NDArray[Any]
 
 AFFINE = ("Add", "BatchNormalization", "Div", "Mul", "Sub")
 """The operators that may be one."""
+
+
+def scaling(inner: Pattern) -> Either:
+    """What scales or shifts what `inner` matches by constants, which `affine` says how; they are bound, too."""
+    c = const("_c")
+    return either(
+        op.BatchNormalization(inner, const("_s"), const("_t"), const("_mu"), const("_v")),
+        one_of("Add", "Mul", "Div", "Sub")(inner, c),
+        op.Sub(c, inner),
+    )
 
 
 @dataclass(frozen=True)

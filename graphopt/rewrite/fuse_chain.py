@@ -32,7 +32,7 @@ from graphopt.match.engine import Answer, No, Rule, described, rewrite, rule
 from graphopt.match.pattern import const, either, linear, one_of, op, var
 from graphopt.ops import Linear
 from graphopt.protocol import Context, Pass
-from graphopt.rewrite.affine import AFFINE, affine, doubt, per_channel, unpaid
+from graphopt.rewrite.affine import AFFINE, affine, doubt, per_channel, scaling, unpaid
 from graphopt.rewrite.ask import axis_of, read_only_by
 
 __all__ = ["FuseChain"]
@@ -75,20 +75,9 @@ def affine_into_linear(draft: Draft, ctx: Context, inner: ir.Node, node: ir.Node
 
 
 _CONCAT = op.Concat(name="concat")
-_C = const("_c")
 
 
-@rule(
-    either(
-        op.BatchNormalization(_CONCAT, const("_s"), const("_t"), const("_mu"), const("_v")),
-        op.Add(_CONCAT, _C),
-        op.Mul(_CONCAT, _C),
-        op.Div(_CONCAT, _C),
-        op.Sub(_CONCAT, _C),
-        op.Sub(_C, _CONCAT),
-    ),
-    exactness=Exactness.ROUNDING,
-)
+@rule(scaling(_CONCAT), exactness=Exactness.ROUNDING)
 def affine_past_concat(draft: Draft, ctx: Context, concat: ir.Node, **_constants: object) -> Answer:
     """What scales and shifts a Concat of products goes into each of them."""
     axis, parts = axis_of(concat), []

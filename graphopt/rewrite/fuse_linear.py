@@ -30,7 +30,8 @@ from graphopt.match.engine import Answer, No, Rule, described, rewrite, rule
 from graphopt.match.pattern import const, either, linear, one_of, op, var
 from graphopt.ops import Linear
 from graphopt.protocol import Context, Pass
-from graphopt.rewrite.affine import batchnorm, doubt, per_channel
+from graphopt.rewrite.affine import affine, batchnorm, doubt, per_channel, scaling
+from graphopt.rewrite.uniform import fold_uniform
 
 __all__ = ["FuseLinear"]
 
@@ -73,6 +74,31 @@ def fold_batchnorm(
     return fused if rows is None else draft.like(rows, [fused, *rows.inputs[1:]])
 
 
+_NORM = op.BatchNormalization(var("x"), const("s"), const("t"), const("mu"), const("v"), name="norm")
+
+
+@rule(scaling(_NORM), exactness=Exactness.ROUNDING)
+def affine_into_batchnorm(
+    draft: Draft, _ctx: Context, x: ir.Value, s: Array, t: Array, mu: Array, v: Array, norm: ir.Node, **_c: Array
+) -> Answer:
+    """What scales or shifts channels after a BatchNormalization goes into its scale and shift."""
+    own = batchnorm(norm, (s, t, mu, v), s.size)
+    found = own if isinstance(own, No) else affine(draft.root, 1, s.size)
+    if isinstance(found, No):
+        return found
+    if found.x is not norm.outputs[0]:
+        return No("the BatchNormalization is not what is scaled")
+    with np.errstate(all="ignore"):
+        scale = (found.scale * s.astype(np.float64)).astype(s.dtype)
+        shift = (found.scale * t.astype(np.float64) + found.shift).astype(t.dtype)
+    lost = (scale == 0) & (found.scale != 0) & (s != 0)
+    if not (np.all(np.isfinite(scale)) and np.all(np.isfinite(shift))) or np.any(lost):
+        return No("the new scale overflows or vanishes")
+    name = norm.outputs[0].name
+    inputs = [x, draft.const(scale, f"{name}/scale"), draft.const(shift, f"{name}/shift"), *norm.inputs[3:]]
+    return draft.like(norm, inputs)
+
+
 @rule(op.Mul(linear("lin"), const("c"), name="node"), exactness=Exactness.ROUNDING)
 def fold_scale(draft: Draft, ctx: Context, lin: Linear, c: Array, node: ir.Node) -> Answer:
     """(W·x + b) · c becomes (cW)·x + cb."""
@@ -109,7 +135,16 @@ def fold_reflection(draft: Draft, ctx: Context, c: Array, lin: Linear, node: ir.
     return _shifted(draft, ctx, lin, c, node, sign=-1.0, offset=1.0)
 
 
-RULES: tuple[Rule, ...] = (fold_batchnorm, fold_scale, fold_division, fold_shift, fold_difference, fold_reflection)
+RULES: tuple[Rule, ...] = (
+    fold_batchnorm,
+    fold_uniform,
+    affine_into_batchnorm,
+    fold_scale,
+    fold_division,
+    fold_shift,
+    fold_difference,
+    fold_reflection,
+)
 
 
 @dataclass(frozen=True)
