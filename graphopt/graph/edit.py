@@ -118,6 +118,7 @@ class Editor:
         if root is None or root.graph is None:
             raise Refused("the value is not computed by a node of this graph")
         try:
+            self._check_outputs(replaced)
             for old, new in replaced.items():
                 self._check(old, new, fresh=new in made)
             for node in {root, *matched}:
@@ -285,6 +286,11 @@ class Editor:
                 raise Refused("an annotation refers to the value that would be renamed")
         if not fresh:
             self._check_scopes(old, new)
+
+    def _check_outputs(self, replaced: Mapping[ir.Value, ir.Value]) -> None:
+        outputs = [new for old, new in replaced.items() if old.is_graph_output()]
+        if len(set(outputs)) < len(outputs):
+            raise Refused("the graph needs each of its outputs under its own name")
 
     def _check_scopes(self, old: ir.Value, new: ir.Value) -> None:
         """A body that has a value of its own by this name would read that one instead."""

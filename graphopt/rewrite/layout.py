@@ -228,10 +228,12 @@ def _sliced(first: tuple[int, int], second: tuple[int, int], extent: Extent) -> 
 def _split_slices(edit: Editor, ctx: Context) -> None:
     """Slices that together are all of an axis become one Split."""
     for graph in list(graphs(edit.model)):
+        earlier: set[ir.Node] = set()
         for node in list(graph):
             if node.graph is not graph or node.op_type != "Slice" or node.domain:
                 continue
-            found = _parts(node)
+            found = _parts(node, earlier)
+            earlier.add(node)
             if isinstance(found, No):
                 ctx.misses.append(Miss("slices_to_split", key(node), found.reason))
                 continue
@@ -240,17 +242,16 @@ def _split_slices(edit: Editor, ctx: Context) -> None:
             sizes = draft.const(np.asarray([size for size, _ in parts], np.int64), f"{node.outputs[0].name}/split")
             split = ir.node("Split", [node.inputs[0], sizes], {"axis": axis}, num_outputs=len(parts))
             draft.nodes.append(split)
-            cut = [each for _, each in parts]
-            replaced = {node.outputs[0]: split.outputs[cut.index(node)]}
-            replaced |= {each.outputs[0]: part for each, part in zip(cut, split.outputs, strict=True)}
+            cut = {each: part for (_, same), part in zip(parts, split.outputs, strict=True) for each in same}
+            replaced = {each.outputs[0]: cut[each] for each in (node, *cut)}
             try:
                 edit.commit("slices_to_split", Exactness.BITWISE, replaced, draft=draft, matched=cut)
             except Refused as refusal:
                 ctx.misses.append(Miss("slices_to_split", key(node), str(refusal)))
 
 
-def _parts(node: ir.Node) -> tuple[int, list[tuple[int, ir.Node]]] | No:
-    """The axis, and the slices from its start to its end with their sizes, of which `node` is the first to run."""
+def _parts(node: ir.Node, earlier: set[ir.Node]) -> tuple[int, list[tuple[int, list[ir.Node]]]] | No:
+    """The axis, and from its start to its end the sizes of parts and their slices, none of them an `earlier` one."""
     x, bounds = node.inputs[0], _bounds(node)
     extents = dims(x)
     if x is None or bounds is None or extents is None or len(bounds) != 1:
@@ -259,23 +260,23 @@ def _parts(node: ir.Node) -> tuple[int, list[tuple[int, ir.Node]]] | No:
     extent = extents[axis]
     if not isinstance(extent, int):
         return No("the extent of the axis is not known")
-    starts: dict[int, tuple[int, ir.Node]] = {}
+    starts: dict[int, tuple[int, list[ir.Node]]] = {}
     for each in x.consumers():
         its = _bounds(each) if each.op_type == "Slice" and not each.domain and each.graph is node.graph else None
         if its is not None and its.keys() == {axis} and each.inputs[0] is x:
             start, end, _ = slice(*its[axis]).indices(extent)
-            if start < end:
-                starts.setdefault(start, (end, each))
-    parts: list[tuple[int, ir.Node]] = []
+            to, same = starts.setdefault(start, (end, [])) if start < end else (start, [])
+            if to == end and (not same or not each.outputs[0].is_graph_output()):
+                same.append(each)
+    parts: list[tuple[int, list[ir.Node]]] = []
     position = 0
     while position in starts:
-        end, each = starts[position]
-        parts.append((end - position, each))
+        end, same = starts[position]
+        parts.append((end - position, same))
         position = end
-    if position != extent or len(parts) == 1 or all(each is not node for _, each in parts):
+    if position != extent or len(parts) == 1 or all(node not in same for _, same in parts):
         return No("no other slices make up the rest of the axis")
-    cut = {each for _, each in parts}
-    if next(n for n in node.graph or () if n in cut) is not node:
+    if any(each in earlier for _, same in parts for each in same):
         return No("another slice of the axis comes first")
     return axis, parts
 
