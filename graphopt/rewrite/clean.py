@@ -126,13 +126,20 @@ def _merge_twins(edit: Editor, ctx: Context, graph: ir.Graph) -> None:
             edit.commit("twins", Exactness.BITWISE, replaced)
 
 
+_ORDERED_ZEROS = frozenset({"Max", "Min"})
+"""The operators that commute but for the sign of a zero."""
+
+
 def _identity(node: ir.Node) -> Hashable:
     """Equal for nodes that compute the same."""
+    spec, inputs = ops.spec_of(node), [id(v) for v in node.inputs]
+    if spec is not None and spec.commutes and node.op_type not in _ORDERED_ZEROS:
+        inputs[:2] = sorted(inputs[:2])
     return (
         node.domain,
         node.op_type,
         node.overload,
-        tuple(id(v) for v in node.inputs),
+        tuple(inputs),
         tuple(bool(v.name) for v in node.outputs),
         tuple(sorted(_attributes(node))),
     )

@@ -23,8 +23,8 @@ import onnx_ir as ir
 
 from graphopt.graph.dims import Dim
 from graphopt.graph.draft import Draft
-from graphopt.graph.edit import Editor, Exactness, Refused
-from graphopt.graph.nodes import graphs, input_at, is_constant, is_used, key, readers
+from graphopt.graph.edit import Editor, Exactness, Refused, is_read
+from graphopt.graph.nodes import graphs, input_at, is_constant, is_used, key, rank, readers
 from graphopt.graph.values import Values, follow
 from graphopt.protocol import Context, Miss, Pass
 
@@ -32,6 +32,8 @@ __all__ = ["Shape"]
 
 _SHAPE_HAS_BOUNDS = 15
 """Opset from which Shape takes `start` and `end`."""
+_BOUNDS_ARE_INPUTS = 10
+"""Opset from which Slice, which does it before, reads them."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class Shape(Pass):
             target = None if node.domain else _TARGETS.get(node.op_type)
             for index, found in target(node, values) if target else ():
                 _set_input(edit, ctx, node, index, found)
-        if edit.model.opset_imports.get("", 0) >= _SHAPE_HAS_BOUNDS:
+        if edit.model.opset_imports.get("", 0) >= _BOUNDS_ARE_INPUTS:
             for node in _nodes(edit.model):
                 if len(node.outputs) == 1:
                     _read_from_inputs(edit, ctx, values, node)
@@ -176,23 +178,35 @@ def _read_from_inputs(edit: Editor, ctx: Context, values: Values, node: ir.Node)
     """Write a vector of extents as pieces of inputs' shapes and constants, if that takes fewer nodes."""
     value = node.outputs[0]
     contents = values.of(value)
-    if contents is None or contents.ndim != 1 or value.dtype is not ir.DataType.INT64 or not is_used(value):
+    if contents is None or contents.ndim != 1 or value.dtype is not ir.DataType.INT64 or not is_read(value):
         return
     pieces = _pieces(list(contents), edit.model, values)
     if not pieces:
         return
-    nodes = sum(isinstance(p, tuple) for p in pieces) + (len(pieces) > 1)
-    if nodes >= _only_for(node):
-        return
+    bounded = edit.model.opset_imports.get("", 0) >= _SHAPE_HAS_BOUNDS
     draft = Draft(node)
     parts = [
-        draft.node("Shape", [p[0]], {"start": p[1], "end": p[2]})
+        _read(draft, *p, bounded=bounded)
         if isinstance(p, tuple)
         else draft.const(np.asarray(p, np.int64), f"{value.name}/extents")
         for p in pieces
     ]
+    if len(draft.nodes) + (len(parts) > 1) >= _only_for(node):
+        draft.discard()
+        return
     whole = parts[0] if len(parts) == 1 else draft.node("Concat", parts, {"axis": 0})
     _attempt(edit, ctx, "extents", value, whole, draft)
+
+
+def _read(draft: Draft, source: ir.Value, start: int, end: int, *, bounded: bool) -> ir.Value:
+    """The extents of a value from one axis up to another."""
+    if bounded:
+        return draft.node("Shape", [source], {"start": start, "end": end})
+    extents = draft.node("Shape", [source])
+    if (start, end) == (0, rank(source)):
+        return extents
+    bounds = (draft.const(np.asarray([n], np.int64), f"{source.name}/axis") for n in (start, end))
+    return draft.node("Slice", [extents, *bounds])
 
 
 Piece = tuple[ir.Value, int, int] | list[int]
