@@ -106,7 +106,7 @@ def same_within_tolerance(source: Source, result: Rewritten, feeds: Sequence[Fee
     judge = Judge(source, feeds, rounded(result.edits), threads=1)
     found = judge.source(load(result.model))
     wrong = [o for o in found.outputs if not o and not o.share < SLACK]
-    assert not (found.differences or wrong), f"{told}\n{explain(found)}"
+    assert not [*found.differences, *wrong], f"{told}\n{explain(found)}"
 
 
 @settings(usual, max_examples=200)
