@@ -357,6 +357,7 @@ class Editor:
 
     def _substitute(self, old: ir.Value, new: ir.Value, *, fresh: bool) -> None:
         new.type = new.type or old.type
+        told = old.shape is None and new.shape is not None
         if old.shape is not None:
             new.merge_shapes(old.shape)
         name, was_output = old.name, old.is_graph_output()
@@ -364,6 +365,18 @@ class Editor:
         if fresh or was_output:
             old.name = self._fresh(f"{name}/replaced")  # a node with further outputs stays, and this one needs a name
             new.name = name
+        if told:
+            self._tell(new)
+
+    def _tell(self, value: ir.Value) -> None:
+        """What is computed from a value that has got a shape may get one as well, and what is computed from that."""
+        pending = [value]
+        while pending:
+            for node in pending.pop().consumers():
+                unknown = [v for v in node.outputs if v.shape is None]
+                if unknown:
+                    shapes.infer_node(node, self.model, self._known)
+                    pending.extend(v for v in unknown if v.shape is not None)
 
     def _sweep(self, doomed: list[ir.Node]) -> None:
         """Remove each node that nothing reads, then what became superfluous by that."""

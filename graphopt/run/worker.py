@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 import numpy as np
-import onnx
 
 from graphopt.errors import GraphoptError
 from graphopt.run.session import Session
@@ -90,7 +89,8 @@ def _load(header: Mapping[str, Any], payload: memoryview) -> tuple[Session, memo
 
 def _simplified(model: bytes) -> bytes:
     """What onnxsim makes of a model. What it prints goes where all output of this process goes: to the log."""
-    import onnxsim  # noqa: PLC0415 - it is large, and few runs ask for it
+    import onnx  # noqa: PLC0415 - they are large, and few runs ask for this
+    import onnxsim  # noqa: PLC0415
 
     made, _ = onnxsim.simplify(
         onnx.ModelProto.FromString(model),
