@@ -10,7 +10,9 @@ and merge the way back to (N, S, H·E):
 Conditions: float32; the weights are constant matrices and the biases constant vectors or missing; Reshapes keep N and
 S, provably; all heads are as many and q's and k's as wide; c is one positive number; nothing else needs what lies
 between the products and the result. A mask provably is (N or 1, H or 1, S, S); where it has 1 in place of the first S
-it is expanded, from what is known of it alone, so that all layers share that.
+it is expanded, from what is known of it alone, so that all layers share that. The operator of opset 23 gives zeros for a
+row whose mask is nothing but −∞ or the lowest float, and onnxruntime's own one does not: that one's masks are known to
+stay above −1e38, or --fast-math does not care.
 
 The packed weights take as much room as the single ones; where those are read elsewhere the file may have to grow.
 
@@ -42,6 +44,7 @@ from graphopt.match.pattern import const, op, var
 from graphopt.ops.runtime import DOMAIN
 from graphopt.protocol import Context
 from graphopt.rewrite.ask import axis_of, dims, made_by, perm_of, read_only_by, same_dims
+from graphopt.rewrite.ranges import LOW, least_of_rows
 
 __all__ = ["RULES"]
 
@@ -112,7 +115,11 @@ def projected_attention(draft: Draft, ctx: Context, node: ir.Node) -> Answer:
     if not size:
         return No("there is nothing in a head")
     scale = float(attr(node, "scale", 1 / size**0.5))
-    return _packed(draft, ctx, (queries, keys, values), heads, scale, input_at(node, 3))
+    mask = input_at(node, 3)
+    least = None if mask is None else least_of_rows(mask)
+    if mask is not None and not ctx.fast_math and (least is None or least < LOW):
+        return No("a row of the mask may forbid all, which gives zeros by one operator and not by the other")
+    return _packed(draft, ctx, (queries, keys, values), heads, scale, mask)
 
 
 RULES: tuple[Rule, ...] = (self_attention, projected_attention)

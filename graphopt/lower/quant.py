@@ -26,7 +26,7 @@ bits. Source: ONNX operator specification; onnxruntime, docs/ContribOperators.md
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -40,7 +40,7 @@ from graphopt.match.engine import Answer, No, Rule, rule
 from graphopt.match.pattern import NodeOf, Pattern, const, one_of, op, var
 from graphopt.ops.runtime import DOMAIN
 from graphopt.protocol import Context
-from graphopt.rewrite.ask import made_by
+from graphopt.rewrite.ask import dims, made_by
 
 __all__ = ["RULES", "UNSIGNED"]
 
@@ -88,6 +88,16 @@ def _steps(node: ir.Node, integers: ir.Value | None, kinds: set[ir.DataType]) ->
     if scale.dtype is not ir.DataType.FLOAT or attr(node, "block_size", 0):
         return None
     return _Steps(scale, zero, integers)
+
+
+def _scalar(draft: Draft, steps: _Steps) -> _Steps:
+    """The same with scale and zero point as scalars, as some operators insist."""
+    found = [
+        value if contents is None or not contents.ndim else draft.const(contents.reshape(()), f"{value.name}/scalar")
+        for value in steps.steps
+        for contents in (array(value),)
+    ]
+    return replace(steps, scale=found[0], zero=found[1])
 
 
 def _quantize(value: Pattern) -> NodeOf:
@@ -186,9 +196,13 @@ def quantized_pair(
     found = _ends(quantize, _behind(a), _behind(b))
     if isinstance(found, No):
         return found
-    left, right, made = found
-    domain = "" if node.op_type == "MatMul" else DOMAIN
-    return draft.node(f"QLinear{node.op_type}", [*left.all, *right.all, *made.steps], domain=domain)
+    left, right, made = (_scalar(draft, each) for each in found)
+    if node.op_type != "MatMul":
+        return draft.node(f"QLinear{node.op_type}", [*left.all, *right.all, *made.steps], domain=DOMAIN)
+    summed = (*(dims(a) or [])[-1:], *((dims(b) or [])[-2:-1] or (dims(b) or [])))
+    if not any(isinstance(extent, int) and extent for extent in summed):
+        return No("the sums may be empty, which the kernel does not write")
+    return draft.node("QLinearMatMul", [*left.all, *right.all, *made.steps])
 
 
 @rule(

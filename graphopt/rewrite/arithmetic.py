@@ -3,7 +3,7 @@
     (x · a) · b             → x · ab            both growing or both shrinking
     (x + a) + b             → x + (a + b)       none so large that it rounds x
     (x · a + b) · c         → x · ac + bc       factors as above; also with differences and quotients
-    1 / (1 + Exp(−x))       → Sigmoid(x)        float and double
+    1 / (1 + Exp(−x))       → Sigmoid(x)        float and double, unless its logarithm or quotient is taken
 
 ROUNDING. They are rules of the pass `algebra`.
 """
@@ -127,6 +127,8 @@ def factor_past_term(
     return draft.node("Add", [product, _constant(draft, shift, a, "term")])
 
 
+_MAGNIFY = frozenset({"Div", "Log", "Pow", "Reciprocal"})
+"""What tells small numbers from 0."""
 _ONE_PLUS = op.Add(op.Exp(op.Neg(var("x"))), const("one"))
 
 
@@ -138,6 +140,8 @@ def sigmoid(draft: Draft, _ctx: Context, x: ir.Value, one: Array, unit: Array | 
         ir.DataType.DOUBLE,
     ):
         return No("the constants are not the number 1 as a float or double")
+    if any(user.op_type in _MAGNIFY for user in draft.root.outputs[0].consumers()):
+        return No("small numbers count, which runtimes round to 0 in Sigmoid")
     return draft.node("Sigmoid", [x])
 
 

@@ -43,18 +43,16 @@ import onnx_ir as ir
 
 from graphopt.graph.draft import Draft
 from graphopt.graph.edit import Editor, Exactness
-from graphopt.graph.nodes import array, attr, rank, scalar
+from graphopt.graph.nodes import attr, rank, scalar
 from graphopt.match.engine import Answer, No, Rule, described, rewrite, rule
 from graphopt.match.pattern import op, var
 from graphopt.protocol import Context, Pass
 from graphopt.rewrite.ask import Extent, axis_of, dims, made_by, perm_of, read_only_by, same_dims
 from graphopt.rewrite.heads import TURNED, expanded, merges, packed, repeated, unpacked, within
-from graphopt.rewrite.ranges import range_of
+from graphopt.rewrite.ranges import LOW, least_of_rows
 
 __all__ = ["FuseAttention"]
 
-_LOW = -1e38
-"""What a mask is cut off at. Scores next to it vanish in the rounding, as they do next to the lowest float."""
 _OPEN = 1024
 """Taken for an extent that is not known, where the length of a sum is asked for."""
 _HEADS, _PLAIN = 4, 3
@@ -158,13 +156,13 @@ def _mask(draft: Draft, ctx: Context, mask: ir.Value, q: ir.Value, extents: list
     wanted = extents[len(extents) - len(have) :]
     if any(h != 1 and (h is None or h != w) for h, w in zip(have, wanted, strict=True)):
         return No("the mask is not known to broadcast to the scores")
-    least = _least(mask)
+    least = least_of_rows(mask)
     if least is None and not ctx.fast_math:
         return No("a row of the mask may hold nothing but -inf: --fast-math allows it")
     name = draft.root.outputs[0].name
     found = mask
-    if least is None or least < _LOW:
-        found = draft.node("Max", [found, draft.const(np.asarray(_LOW, np.float32), f"{name}/low")])
+    if least is None or least < LOW:
+        found = draft.node("Max", [found, draft.const(np.asarray(LOW, np.float32), f"{name}/low")])
     if len(extents) == len(have) == _PLAIN and have[0] != 1:
         found = draft.node("Unsqueeze", [found, draft.const(np.asarray([1], np.int64), f"{name}/axes")])
     if have[-2:] == extents[-2:]:
@@ -173,16 +171,6 @@ def _mask(draft: Draft, ctx: Context, mask: ir.Value, q: ir.Value, extents: list
         1 if have_it == extent else extent for have_it, extent in zip([1, 1, *have][-2:], extents[-2:], strict=True)
     ]
     return expanded(draft, found, lacking, mask, q) or No("what the mask has to be expanded to is not known")
-
-
-def _least(mask: ir.Value) -> float | None:
-    """At least this is added somewhere in every row; None where a row may forbid all with −∞."""
-    contents = array(mask)
-    if contents is None or not contents.size or not contents.ndim:
-        found = range_of(mask)
-        return None if found is None else found[0]
-    highest = contents.max(axis=-1)
-    return float(highest.min()) if np.all(np.isfinite(highest)) else None
 
 
 # -- heads -----------------------------------------------------------------------------------------------------------

@@ -8,8 +8,9 @@ in any order and association of Add and Sum, with further terms left in the sum.
 
 Conditions: the strides agree, and so do the dilations of kernels that have more than one element; each kernel lies,
 with its pads, inside the largest one, so that what the largest one reads of the padding stands for all of them; all
-results have the same extents; each group of the finest grouping lies inside one of the coarsest; nothing else reads a
-term. The result multiplies no more than the terms do: a depthwise Conv beside a dense one stays.
+results have the same extents; each group of the finest grouping lies inside one of the coarsest, whose kernel is the
+largest one, since what no term reads may be no number; nothing else reads a term. The result multiplies no more than
+the terms do: a depthwise Conv beside a dense one stays.
 
 Source: Ding et al., RepVGG: Making VGG-style ConvNets Great Again, 2021, section 3.3.
 
@@ -190,7 +191,8 @@ def _together(base: _Term, terms: Sequence[_Term]) -> list[_Term]:
     for term in sorted(terms, key=lambda t: -t.macs):
         fewer = min(groups, term.groups)
         nests = max(groups, term.groups) % fewer == 0 and all(t.groups % fewer == 0 for t in chosen)
-        if nests and prod(base.shape) * base.groups // fewer <= macs + term.macs:
+        reads_all = fewer == groups or term.shape[2:] == base.shape[2:]
+        if nests and reads_all and prod(base.shape) * base.groups // fewer <= macs + term.macs:
             chosen, groups, macs = [*chosen, term], fewer, macs + term.macs
     return chosen
 

@@ -16,12 +16,14 @@ import onnx_ir as ir
 
 from graphopt.graph.nodes import array, is_constant
 
-__all__ = ["LARGEST", "Range", "range_of"]
+__all__ = ["LARGEST", "LOW", "Range", "least_of_rows", "range_of"]
 
 Range = tuple[float, float]
 """The least and the largest number, both finite."""
 
 LARGEST = float(np.finfo(np.float32).max)
+LOW = -1e38
+"""Added to scores, it makes them vanish in the rounding, as the lowest float does, which kernels take for a sign."""
 _MOST = 64
 """Values that are looked at before giving up."""
 
@@ -71,6 +73,16 @@ def range_of(value: ir.Value | None) -> Range | None:
         else:
             known[current] = _range(current, [known[s] for s in sources])
     return None if value is None else known.get(value)
+
+
+def least_of_rows(mask: ir.Value) -> float | None:
+    """At least this is added somewhere in every row of a mask; None where a row may forbid all with −∞."""
+    contents = array(mask)
+    if contents is None or not contents.size or not contents.ndim:
+        found = range_of(mask)
+        return None if found is None else found[0]
+    highest = contents.max(axis=-1)
+    return float(highest.min()) if np.all(np.isfinite(highest)) else None
 
 
 def _sources(value: ir.Value) -> list[ir.Value]:

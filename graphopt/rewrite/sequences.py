@@ -126,7 +126,9 @@ def _first_tensors(sequence: ir.Value) -> list[_Tensor] | None:
     whole, axis, sizes = node.inputs[0], axis_of(node), _sizes(node)
     if whole is None or axis is None or sizes is None:
         return None
-    keep = input_at(node, 1) is not None or bool(attr(node, "keepdims", 1))
+    keep = bool(attr(node, "keepdims", 1))
+    if not keep and input_at(node, 1) is not None:
+        return None  # kept by the standard, and not by onnxruntime
     return [_Cut(whole, axis, start, end, keep) for start, end in pairwise(accumulate(sizes, initial=0))]
 
 
