@@ -164,10 +164,11 @@ def _product(
     number = float(np.float32(own.get("alpha", 1.0) * alpha))
     if not isfinite(number) or not number:
         return No("the factor is not a finite number other than 0")
-    if number != 1:
-        own["alpha"] = number
+    own["alpha"] = number
     if turned is not None:
         own[turned] = 1 - own.get(turned, 0)
+    if number == 1:
+        del own["alpha"]
     draft.reduction = _length(a)
     return draft.node("FusedMatMul", inputs, own, domain=DOMAIN)
 
