@@ -14,17 +14,19 @@ import onnx_ir as ir
 
 from graphopt.graph import functions, invariants
 from graphopt.graph.collector import resting
-from graphopt.graph.edit import Edit, Editor
+from graphopt.graph.edit import Editor
 from graphopt.graph.load import Source
+from graphopt.graph.record import Edit
 from graphopt.graph.save import EXTERNAL_ABOVE, serialize, weight_bytes
 from graphopt.protocol import Context, Evaluator, Ledger, Miss, NotEvaluated, Pass, Proposer
 from graphopt.recipe import Recipe, spec
-from graphopt.rewrite import Inline, Upgrade
+from graphopt.rewrite import Inline
 from graphopt.run.bench import Timing, bench
 from graphopt.run.child import Child, ChildFailed
 from graphopt.run.compare import Comparison
 from graphopt.run.session import Device, Feed, Session
 from graphopt.targets import TARGETS
+from graphopt.upgrade import Upgrade
 from graphopt.verify import Judge, explain, guilty, rounded
 from graphopt.wager import Candidate, settle
 

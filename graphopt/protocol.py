@@ -11,8 +11,9 @@ from typing import Any, ClassVar
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from graphopt.graph.edit import Editor, Exactness, Refused
+from graphopt.graph.edit import Editor
 from graphopt.graph.nodes import key
+from graphopt.graph.record import Exactness, Refused
 from graphopt.targets import TARGETS, Target
 
 __all__ = ["Context", "Evaluator", "Exactness", "Ledger", "Miss", "NotEvaluated", "Pass", "Proposer"]

@@ -19,12 +19,64 @@ from typing import Any
 import tomli_w
 
 from graphopt.errors import InputError, UsageError
+from graphopt.fuse import (
+    FuseActivation,
+    FuseAttention,
+    FuseChain,
+    FuseLinear,
+    FuseNorm,
+    FuseParallel,
+    FuseProduct,
+    FuseRotary,
+    FuseSum,
+)
 from graphopt.lower import Lower
 from graphopt.protocol import Pass
-from graphopt.rewrite import LOSSLESS, ON_REQUEST, FuseNorm, Strip, Upgrade
+from graphopt.rewrite import (
+    Absorb,
+    Algebra,
+    Branches,
+    Clean,
+    Fold,
+    Inline,
+    Layout,
+    Onnxsim,
+    Sandwich,
+    Sequences,
+    Shape,
+    Strip,
+)
 from graphopt.targets import TARGETS
+from graphopt.upgrade import Upgrade
 
-__all__ = ["PASSES", "STORY", "Recipe", "choose", "parse_pass", "spec", "words"]
+__all__ = ["LOSSLESS", "ON_REQUEST", "PASSES", "STORY", "Recipe", "choose", "parse_pass", "spec", "words"]
+
+LOSSLESS: tuple[type[Pass], ...] = (
+    Inline,
+    Strip,
+    Clean,
+    Fold,
+    Shape,
+    Branches,
+    Sequences,
+    Layout,
+    Sandwich,
+    Algebra,
+    Absorb,
+    FuseNorm,
+    FuseActivation,
+    FuseRotary,
+    FuseAttention,
+    FuseLinear,
+    FuseProduct,
+    FuseChain,
+    FuseSum,
+    FuseParallel,
+)
+"""The passes of a plain `optimize`, in their order. They are repeated until a whole round changes nothing."""
+
+ON_REQUEST: tuple[type[Pass], ...] = (Upgrade, Onnxsim)
+"""Further passes, which only run where they are asked for."""
 
 STORY: tuple[type[Pass], ...] = (*LOSSLESS, Lower)
 """The passes of a plain `optimize`, in their order."""

@@ -13,8 +13,8 @@ import onnx_ir as ir
 
 from graphopt import ops
 from graphopt.graph import invariants, probes
-from graphopt.graph.edit import Edit, Exactness
 from graphopt.graph.load import Source, load
+from graphopt.graph.record import Edit, Exactness
 from graphopt.graph.save import EXTERNAL_ABOVE, save, serialize, weight_bytes
 from graphopt.run.compare import Comparison, Reference
 from graphopt.run.session import Device, Feed, Runnable

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from graphopt import recipe as module
 from graphopt.errors import InputError, UsageError
-from graphopt.graph.edit import Editor, Exactness
+from graphopt.graph.edit import Editor
+from graphopt.graph.record import Exactness
 from graphopt.protocol import Context, Pass
 from graphopt.recipe import PASSES, STORY, Recipe, choose, parse_pass, spec
 from graphopt.rewrite import Clean, Fold, Strip

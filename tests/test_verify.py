@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graphopt.errors import UsageError
-from graphopt.graph.edit import Edit, Exactness
 from graphopt.graph.load import load
+from graphopt.graph.record import Edit, Exactness
 from graphopt.run.compare import Comparison, OutputError
 from graphopt.verify import Judge, explain, guilty, products, rounded
 from tests.end_to_end.support import net

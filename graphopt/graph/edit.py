@@ -11,8 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from enum import IntEnum
+from dataclasses import replace
 from typing import Any
 
 import onnx_ir as ir
@@ -20,45 +19,9 @@ import onnx_ir as ir
 from graphopt.graph import functions, shapes, wholesale
 from graphopt.graph.draft import Draft
 from graphopt.graph.nodes import bodies, graphs, is_protected, is_used, key, let_go
+from graphopt.graph.record import WHOLE, Edit, Exactness, Refused
 
-__all__ = ["WHOLE", "Edit", "Editor", "Exactness", "Refused"]
-
-WHOLE = "the whole model"
-"""Stands for the root of an edit that replaces everything."""
-
-
-class Exactness(IntEnum):
-    """How closely the graph after a change computes what it computed before."""
-
-    BITWISE = 0
-    """The same bits, with the runtime's own optimizations off."""
-    ROUNDING = 1
-    """The same function of the reals, rounded differently."""
-    LOSSY = 2
-    """Another function, within the budget the user set."""
-
-
-class Refused(Exception):  # noqa: N818 - an answer, not a malfunction
-    """The change would not be safe. Its text is the reason."""
-
-
-@dataclass(frozen=True)
-class Edit:
-    """One change that was made: which rule, where, and which values it computes anew."""
-
-    rule: str
-    root: str
-    """Key of the node at which the rule fired, the name of a constant, or `WHOLE`."""
-    occurrence: int
-    """Counts from 0 the edits that one rule made at one root."""
-    exactness: Exactness
-    values: tuple[str, ...] = field(default=(), compare=False)
-    """Names of the values that are computed differently from now on."""
-    reduction: int = field(default=1, compare=False)
-    """Length of the longest sum that is now rounded differently."""
-
-    def __str__(self) -> str:
-        return f"{self.rule} at {self.root}" + (f" (#{self.occurrence + 1})" if self.occurrence else "")
+__all__ = ["Editor", "is_read"]
 
 
 class Editor:

@@ -25,15 +25,15 @@ from types import MappingProxyType
 
 import onnx_ir as ir
 
+from graphopt.fuse.activation import erf_gelu, tanh_gelu
 from graphopt.graph.draft import Draft
-from graphopt.graph.edit import Exactness
 from graphopt.graph.nodes import attr, is_constant, scalar, static_shape
+from graphopt.graph.record import Exactness
 from graphopt.match.engine import Answer, No, Rule, rule
 from graphopt.match.pattern import either, op, var
 from graphopt.ops.runtime import DOMAIN
 from graphopt.protocol import Context
 from graphopt.rewrite.ask import dims
-from graphopt.rewrite.fuse_activation import erf_gelu, tanh_gelu
 
 __all__ = ["RULES", "parameters"]
 

@@ -10,9 +10,9 @@ and merge the way back to (N, S, H·E):
 Conditions: float32; the weights are constant matrices and the biases constant vectors or missing; Reshapes keep N and
 S, provably; all heads are as many and q's and k's as wide; c is one positive number; nothing else needs what lies
 between the products and the result. A mask provably is (N or 1, H or 1, S, S); where it has 1 in place of the first S
-it is expanded, from what is known of it alone, so that all layers share that. The operator of opset 23 gives zeros for a
-row whose mask is nothing but −∞ or the lowest float, and onnxruntime's own one does not: that one's masks are known to
-stay above −1e38, or --fast-math does not care.
+it is expanded, from what is known of it alone, so that all layers share that. The operator of opset 23 gives zeros for
+a row whose mask is nothing but −∞ or the lowest float, and onnxruntime's own one does not: that one's masks are known
+to stay above −1e38, or --fast-math does not care.
 
 The packed weights take as much room as the single ones; where those are read elsewhere the file may have to grow.
 
@@ -36,15 +36,15 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from graphopt.fuse.ranges import LOW, least_of_rows
 from graphopt.graph.draft import Draft
-from graphopt.graph.edit import Exactness
 from graphopt.graph.nodes import array, attr, input_at, rank, scalar
+from graphopt.graph.record import Exactness
 from graphopt.match.engine import Answer, No, Rule, rule
 from graphopt.match.pattern import const, op, var
 from graphopt.ops.runtime import DOMAIN
 from graphopt.protocol import Context
 from graphopt.rewrite.ask import axis_of, dims, made_by, perm_of, read_only_by, same_dims
-from graphopt.rewrite.ranges import LOW, least_of_rows
 
 __all__ = ["RULES"]
 

@@ -24,8 +24,8 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from graphopt.graph.draft import Draft
-from graphopt.graph.edit import Exactness
 from graphopt.graph.nodes import attr, static_shape
+from graphopt.graph.record import Exactness
 from graphopt.lower.activation import parameters
 from graphopt.match.engine import Answer, No, Rule, rule
 from graphopt.match.pattern import const, either, one_of, op

@@ -28,8 +28,8 @@ import numpy as np
 import onnx_ir as ir
 
 from graphopt.graph.draft import Draft
-from graphopt.graph.edit import Exactness
 from graphopt.graph.nodes import attr, is_constant, rank, scalar
+from graphopt.graph.record import Exactness
 from graphopt.lower.activation import parameters
 from graphopt.match.engine import Answer, No, Rule, rule
 from graphopt.match.pattern import contrib, either, one_of, op, var

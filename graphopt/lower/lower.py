@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import ClassVar
 
-from graphopt.graph.edit import Editor, Exactness
+from graphopt.graph.edit import Editor
+from graphopt.graph.record import Exactness
 from graphopt.lower import activation, attention, conv, gemm, quant
 from graphopt.match.engine import described, rewrite
 from graphopt.protocol import Context, Pass

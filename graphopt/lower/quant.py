@@ -34,8 +34,8 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from graphopt.graph.draft import Draft
-from graphopt.graph.edit import Exactness
 from graphopt.graph.nodes import array, attr, input_at, scalar
+from graphopt.graph.record import Exactness
 from graphopt.match.engine import Answer, No, Rule, rule
 from graphopt.match.pattern import NodeOf, Pattern, const, one_of, op, var
 from graphopt.ops.runtime import DOMAIN

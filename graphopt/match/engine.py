@@ -18,8 +18,9 @@ import onnx_ir as ir
 from graphopt import ops
 from graphopt.errors import GraphoptError
 from graphopt.graph.draft import Draft
-from graphopt.graph.edit import Editor, Exactness, Refused
+from graphopt.graph.edit import Editor
 from graphopt.graph.nodes import array, graphs, is_constant, readers
+from graphopt.graph.record import Exactness, Refused
 from graphopt.match.pattern import Any, Const, Either, LinearOf, NodeOf, Number, Pattern
 from graphopt.protocol import Context
 

@@ -22,8 +22,9 @@ import numpy as np
 import onnx_ir as ir
 
 from graphopt.graph.draft import Draft
-from graphopt.graph.edit import Editor, Exactness
+from graphopt.graph.edit import Editor
 from graphopt.graph.nodes import array, attr, input_at, rank
+from graphopt.graph.record import Exactness
 from graphopt.match.engine import Answer, No, Rule, described, rewrite, rule
 from graphopt.match.pattern import one_of, op
 from graphopt.protocol import Context, Pass

@@ -31,8 +31,9 @@ from numpy.typing import NDArray
 
 from graphopt import ops
 from graphopt.graph.draft import Draft
-from graphopt.graph.edit import Editor, Exactness
+from graphopt.graph.edit import Editor
 from graphopt.graph.nodes import attr, graphs, input_at, rank, scalar
+from graphopt.graph.record import Exactness
 from graphopt.match.engine import Answer, No, Rule, described, rewrite, rule
 from graphopt.match.pattern import const, one_of, op, var
 from graphopt.protocol import Context, Pass

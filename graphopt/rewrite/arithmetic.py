@@ -17,8 +17,8 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from graphopt.graph.draft import Draft
-from graphopt.graph.edit import Exactness
 from graphopt.graph.nodes import rank
+from graphopt.graph.record import Exactness
 from graphopt.match.engine import Answer, No, Rule, rule
 from graphopt.match.pattern import Either, Pattern, const, either, op, var
 from graphopt.protocol import Context

@@ -23,8 +23,9 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from graphopt.graph.draft import Draft
-from graphopt.graph.edit import Editor, Exactness, is_read
+from graphopt.graph.edit import Editor, is_read
 from graphopt.graph.nodes import attr, input_at, scalar, static_shape
+from graphopt.graph.record import Exactness
 from graphopt.match.engine import Answer, No, Rule, described, rewrite, rule
 from graphopt.match.pattern import const, op
 from graphopt.protocol import Context, Pass

@@ -20,8 +20,9 @@ import onnx_ir as ir
 
 from graphopt import ops
 from graphopt.graph.draft import Draft
-from graphopt.graph.edit import Editor, Exactness, is_read
+from graphopt.graph.edit import Editor, is_read
 from graphopt.graph.nodes import graphs, is_constant, subgraphs
+from graphopt.graph.record import Exactness
 from graphopt.match.engine import Answer, No, Rule, described, rewrite, rule
 from graphopt.match.pattern import one_of, op, var
 from graphopt.protocol import Context, Pass

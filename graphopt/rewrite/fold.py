@@ -25,8 +25,9 @@ from numpy.typing import NDArray
 from graphopt import ops
 from graphopt.graph import shapes
 from graphopt.graph.draft import Draft
-from graphopt.graph.edit import Editor, Exactness
+from graphopt.graph.edit import Editor
 from graphopt.graph.nodes import attr, graphs, in_memory, is_constant, readers, static_shape, subgraphs
+from graphopt.graph.record import Exactness
 from graphopt.match.engine import Answer, No, Rule, described, rewrite, rule
 from graphopt.match.pattern import op, var
 from graphopt.protocol import Context, NotEvaluated, Pass

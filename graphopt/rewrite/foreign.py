@@ -26,8 +26,9 @@ from google.protobuf.message import DecodeError
 
 from graphopt import ops
 from graphopt.graph import functions, values
-from graphopt.graph.edit import WHOLE, Editor, Exactness, Refused
+from graphopt.graph.edit import Editor
 from graphopt.graph.nodes import graphs, in_memory
+from graphopt.graph.record import WHOLE, Exactness, Refused
 from graphopt.graph.save import EXTERNAL_ABOVE, weight_bytes
 from graphopt.protocol import Context, NotEvaluated, Pass
 from graphopt.rewrite.ask import draws

@@ -26,8 +26,9 @@ import onnx_ir as ir
 
 from graphopt.graph import functions
 from graphopt.graph.draft import Draft
-from graphopt.graph.edit import Editor, Exactness, Refused
+from graphopt.graph.edit import Editor
 from graphopt.graph.nodes import graphs
+from graphopt.graph.record import Exactness, Refused
 from graphopt.match.engine import No
 from graphopt.protocol import Context, Pass
 from graphopt.rewrite.splice import own, splice, within

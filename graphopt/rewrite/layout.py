@@ -28,8 +28,9 @@ import onnx_ir as ir
 
 from graphopt.graph.dims import Dim
 from graphopt.graph.draft import Draft
-from graphopt.graph.edit import Editor, Exactness, Refused
+from graphopt.graph.edit import Editor
 from graphopt.graph.nodes import array, attr, graphs, input_at, key, rank
+from graphopt.graph.record import Exactness, Refused
 from graphopt.match.engine import Answer, No, Rule, described, rewrite, rule
 from graphopt.match.pattern import one_of, op, var
 from graphopt.protocol import Context, Miss, Pass

@@ -27,8 +27,9 @@ import onnx_ir as ir
 
 from graphopt import ops
 from graphopt.graph.draft import Draft
-from graphopt.graph.edit import Editor, Exactness, Refused
+from graphopt.graph.edit import Editor
 from graphopt.graph.nodes import array, attr, graphs, input_at, is_constant, key, rank
+from graphopt.graph.record import Exactness, Refused
 from graphopt.match.engine import rewrite
 from graphopt.ops.elementwise import SPECS
 from graphopt.protocol import Context, Miss, Pass

@@ -23,8 +23,9 @@ import onnx_ir as ir
 
 from graphopt.graph.dims import Dim
 from graphopt.graph.draft import Draft
-from graphopt.graph.edit import Editor, Exactness, Refused, is_read
+from graphopt.graph.edit import Editor, is_read
 from graphopt.graph.nodes import graphs, input_at, is_constant, is_used, key, rank, readers
+from graphopt.graph.record import Exactness, Refused
 from graphopt.graph.values import Values, follow
 from graphopt.protocol import Context, Miss, Pass
 

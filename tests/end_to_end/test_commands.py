@@ -14,8 +14,7 @@ import numpy as np
 import onnx
 import pytest
 
-from graphopt.recipe import STORY
-from graphopt.rewrite import ON_REQUEST
+from graphopt.recipe import ON_REQUEST, STORY
 from tests.end_to_end.support import (
     MODELS,
     ROOT,

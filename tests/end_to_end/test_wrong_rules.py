@@ -14,14 +14,15 @@ import pytest
 from numpy.typing import NDArray
 
 import graphopt
+from graphopt.fuse import FuseLinear
 from graphopt.graph.draft import Draft
-from graphopt.graph.edit import Editor, Exactness
+from graphopt.graph.edit import Editor
+from graphopt.graph.record import Exactness
 from graphopt.match.engine import Answer, Rule, described, rewrite, rule
 from graphopt.match.pattern import const, linear, op, var
 from graphopt.ops import Linear
 from graphopt.protocol import Context, Pass
-from graphopt.recipe import Recipe
-from graphopt.rewrite import LOSSLESS, FuseLinear
+from graphopt.recipe import LOSSLESS, Recipe
 from tests.end_to_end.support import MODELS, net, operators
 from tests.support.models import differences, feed, parse, run
 
@@ -189,7 +190,7 @@ def test_a_graph_that_breaks_a_structural_rule_is_traced_to_its_edit() -> None:
 def test_an_example_model_with_epsilon_forgotten_is_left_right(monkeypatch: pytest.MonkeyPatch) -> None:
     """In the package's own pass, as if the mistake were in it."""
     wrong = Rule("fold_batchnorm", forgets_epsilon.pattern, forgets_epsilon.build, Exactness.ROUNDING)
-    monkeypatch.setattr("graphopt.rewrite.fuse_linear.RULES", (wrong,))
+    monkeypatch.setattr("graphopt.fuse.linear.RULES", (wrong,))
     result = graphopt.optimize(MODELS / "digits_resnet.onnx", passes=[FuseLinear.name], device="cpu", threads=1)
     report = result.report
     assert set(left_out(report)) == {"fold_batchnorm"}

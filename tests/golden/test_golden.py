@@ -12,8 +12,8 @@ import onnx_ir as ir
 import pytest
 
 from graphopt.graph import invariants, probes
-from graphopt.graph.edit import Exactness
 from graphopt.graph.load import Source, load
+from graphopt.graph.record import Exactness
 from graphopt.graph.save import serialize
 from graphopt.protocol import Evaluator
 from tests.golden.cases import RULES, Case, every, write

@@ -14,7 +14,8 @@ from graphopt.graph.load import load
 from graphopt.graph.nodes import is_constant, is_overridable, is_protected
 from graphopt.graph.save import serialize
 from graphopt.protocol import Evaluator
-from graphopt.rewrite import LOSSLESS, Upgrade
+from graphopt.recipe import LOSSLESS
+from graphopt.upgrade import Upgrade
 from tests.support.models import differences, parse, rewritten, run
 
 ZOO = Path(__file__).parents[3] / "shared" / "zoo"

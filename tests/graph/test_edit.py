@@ -11,9 +11,10 @@ import pytest
 
 from graphopt.graph import invariants
 from graphopt.graph.draft import Draft
-from graphopt.graph.edit import Edit, Editor, Exactness, Refused
+from graphopt.graph.edit import Editor
 from graphopt.graph.load import Source
 from graphopt.graph.nodes import PROTECTED, graphs
+from graphopt.graph.record import Edit, Exactness, Refused
 from graphopt.graph.save import serialize
 from tests.support.models import show, source
 

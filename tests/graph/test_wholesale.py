@@ -11,8 +11,9 @@ import pytest
 
 from graphopt.graph import invariants
 from graphopt.graph.draft import Draft
-from graphopt.graph.edit import WHOLE, Edit, Editor, Exactness, Refused
+from graphopt.graph.edit import Editor
 from graphopt.graph.nodes import KEY, PROTECTED, graphs, key
+from graphopt.graph.record import WHOLE, Edit, Exactness, Refused
 from graphopt.graph.save import serialize
 from tests.support.models import parse, show, source
 

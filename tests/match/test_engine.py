@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from graphopt.errors import GraphoptError
 from graphopt.graph.draft import Draft
-from graphopt.graph.edit import Edit, Editor, Exactness
+from graphopt.graph.edit import Editor
 from graphopt.graph.load import Source
+from graphopt.graph.record import Edit, Exactness
 from graphopt.graph.save import serialize
 from graphopt.match.engine import Answer, No, Rule, rewrite, rule
 from graphopt.match.pattern import const, linear, one_of, op, var
@@ -286,7 +287,7 @@ def test_a_long_chain_is_rewritten() -> None:
 SCRIPT = """
 import sys
 from graphopt.graph.save import serialize
-from graphopt.rewrite import LOSSLESS
+from graphopt.recipe import LOSSLESS
 from tests.support.models import rewritten, source
 result = rewritten(source(sys.stdin.read()), [p() for p in LOSSLESS], growth=1000)
 sys.stdout.buffer.write(result.model.SerializeToString())

@@ -11,7 +11,8 @@ import onnx_ir as ir
 import pytest
 
 from graphopt.graph.draft import Draft
-from graphopt.graph.edit import Editor, Exactness
+from graphopt.graph.edit import Editor
+from graphopt.graph.record import Exactness
 from graphopt.match.engine import Answer, Rule, rewrite, rule
 from graphopt.match.pattern import Either, NodeOf, const, either, number, op, var
 from graphopt.protocol import Context, Ledger

@@ -6,7 +6,8 @@ import pytest
 
 from graphopt import ops
 from graphopt.graph.draft import Draft
-from graphopt.graph.edit import Editor, Exactness
+from graphopt.graph.edit import Editor
+from graphopt.graph.record import Exactness
 
 
 def parse(body: str, constants: str, *, inputs: str = "float[2,3] x", result: str = "float[M,N] y") -> ir.Model:

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from graphopt.errors import InputError
+from graphopt.fuse import FuseChain, FuseParallel, FuseSum
 from graphopt.graph.load import load
-from graphopt.rewrite import FuseChain, FuseParallel, FuseSum
 from graphopt.targets import Target
 from tests.support.models import cannot_evaluate, differences, feed, rewritten, run
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from graphopt import ops
 from graphopt.graph.draft import Draft
-from graphopt.graph.edit import Editor, Exactness
+from graphopt.graph.edit import Editor
+from graphopt.graph.record import Exactness
 
 from .single import Array, Const, Example, run
 

@@ -17,11 +17,11 @@ from hypothesis import HealthCheck, given, reject, settings
 
 from graphopt.errors import InputError
 from graphopt.graph import invariants
-from graphopt.graph.edit import Exactness
 from graphopt.graph.load import Source, load
 from graphopt.graph.nodes import graphs
+from graphopt.graph.record import Exactness
 from graphopt.protocol import Evaluator, Pass
-from graphopt.rewrite import LOSSLESS
+from graphopt.recipe import LOSSLESS
 from graphopt.run.session import Feed
 from graphopt.verify import Judge, explain, rounded
 from tests.strategies import models

@@ -8,7 +8,8 @@ import onnx
 import pytest
 
 import graphopt
-from graphopt.graph.edit import WHOLE, Edit, Editor, Exactness
+from graphopt.graph.edit import Editor
+from graphopt.graph.record import WHOLE, Edit, Exactness
 from graphopt.protocol import Context, Ledger, NotEvaluated
 from graphopt.rewrite import Onnxsim
 from graphopt.run.child import Child, ChildFailed, Limits

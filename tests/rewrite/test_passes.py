@@ -10,12 +10,15 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
+from graphopt.fuse import FuseLinear
+from graphopt.fuse import linear as fuse_linear
+from graphopt.fuse.linear import BATCHNORM
 from graphopt.graph.edit import Editor
 from graphopt.graph.load import load
 from graphopt.match.engine import Rule
 from graphopt.protocol import Context, Evaluator, Ledger, NotEvaluated
-from graphopt.rewrite import LOSSLESS, Clean, Fold, FuseLinear, Strip, clean, fold, fuse_linear
-from graphopt.rewrite.fuse_linear import BATCHNORM
+from graphopt.recipe import LOSSLESS
+from graphopt.rewrite import Clean, Fold, Strip, clean, fold
 from tests.support.models import cannot_evaluate, parse, rewritten, show, source
 
 CONV_BN = """g (float[N,1,4] x) => (float[N,2,4] y)

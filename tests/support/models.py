@@ -13,8 +13,9 @@ import onnx.parser
 import onnx.printer
 from numpy.typing import NDArray
 
-from graphopt.graph.edit import Edit, Editor
+from graphopt.graph.edit import Editor
 from graphopt.graph.load import Source, load
+from graphopt.graph.record import Edit
 from graphopt.graph.save import serialize
 from graphopt.protocol import Context, Evaluator, Ledger, Miss, NotEvaluated, Pass
 from graphopt.run.child import Child, ChildFailed

@@ -27,13 +27,14 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from graphopt import ops
+from graphopt.fuse.affine import per_channel
 from graphopt.graph.draft import Draft
-from graphopt.graph.edit import Editor, Exactness
+from graphopt.graph.edit import Editor
 from graphopt.graph.nodes import array, graphs, rank, static_shape
+from graphopt.graph.record import Exactness
 from graphopt.match.engine import No
 from graphopt.ops import Linear
 from graphopt.protocol import Context, Pass
-from graphopt.rewrite.affine import per_channel
 from graphopt.rewrite.ask import dims
 
 __all__ = ["FuseParallel"]

@@ -23,15 +23,16 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from graphopt.fuse.affine import affine, batchnorm, doubt, per_channel, scaling
+from graphopt.fuse.uniform import fold_uniform
 from graphopt.graph.draft import Draft
-from graphopt.graph.edit import Editor, Exactness
+from graphopt.graph.edit import Editor
 from graphopt.graph.nodes import rank
+from graphopt.graph.record import Exactness
 from graphopt.match.engine import Answer, No, Rule, described, rewrite, rule
 from graphopt.match.pattern import const, either, linear, one_of, op, var
 from graphopt.ops import Linear
 from graphopt.protocol import Context, Pass
-from graphopt.rewrite.affine import affine, batchnorm, doubt, per_channel, scaling
-from graphopt.rewrite.uniform import fold_uniform
 
 __all__ = ["FuseLinear"]
 

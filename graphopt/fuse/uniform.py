@@ -14,13 +14,13 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from graphopt.fuse.affine import affine, batchnorm, scaling
 from graphopt.graph.draft import Draft
-from graphopt.graph.edit import Exactness
 from graphopt.graph.nodes import array, attr, is_constant
+from graphopt.graph.record import Exactness
 from graphopt.match.engine import Answer, No, rule
 from graphopt.match.pattern import either, op, var
 from graphopt.protocol import Context
-from graphopt.rewrite.affine import affine, batchnorm, scaling
 from graphopt.rewrite.ask import dims, made_by
 
 __all__ = ["fold_uniform"]

@@ -10,9 +10,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from graphopt.fuse import FuseChain, FuseLinear, FuseParallel, FuseSum
 from graphopt.graph.load import load
 from graphopt.protocol import Context, Pass
-from graphopt.rewrite import FuseChain, FuseLinear, FuseParallel, FuseSum
 from tests.support.models import cannot_evaluate, differences, feed, rewritten, run
 
 CHANNELS = 8

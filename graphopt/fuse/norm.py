@@ -37,8 +37,9 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from graphopt.graph.draft import Draft
-from graphopt.graph.edit import Editor, Exactness
+from graphopt.graph.edit import Editor
 from graphopt.graph.nodes import array, attr, input_at, is_constant, rank
+from graphopt.graph.record import Exactness
 from graphopt.match.engine import Answer, No, Rule, described, rewrite, rule
 from graphopt.match.pattern import Either, NodeOf, Pattern, const, either, number, one_of, op, var
 from graphopt.protocol import Context, Pass

@@ -41,15 +41,16 @@ from typing import ClassVar
 import numpy as np
 import onnx_ir as ir
 
+from graphopt.fuse.heads import TURNED, expanded, merges, packed, repeated, unpacked, within
+from graphopt.fuse.ranges import LOW, least_of_rows
 from graphopt.graph.draft import Draft
-from graphopt.graph.edit import Editor, Exactness
+from graphopt.graph.edit import Editor
 from graphopt.graph.nodes import attr, rank, scalar
+from graphopt.graph.record import Exactness
 from graphopt.match.engine import Answer, No, Rule, described, rewrite, rule
 from graphopt.match.pattern import op, var
 from graphopt.protocol import Context, Pass
 from graphopt.rewrite.ask import Extent, axis_of, dims, made_by, perm_of, read_only_by, same_dims
-from graphopt.rewrite.heads import TURNED, expanded, merges, packed, repeated, unpacked, within
-from graphopt.rewrite.ranges import LOW, least_of_rows
 
 __all__ = ["FuseAttention"]
 

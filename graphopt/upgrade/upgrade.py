@@ -29,11 +29,12 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from graphopt.graph import shapes
-from graphopt.graph.edit import Editor, Exactness, Refused
+from graphopt.graph.edit import Editor
 from graphopt.graph.nodes import PROTECTED, TRAINED, attr, graphs, subgraphs
+from graphopt.graph.record import Exactness, Refused
 from graphopt.protocol import Context, Pass
-from graphopt.rewrite.adapters import ADAPTERS
-from graphopt.rewrite.opsets import HARMLESS, LACKING, REFUSED, ROUNDED
+from graphopt.upgrade.adapters import ADAPTERS
+from graphopt.upgrade.opsets import HARMLESS, LACKING, REFUSED, ROUNDED
 
 __all__ = ["Upgrade"]
 

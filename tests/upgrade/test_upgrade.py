@@ -14,15 +14,16 @@ import onnx.shape_inference
 import pytest
 
 from graphopt.errors import InputError
-from graphopt.graph.edit import WHOLE, Editor, Exactness
+from graphopt.graph.edit import Editor
 from graphopt.graph.load import load
 from graphopt.graph.nodes import key
+from graphopt.graph.record import WHOLE, Exactness
 from graphopt.protocol import Context, Ledger
-from graphopt.rewrite import Upgrade
-from graphopt.rewrite.adapters import ADAPTERS
-from graphopt.rewrite.opsets import HARMLESS, LACKING, REFUSED
-from graphopt.rewrite.upgrade import OLDEST
 from graphopt.run.session import Session
+from graphopt.upgrade import Upgrade
+from graphopt.upgrade.adapters import ADAPTERS
+from graphopt.upgrade.opsets import HARMLESS, LACKING, REFUSED
+from graphopt.upgrade.upgrade import OLDEST
 from tests.support.models import cannot_evaluate, differences, feed, parse, rewritten, run, source
 
 TARGET = 23

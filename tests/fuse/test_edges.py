@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from graphopt.fuse import FuseActivation, FuseAttention, FuseNorm, FuseProduct, FuseRotary
 from graphopt.protocol import Evaluator
-from graphopt.rewrite import FuseActivation, FuseAttention, FuseNorm, FuseProduct, FuseRotary
 from tests.golden.cases import Case, read
 from tests.support.models import differences, feed, parse, rewritten, run, source
 

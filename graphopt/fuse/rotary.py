@@ -28,14 +28,15 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from graphopt.fuse.heads import TURNED, expanded, packed, unpacked, within
 from graphopt.graph.draft import Draft
-from graphopt.graph.edit import Editor, Exactness
+from graphopt.graph.edit import Editor
 from graphopt.graph.nodes import array, attr, rank, scalar
+from graphopt.graph.record import Exactness
 from graphopt.match.engine import Answer, No, Rule, described, rewrite, rule
 from graphopt.match.pattern import op, var
 from graphopt.protocol import Context, Pass
 from graphopt.rewrite.ask import axis_of, dims, ints, made_by, same_dims
-from graphopt.rewrite.heads import TURNED, expanded, packed, unpacked, within
 
 __all__ = ["FuseRotary"]
 

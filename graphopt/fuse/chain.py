@@ -25,14 +25,15 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from graphopt import ops
+from graphopt.fuse.affine import AFFINE, affine, doubt, per_channel, scaling, unpaid
 from graphopt.graph.draft import Draft
-from graphopt.graph.edit import Editor, Exactness
+from graphopt.graph.edit import Editor
 from graphopt.graph.nodes import attr, rank
+from graphopt.graph.record import Exactness
 from graphopt.match.engine import Answer, No, Rule, described, rewrite, rule
 from graphopt.match.pattern import const, either, linear, one_of, op, var
 from graphopt.ops import Linear
 from graphopt.protocol import Context, Pass
-from graphopt.rewrite.affine import AFFINE, affine, doubt, per_channel, scaling, unpaid
 from graphopt.rewrite.ask import axis_of, read_only_by
 
 __all__ = ["FuseChain"]

@@ -10,7 +10,7 @@ Conditions: everything is float32; a number has one element and adds no axis; it
 multiplied into neither overflows nor vanishes; a Transpose swaps two axes. Half of a product (x·y/2) stays: by it
 runtimes recognize Gelu, and are faster with that than with one factor less.
 
-What comes after a product whose operator has a bias is the business of `fuse_linear`.
+What comes after a product whose operator has a bias is the business of `linear.py`.
 
 ROUNDING: the same function of the reals.
 """
@@ -27,8 +27,9 @@ from numpy.typing import NDArray
 
 from graphopt import ops
 from graphopt.graph.draft import Draft
-from graphopt.graph.edit import Editor, Exactness
+from graphopt.graph.edit import Editor
 from graphopt.graph.nodes import attr, rank
+from graphopt.graph.record import Exactness
 from graphopt.match.engine import Answer, No, Rule, described, rewrite, rule
 from graphopt.match.pattern import const, either, linear, one_of, op, var
 from graphopt.ops import Linear
