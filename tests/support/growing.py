@@ -42,7 +42,8 @@ class Port:
         return self.dtype in FLOATS
 
     def static(self, axis: int) -> bool:
-        return -self.rank <= axis < self.rank and isinstance(self.shape[axis], int)
+        extent = self.shape[axis] if -self.rank <= axis < self.rank else None
+        return isinstance(extent, int) and extent >= 0  # inference answers less for a window that does not fit
 
 
 class Graph:
