@@ -316,25 +316,20 @@ class _Run:
         entries = (version("graphopt"), source.sha256, self.recipe.text(), verdict)
         theirs = {k: v for k, v in model.metadata_props.items() if k not in PROVENANCE}
         ours = theirs | dict(zip(PROVENANCE, entries, strict=True))
-        notes = tuple(
-            f"opset {wanted} could not be reached, only {model.opset_imports['']}: inspect --why upgrade says why"
+        notes = [
+            f"opset {step.opset} could not be reached, only {model.opset_imports['']}: inspect --why upgrade says why"
             for step in self.recipe.passes
-            if isinstance(step, Upgrade) and (wanted := step.opset) > model.opset_imports.get("", wanted)
-        )
+            if isinstance(step, Upgrade) and step.opset > model.opset_imports.get("", step.opset)
+        ]
         content = _content(model, source, ours)
         if content is not None and len(content) > source.size:
             bare = _content(model, source, theirs if judge else theirs | {PROVENANCE[-1]: UNVERIFIED})
             if bare is not None and (len(bare) <= source.size or len(content) > _GROWTH * source.size):
-                content, notes = (
-                    bare,
-                    (
-                        *notes,
-                        "the file is too small to say in it how it was made",
-                    ),
-                )
+                content = bare
+                notes.append("the file is too small to say in it how it was made")
             else:
                 content = _content(model, source, ours)
-        return Outcome(source, model, content, self.recipe, attempt, judge, found, tuple(left_out), notes=notes)
+        return Outcome(source, model, content, self.recipe, attempt, judge, found, tuple(left_out), notes=tuple(notes))
 
 
 def _content(model: ir.Model, source: Source, metadata: Mapping[str, str] | None = None) -> bytes | None:
