@@ -316,10 +316,11 @@ class _Run:
         entries = (version("graphopt"), source.sha256, self.recipe.text(), verdict)
         theirs = {k: v for k, v in model.metadata_props.items() if k not in PROVENANCE}
         ours = theirs | dict(zip(PROVENANCE, entries, strict=True))
+        wanted = max((step.opset for step in self.recipe.passes if isinstance(step, Upgrade)), default=0)
         notes = [
-            f"opset {step.opset} could not be reached, only {model.opset_imports['']}: inspect --why upgrade says why"
-            for step in self.recipe.passes
-            if isinstance(step, Upgrade) and step.opset > model.opset_imports.get("", step.opset)
+            f"opset {wanted} could not be reached, only {model.opset_imports['']}: {miss.root}: {miss.reason}"
+            for miss in attempt.misses
+            if miss.rule == Upgrade.name
         ]
         content = _content(model, source, ours)
         if content is not None and len(content) > source.size:
