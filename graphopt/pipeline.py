@@ -266,7 +266,7 @@ class _Run:
         """
         recipe = self.recipe
         edit = Editor(self.source.model.clone(), skip=skip, limit=limit, keep=recipe.skip)
-        room = int((_GROWTH - 1) * self.source.size)
+        room = 0 if self._is_done else int((_GROWTH - 1) * self.source.size)
         ledger = Ledger(room, 0 if self.thrifty else room)
         ctx = Context(self.evaluate, ledger, TARGETS[recipe.target], recipe.fast_math, self.propose)
         records = [_Record(p) for p in recipe.passes]
@@ -278,6 +278,12 @@ class _Run:
                     break
         misses = tuple(miss for r in records for miss in r.misses)
         return Attempt(edit.model, tuple(edit.edits), tuple(r.told() for r in records), misses)
+
+    @property
+    def _is_done(self) -> bool:
+        """Whether the source was made by this recipe: then it grew as far as it may, and its size is not the limit's."""
+        known = self.source.model.metadata_props
+        return PROVENANCE[-1] in known and known.get(PROVENANCE[2], self.recipe.text()) == self.recipe.text()
 
     def unchanged(self, attempt: Attempt, reason: str, left_out: Sequence[LeftOut] = ()) -> Outcome:
         """The source as it came; running it once more shows that it repeats itself."""

@@ -191,8 +191,10 @@ def _times(constant: Array, number: float) -> Array:
 
 
 def _holds(before: Array, after: Array) -> bool:
-    """Whether scaled numbers neither overflowed nor vanished."""
-    return bool(np.all(np.isfinite(after)) and np.count_nonzero(after) == np.count_nonzero(before))
+    """Whether scaled numbers neither overflowed nor lost digits below the smallest normal number."""
+    tiny = np.finfo(np.float32).tiny
+    lost = (np.abs(after) < tiny) & (np.abs(before) >= tiny)
+    return bool(np.all(np.isfinite(after)) and np.count_nonzero(after) == np.count_nonzero(before) and not lost.any())
 
 
 def _scaled(draft: Draft, ctx: Context, lin: Linear, number: float, inputs: list[ir.Value | None]) -> ir.Value | No:

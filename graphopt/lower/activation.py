@@ -8,7 +8,7 @@
 
 Gelu stands for the operator of opset 20 and for both ways to spell it.
 
-Conditions: x is float32; a is one number; b is a constant vector, and the last axis of x is known to be as long, so
+Conditions: x is float32; no constant adds an axis; a is one number; b is a constant vector, and the last axis of x is known to be as long, so
 that the sum is not wider than x.
 
 Not-a-number and infinity: as spelled out, by measurement; where a·x overflows, the sigmoid is 0 or 1 either way.
@@ -27,7 +27,7 @@ import onnx_ir as ir
 
 from graphopt.fuse.activation import erf_gelu, tanh_gelu
 from graphopt.graph.draft import Draft
-from graphopt.graph.nodes import attr, is_constant, scalar, static_shape
+from graphopt.graph.nodes import attr, is_constant, rank, scalar, static_shape
 from graphopt.graph.record import Exactness
 from graphopt.match.engine import Answer, No, Rule, rule
 from graphopt.match.pattern import either, op, var
@@ -110,6 +110,8 @@ def _biased(draft: Draft, operator: str, x: ir.Value, bias: ir.Value) -> Answer:
     shape, extents = static_shape(bias), dims(x)
     if x.dtype is not ir.DataType.FLOAT:
         return No("it is not known to be float32")
+    if _widens(draft, x):
+        return No("a constant may add an axis")
     if not is_constant(bias) or shape is None or len(shape) != 1:
         return No("what is added is not a constant vector")
     if not extents or extents[-1] != shape[0]:
@@ -120,4 +122,11 @@ def _biased(draft: Draft, operator: str, x: ir.Value, bias: ir.Value) -> Answer:
 def _plain(draft: Draft, operator: str, x: ir.Value) -> Answer:
     if x.dtype is not ir.DataType.FLOAT:
         return No("it is not known to be float32")
+    if _widens(draft, x):
+        return No("a constant may add an axis")
     return draft.node(operator, [x], domain=DOMAIN)
+
+
+def _widens(draft: Draft, x: ir.Value) -> bool:
+    """Whether the result may have more axes than x."""
+    return rank(x) is None or rank(draft.root.outputs[0]) != rank(x)

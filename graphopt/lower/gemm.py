@@ -7,7 +7,7 @@
 A·B is a MatMul or what has been made of one already.
 
 Conditions: float32, the only type of the kernels that is asked for; nothing else needs the inner result; c is one
-finite number other than 0, so that not-a-numbers come through, and adds no axis. Both operands of a transposed
+number between 2⁻²⁰ and 2²⁰, up to its sign, so that products stay in range, and adds no axis. Both operands of a transposed
 product have the same rank of at least 2, or the other one is a matrix; the sums are known not to be empty, and where
 batches are broadcast, no extent is 0: the kernel makes other shapes then, and leaves empty sums unwritten. Scores that
 a mask is added to before a Softmax stay as they are: the runtime knows attention in that form.
@@ -47,6 +47,8 @@ ACTIVATIONS = (
 
 PRODUCT = either(op.MatMul(name="product"), contrib.FusedMatMul(name="product"))
 MATRIX = 2
+_FAR = 2.0**20
+"""Beyond, a product may leave the range of its type with its factor, or without it."""
 _OPEN = 1024
 """Taken for an extent that is not known, where the length of a sum is asked for."""
 
@@ -162,8 +164,8 @@ def _product(
     if attr(product, "transBatchA", 0) or attr(product, "transBatchB", 0):
         return No("the batch is transposed as well")
     number = float(np.float32(own.get("alpha", 1.0) * alpha))
-    if not isfinite(number) or not number:
-        return No("the factor is not a finite number other than 0")
+    if not 1 / _FAR <= abs(number) <= _FAR:
+        return No("the product without the factor may leave the range of its type")
     own["alpha"] = number
     if turned is not None:
         own[turned] = 1 - own.get(turned, 0)

@@ -13,7 +13,7 @@ With dq(x) = DequantizeLinear(x, sx, zx) and q(y) = QuantizeLinear(y, sy, zy):
     q(Relu(x)), q(Clip(x, a, b))          → q(x)             where the ends of the integers cut off at least as much
 
 Conditions: x and y are uint8 (with int8 the kernels take 5 times as long on x86); scales and zero points are
-constants, one number each, those of a weight may be one for each output channel with zero points of 0; nothing else
+constants, one number each and scales above zero, those of a weight may be one for each output channel with zero points of 0; nothing else
 needs the result before q. A bias is a constant vector, of 32-bit integers around 0 or of floats. Where its scale is
 not sx·sw, up to rounding, it is counted in such steps, if half of one is less than a thousandth of a step of y: no
 more than the rounding of a sum of floats. Several readers of dq(x) are no obstacle: each that computes on the
@@ -71,8 +71,11 @@ class _Steps:
 
     @property
     def single(self) -> bool:
-        """Whether there is one scale for the whole tensor."""
-        return all((a := array(v)) is not None and a.size == 1 and a.ndim <= 1 for v in self.steps)
+        """Whether there is one scale for the whole tensor, above zero, so that more is more."""
+        scale, zero = (array(v) for v in self.steps)
+        if scale is None or zero is None or max(scale.ndim, zero.ndim) > 1:
+            return False
+        return scale.size == zero.size == 1 and bool(np.all((scale > 0) & np.isfinite(scale)))
 
 
 def _behind(value: ir.Value | None) -> _Steps | None:

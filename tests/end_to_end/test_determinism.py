@@ -10,6 +10,7 @@ import graphopt
 from graphopt.recipe import Recipe
 from tests.end_to_end.support import DATA, MODELS, command
 from tests.end_to_end.support import graphopt as process
+from tests.support.models import parse
 
 
 @pytest.mark.parametrize("name", ["digits_mobilenet", "digits_vit"])
@@ -59,3 +60,21 @@ def test_the_recipe_in_an_emitted_file_makes_it_again() -> None:
     stamp = {p.key: p.value for p in first.metadata_props}
     again = graphopt.optimize(source, recipe=Recipe.parse(stamp["graphopt.recipe"])).model
     assert again == first
+
+
+def test_what_there_was_no_room_for_has_none_the_second_time() -> None:
+    given = parse("""
+        <ir_version: 10, opset_import: ["" : 21]>
+        g (float[2] x, bool e) => (float[2] y)
+        <int64 m = {2}>
+        {
+          a = Neg (x)
+          y = Loop (m, "", x) <body = b (int64 i, bool c, float[2] s) => (bool d, float[2] t) {
+            d = Identity (c)
+            t = If (e) <then_branch = p () => (float[2] u) { u = Add (s, a) },
+                        else_branch = q () => (float[2] v) { v = Exp (s) }>
+          }>
+        }
+    """)
+    first = graphopt.optimize(given, opset=23, unverified=True).model
+    assert graphopt.optimize(first, opset=23, unverified=True).model == first
