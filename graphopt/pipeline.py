@@ -281,7 +281,7 @@ class _Run:
 
     @property
     def _is_done(self) -> bool:
-        """Whether the source was made by this recipe: then it grew as far as it may, and its size is not the limit's."""
+        """Whether this recipe made the source: then it grew as far as it may."""
         known = self.source.model.metadata_props
         return PROVENANCE[-1] in known and known.get(PROVENANCE[2], self.recipe.text()) == self.recipe.text()
 

@@ -7,10 +7,10 @@
 A·B is a MatMul or what has been made of one already.
 
 Conditions: float32, the only type of the kernels that is asked for; nothing else needs the inner result; c is one
-number between 2⁻²⁰ and 2²⁰, up to its sign, so that products stay in range, and adds no axis. Both operands of a transposed
-product have the same rank of at least 2, or the other one is a matrix; the sums are known not to be empty, and where
-batches are broadcast, no extent is 0: the kernel makes other shapes then, and leaves empty sums unwritten. Scores that
-a mask is added to before a Softmax stay as they are: the runtime knows attention in that form.
+number between 2⁻²⁰ and 2²⁰, up to its sign, so that products stay in range, and adds no axis. Both operands of a
+transposed product have the same rank of at least 2, or the other one is a matrix; the sums are known not to be empty,
+and where batches are broadcast, no extent is 0: the kernel makes other shapes then, and leaves empty sums unwritten.
+Scores that a mask is added to before a Softmax stay as they are: the runtime knows attention in that form.
 
 Not-a-number and infinity: as spelled out, by measurement, unless c times a product overflows in between. Speed: Gemm,
 1 × 512 × 512 and 64 × 256 × 1024, 0.99 to 1.01 times the time of the two operators; products of 8 heads, 128 × 256

@@ -12,11 +12,11 @@ With dq(x) = DequantizeLinear(x, sx, zx) and q(y) = QuantizeLinear(y, sy, zy):
     q(move(dq(x))),  sy = sx, zy = zx     → move(x)          Reshape, Flatten, Transpose, Squeeze, Unsqueeze, MaxPool
     q(Relu(x)), q(Clip(x, a, b))          → q(x)             where the ends of the integers cut off at least as much
 
-Conditions: x and y are uint8 (with int8 the kernels take 5 times as long on x86); scales and zero points are
-constants, one number each and scales above zero, those of a weight may be one for each output channel with zero points of 0; nothing else
-needs the result before q. A bias is a constant vector, of 32-bit integers around 0 or of floats. Where its scale is
-not sx·sw, up to rounding, it is counted in such steps, if half of one is less than a thousandth of a step of y: no
-more than the rounding of a sum of floats. Several readers of dq(x) are no obstacle: each that computes on the
+Conditions: x and y are uint8 (with int8 the kernels take 5 times as long on x86); scales and zero points are constants,
+one number each and scales above zero, those of a weight may be one for each output channel with zero points of 0;
+nothing else needs the result before q. A bias is a constant vector, of 32-bit integers around 0 or of floats. Where its
+scale is not sx·sw, up to rounding, it is counted in such steps, if half of one is less than a thousandth of a step of
+y: no more than the rounding of a sum of floats. Several readers of dq(x) are no obstacle: each that computes on the
 integers is one less.
 
 Not-a-number cannot come out of dq. ROUNDING: the integer sums are exact and are rounded once, to a step of y; where
