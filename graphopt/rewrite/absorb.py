@@ -2,7 +2,7 @@
 
     Conv(Pad(x))                          → Conv(x, pads)               zeros around spatial axes
     AveragePool(Pad(x))                   → AveragePool(x, pads)        that counts them
-    MaxPool(Pad(x))                       → MaxPool(x, pads)            padded with −∞, or with zeros where x ≥ 0
+    MaxPool(Pad(x))                       → MaxPool(x, pads)            padded with −∞, or --fast-math: zeros, x ≥ 0
     Conv(Transpose(Pad(x)))               → Conv(Transpose(x), pads)
     Gemm(Transpose(a), b)                 → Gemm(a, b, transA)          of the other input as well
     MatMul(Transpose(a), b)               → Gemm(a, b, transA)          matrices
@@ -38,7 +38,7 @@ _OPEN = 1024
 
 
 @rule(one_of("AveragePool", "Conv", "MaxPool")(name="node"), exactness=Exactness.ROUNDING)
-def pad_into_window(draft: Draft, _ctx: Context, node: ir.Node) -> Answer:
+def pad_into_window(draft: Draft, ctx: Context, node: ir.Node) -> Answer:
     """Zeros around the spatial axes become pads of the Conv or pool after them."""
     data = node.inputs[0]
     between = made_by(data, "Transpose")
@@ -50,17 +50,8 @@ def pad_into_window(draft: Draft, _ctx: Context, node: ir.Node) -> Answer:
     more = _spatial_pads(pad, None if between is None else perm_of(between))
     if isinstance(more, No):
         return more
-    fill = _fill(pad)
-    if fill is None:
-        return No("it is not padded with a constant")
-    if node.op_type == "MaxPool":
-        if len(node.outputs) > 1:
-            return No("it tells where it found the largest")
-        if not (fill <= _lowest(data) or (fill == 0 and _never_negative(pad.inputs[0]))):
-            return No("what it is padded with may be the largest")
-    elif fill != 0 or np.signbit(fill):
-        return No("it is not padded with zeros")
-    pads = _joined(node, more)
+    reason = _unlike_own_padding(node, pad, _fill(pad), fast_math=ctx.fast_math)
+    pads = _joined(node, more) if reason is None else No(reason)
     if isinstance(pads, No):
         return pads
     inside = pad.inputs[0] if between is None else draft.like(between, [pad.inputs[0]])
@@ -68,6 +59,21 @@ def pad_into_window(draft: Draft, _ctx: Context, node: ir.Node) -> Answer:
     draft.reduction = prod(e if isinstance(e, int) else _OPEN for e in (weight or [_OPEN])[1:])
     counted = {"count_include_pad": 1} if node.op_type == "AveragePool" else {}
     return draft.like(node, [inside, *node.inputs[1:]], pads=pads, auto_pad=None, **counted)
+
+
+def _unlike_own_padding(node: ir.Node, pad: ir.Node, fill: float | None, *, fast_math: bool) -> str | None:
+    """Why padding with a number is not what the node would do by itself."""
+    if fill is None:
+        return "it is not padded with a constant"
+    if node.op_type != "MaxPool":
+        return "it is not padded with zeros" if fill != 0 or np.signbit(fill) else None
+    if len(node.outputs) > 1:
+        return "it tells where it found the largest"
+    if fill <= _lowest(pad.outputs[0]):
+        return None
+    if fill != 0 or not _never_negative(pad.inputs[0]):
+        return "what it is padded with may be the largest"
+    return None if fast_math else "zeros win over not-a-numbers: --fast-math allows it"
 
 
 def _lowest(value: ir.Value) -> float:
