@@ -245,6 +245,8 @@ def recurrent(g: Graph) -> None:
     x = g.value(lambda p: p.dtype == TensorProto.FLOAT and p.rank == 3 and p.static(-1) and p.static(1))
     if not x or g.opset < 11:
         return
+    if 0 in g.ports[x].shape:
+        return  # an empty sequence or batch aborts the process of the runtime
     hidden, width = 2, int(g.ports[x].shape[2])
     op, gates = g.pick((("LSTM", 4), ("GRU", 3), ("RNN", 1)))
     states = 2 if op == "LSTM" else 1
