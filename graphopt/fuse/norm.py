@@ -215,8 +215,8 @@ def _first_axis(x: ir.Value, reduced: ir.Node, given: Array | None) -> int | No:
         return No("the axes are not known to be the last ones")
     if attr(reduced, "keepdims", 1) != 1:
         return No("the reduced axes are dropped")
-    if not all(isinstance(x.shape[a], int) for a in over):
-        return No("the extent of a normalized axis is not a number")
+    if not all(isinstance(extent := x.shape[a], int) and extent for a in over):
+        return No("the extent of a normalized axis is not a number above 0")
     return over[0]
 
 

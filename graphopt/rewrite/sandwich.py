@@ -203,6 +203,8 @@ def _cost(region: _Region) -> int:
                 return 1
             continue
         before = made_by(value, "Transpose")
+        if before is not None and _inside(before, region):
+            continue
         goes = before is not None and not value.is_graph_output() and all(u in region for u in value.consumers())
         fits = before is not None and perm_of(before) == list(perm)
         total += (not fits) - goes
@@ -212,9 +214,20 @@ def _cost(region: _Region) -> int:
     return total
 
 
+def _inside(transpose: ir.Node, region: _Region) -> bool:
+    """Whether a Transpose leads from the region back into it: turned as well, it stays one."""
+    source = transpose.inputs[0]
+    back = any(user in region for user in transpose.outputs[0].consumers())
+    return back and source is not None and source.producer() in region
+
+
 def _border(value: ir.Value, perm: Perm, region: _Region) -> int:
     """What becomes of the Transposes behind one result of the region."""
-    outside = [user for user in value.consumers() if user not in region]
+    outside = [
+        user
+        for user in value.consumers()
+        if user not in region and not (user.op_type == "Transpose" and _inside(user, region))
+    ]
     undone, moved = 0, 0
     for user in outside:
         after = perm_of(user) if user.op_type == "Transpose" and not user.domain else None
