@@ -132,8 +132,8 @@ def conv(g: Graph) -> None:
     x = g.value(lambda p: p.is_float and p.rank in {3, 4} and all(p.static(a) for a in range(1, p.rank)))
     if x and g.chance(3):
         x = _padded(g, x) or x
-    if not x:
-        return
+    if not x or not g.ports[x].shape[1]:
+        return  # without channels the runtime may never come back
     channels, spatial = int(g.ports[x].shape[1]), g.ports[x].rank - 2
     groups = g.pick([k for k in (1, 1, 2, 4) if channels % k == 0])
     kernel = [g.pick((1, 1, 2, 3)) for _ in range(spatial)]
