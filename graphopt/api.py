@@ -22,7 +22,7 @@ import onnx_ir as ir
 
 from graphopt import pipeline
 from graphopt import recipe as recipes
-from graphopt.analysis.evidence import gather
+from graphopt.analysis.evidence import gather, survives
 from graphopt.analysis.facts import facts
 from graphopt.analysis.metrics import scores
 from graphopt.analysis.owners import largest
@@ -43,7 +43,7 @@ from graphopt.report.data import (
     TimingReport,
     VerificationReport,
 )
-from graphopt.report.files import refuse_out, weights
+from graphopt.report.files import refuse_out
 from graphopt.report.summary import summary
 from graphopt.run import bench as timing
 from graphopt.run import probe
@@ -96,7 +96,7 @@ class Result:
             MachineError: the folder is missing, full or not writable.
         """
         target, source = Path(path), self.outcome.source
-        refuse_out(target, source.path, weights(source.model), force=force)
+        refuse_out(target, source.path, source.external, force=force)
         content = self.outcome.content
         save(
             self.outcome.model if content is None else content,
@@ -128,6 +128,7 @@ def optimize(
     measure: bool = False,
     unverified: bool = False,
     set_dims: Mapping[str, int] | None = None,
+    external_root: str | os.PathLike[str] | None = None,
     threads: int = 0,
     seed: int = 0,
     progress: Progress | None = None,
@@ -150,6 +151,7 @@ def optimize(
             that did not make this one faster.
         unverified: check the structure only, and run nothing.
         set_dims: extents of symbolic dimensions in generated feeds.
+        external_root: a folder in which weights may be, also behind links, instead of the model's folder.
         threads: of one operator; 0 for all cores.
         seed: of everything random.
         progress: called with a few words when a phase begins.
@@ -177,7 +179,7 @@ def optimize(
         keep_metadata=keep_metadata,
     )
     say("loading")
-    source = load(model, freeze=chosen.freeze)
+    source = load(model, freeze=chosen.freeze, external_root=external_root)
     _check_opset(source, opset)
     _check_keys(source, chosen)
     settings = pipeline.Settings(device, threads, seed, say, measure)
@@ -213,6 +215,7 @@ def check(
     atol: float | None = None,
     rtol: float | None = None,
     set_dims: Mapping[str, int] | None = None,
+    external_root: str | os.PathLike[str] | None = None,
     threads: int = 0,
     seed: int = 0,
     progress: Progress | None = None,
@@ -230,6 +233,7 @@ def check(
         atol: allowed absolute difference, instead of the derived tolerance.
         rtol: allowed difference relative to the reference, instead of the derived tolerance.
         set_dims: extents of symbolic dimensions in generated feeds.
+        external_root: a folder in which weights may be, also behind links, instead of the model's folder.
         threads: of one operator; 0 for all cores.
         seed: of everything random.
         progress: called with a few words when a phase begins.
@@ -244,11 +248,14 @@ def check(
     check_tolerance(atol, rtol)
     say("loading")
     with _named(reference, "the reference"):
-        source = load(reference)
+        source = load(reference, external_root=external_root)
     with _named(candidate, "the candidate"):
-        other = load(candidate)
+        other = load(candidate, external_root=external_root)
     with _named(reference, "the reference"):
         evidence = gather(source, data, set_dims, seed, say)
+    with _named(candidate, "the candidate"):
+        survives(other.runnable, evidence.feeds)
+    with _named(reference, "the reference"):
         say("comparing")
         judge = Judge(source, evidence.feeds, products(source.model), device=device, threads=threads, seed=seed)
     found = judge.source(other, atol=atol, rtol=rtol)
@@ -273,6 +280,7 @@ def bench(
     data: Any = None,
     device: Device = "auto",
     set_dims: Mapping[str, int] | None = None,
+    external_root: str | os.PathLike[str] | None = None,
     threads: int = 0,
     seed: int = 0,
     progress: Progress | None = None,
@@ -285,6 +293,7 @@ def bench(
         data: its first feed is what is run; generated if not given.
         device: "cpu", "cuda" (never falls back) or "auto" (CUDA where it really runs).
         set_dims: extents of symbolic dimensions in the generated feed.
+        external_root: a folder in which weights may be, also behind links, instead of the model's folder.
         threads: of one operator; 0 for all cores.
         seed: of everything random.
         progress: called with a few words when a phase begins.
@@ -301,9 +310,12 @@ def bench(
     sources, sessions = [], []
     for one, role in given:
         with _named(one, role):
-            sources.append(load(one))
+            sources.append(load(one, external_root=external_root))
     with _named(*given[0]):
         feed = gather(sources[0], data, set_dims, seed, say).feeds[0]
+    if other is not None:
+        with _named(*given[-1]):
+            survives(sources[-1].runnable, [feed])
     say("timing")
     for source, (one, role) in zip(sources, given, strict=True):
         with _named(one, role):
@@ -331,6 +343,7 @@ def inspect(
     *models: Model,
     why: str | None = None,
     set_dims: Mapping[str, int] | None = None,
+    external_root: str | os.PathLike[str] | None = None,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> tuple[Inspection, ...]:
@@ -340,6 +353,7 @@ def inspect(
         models: what to look at.
         why: a rule (see `passes`): also say where it looked and did nothing, and why.
         set_dims: extents of symbolic dimensions, for counting work.
+        external_root: a folder in which weights may be, also behind links, instead of the model's folder.
         seed: of the generated feed.
         progress: called with a few words when a phase begins.
 
@@ -351,12 +365,19 @@ def inspect(
     rules = {rule for step in passes() for rule in step.rules}
     if why is not None and why not in rules:
         raise UsageError(f"no rule is called {why!r}: give one of {', '.join(sorted(rules))}")
-    return tuple(_inspect(m, why, set_dims, seed, progress or _log.info) for m in models)
+    return tuple(_inspect(m, why, set_dims, external_root, seed, progress or _log.info) for m in models)
 
 
-def _inspect(model: Model, why: str | None, set_dims: Mapping[str, int] | None, seed: int, say: Progress) -> Inspection:
+def _inspect(
+    model: Model,
+    why: str | None,
+    set_dims: Mapping[str, int] | None,
+    external_root: str | os.PathLike[str] | None,
+    seed: int,
+    say: Progress,
+) -> Inspection:
     say("loading")
-    source = load(model)
+    source = load(model, external_root=external_root)
     notes, feed = source.notes, None
     try:
         feed = gather(source, None, set_dims, seed, say).feeds[0]

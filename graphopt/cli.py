@@ -54,6 +54,15 @@ SetOption = Annotated[
         help="Extent of a symbolic dimension in generated feeds; one without a name is called input[axis]. Repeat.",
     ),
 ]
+RootOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--external-root",
+        metavar="DIR",
+        show_default=False,
+        help="Folder in which weights may be, also behind links, instead of the model's own.",
+    ),
+]
 ThreadsOption = Annotated[
     int, typer.Option("--threads", metavar="N", min=0, help="Threads of one operator; 0: all cores.")
 ]
@@ -176,6 +185,7 @@ def optimize(
         bool, typer.Option("--unverified", help="Run nothing: check the structure only, and say so in the file.")
     ] = False,
     set_dims: SetOption = None,
+    external_root: RootOption = None,
     threads: ThreadsOption = 0,
     seed: SeedOption = 0,
     force: Annotated[bool, typer.Option("--force", help="Write through a link, or over MODEL itself.")] = False,
@@ -195,7 +205,7 @@ def optimize(
     if model.is_file():  # else there is more to say of it than of where the result would go
         files.refuse_out(place, model, force=force)
     others = {"OUT": place, "the recipe": recipe, "the data": Path(data) if data else None}
-    files.refuse_side_files({"--json": json, "--save-recipe": save_recipe}, {"MODEL": model}, others)
+    files.refuse_side_files({"--json": json, "--save-recipe": save_recipe}, {"MODEL": model}, others, external_root)
     with console.progress(quiet=quiet, verbose=verbose) as progress:
         result = api.optimize(
             model,
@@ -212,6 +222,7 @@ def optimize(
             measure=measure,
             unverified=unverified,
             set_dims=_dims(set_dims),
+            external_root=external_root,
             threads=threads,
             seed=seed,
             progress=progress,
@@ -233,6 +244,7 @@ def inspect(
         str | None, typer.Option("--why", metavar="RULE", help="Say where this rule looked and did nothing, and why.")
     ] = None,
     set_dims: SetOption = None,
+    external_root: RootOption = None,
     seed: SeedOption = 0,
     json: JsonOption = None,
     quiet: QuietOption = False,
@@ -243,9 +255,11 @@ def inspect(
     from graphopt import api
     from graphopt.report import console, data, files, table
 
-    files.refuse_side_files({"--json": json}, {f"MODEL {m}": m for m in models}, {})
+    files.refuse_side_files({"--json": json}, {f"MODEL {m}": m for m in models}, {}, external_root)
     with console.progress(quiet=quiet, verbose=verbose) as progress:
-        found = api.inspect(*models, why=why, set_dims=_dims(set_dims), seed=seed, progress=progress)
+        found = api.inspect(
+            *models, why=why, set_dims=_dims(set_dims), external_root=external_root, seed=seed, progress=progress
+        )
     _answer(json, None if quiet else table.inspect(found, why=why), data.to_json(found, "models"))
 
 
@@ -267,6 +281,7 @@ def check(
         typer.Option("--rtol", metavar="X", min=0, help="Allowed relative difference, instead of the derived one."),
     ] = None,
     set_dims: SetOption = None,
+    external_root: RootOption = None,
     threads: ThreadsOption = 0,
     seed: SeedOption = 0,
     json: JsonOption = None,
@@ -282,7 +297,7 @@ def check(
     from graphopt.report import console, files, table
 
     others = {"the data": Path(data) if data else None}
-    files.refuse_side_files({"--json": json}, {"REFERENCE": reference, "CANDIDATE": candidate}, others)
+    files.refuse_side_files({"--json": json}, {"REFERENCE": reference, "CANDIDATE": candidate}, others, external_root)
     with console.progress(quiet=quiet, verbose=verbose) as progress:
         found = api.check(
             reference,
@@ -292,6 +307,7 @@ def check(
             atol=atol,
             rtol=rtol,
             set_dims=_dims(set_dims),
+            external_root=external_root,
             threads=threads,
             seed=seed,
             progress=progress,
@@ -308,6 +324,7 @@ def bench(
     data: DataOption = None,
     device: DeviceOption = "auto",
     set_dims: SetOption = None,
+    external_root: RootOption = None,
     threads: ThreadsOption = 0,
     seed: SeedOption = 0,
     json: JsonOption = None,
@@ -320,7 +337,7 @@ def bench(
     from graphopt.report import console, files, table
 
     others = {"the data": Path(data) if data else None}
-    files.refuse_side_files({"--json": json}, {"MODEL": model, "OTHER": other}, others)
+    files.refuse_side_files({"--json": json}, {"MODEL": model, "OTHER": other}, others, external_root)
     with console.progress(quiet=quiet, verbose=verbose) as progress:
         found = api.bench(
             model,
@@ -328,6 +345,7 @@ def bench(
             data=data,
             device=device,
             set_dims=_dims(set_dims),
+            external_root=external_root,
             threads=threads,
             seed=seed,
             progress=progress,

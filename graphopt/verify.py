@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 
 import onnx_ir as ir
 
 from graphopt import ops
 from graphopt.graph import invariants, probes
+from graphopt.graph.external import Runnable
 from graphopt.graph.load import Source, load
 from graphopt.graph.record import Edit, Exactness
-from graphopt.graph.save import EXTERNAL_ABOVE, save, serialize, weight_bytes
+from graphopt.graph.save import EXTERNAL_ABOVE, runnable, serialize, weight_bytes
 from graphopt.run.compare import Comparison, Reference
-from graphopt.run.session import Device, Feed, Runnable
+from graphopt.run.session import Device, Feed
 
 __all__ = ["Judge", "explain", "guilty", "products", "rounded"]
 
@@ -67,7 +64,7 @@ class Judge:
         problem = next(invariants.broken(model), None)
         if problem:
             return Comparison((), 0, passed=False, differences=(problem,))
-        return self._compare(self._written(probes.seeded(model)), self.reference.levels)
+        return self._compare(runnable(probes.seeded(model), self._source.carried), self.reference.levels)
 
     def source(self, other: Source, *, atol: float | None = None, rtol: float | None = None) -> Comparison:
         """Compare another model, without and with the runtime's optimizations; the tolerance may be given."""
@@ -91,25 +88,7 @@ class Judge:
     def _runnable(self, source: Source) -> Runnable:
         """What to run: the model as it is, unless random nodes need their seeds fixed or weights were frozen."""
         fixed = probes.seeded(source.model)
-        return source.runnable if fixed is source.model and not source.frozen else self._written(fixed)
-
-    @cached_property
-    def _folder(self) -> Path:
-        """A temporary folder that goes with the judge."""
-        folder = Path(tempfile.mkdtemp(prefix="graphopt-"))
-        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-        return folder
-
-    def _written(self, model: ir.Model) -> Runnable:
-        """A graph as the runtime takes it: in memory, or above 2 GB in a file of a temporary folder."""
-        carried = self._source.carried
-        if weight_bytes(model) < EXTERNAL_ABOVE:
-            return serialize(model, carried)
-        for leftover in self._folder.iterdir():
-            leftover.unlink()
-        path = self._folder / "candidate.onnx"
-        save(model, path, carried, check=lambda _: None)
-        return path
+        return source.runnable if fixed is source.model and not source.frozen else runnable(fixed, source.carried)
 
 
 def guilty(edits: Sequence[Edit], holds: Callable[[int], bool]) -> Edit:

@@ -11,13 +11,16 @@ import numpy as np
 
 from graphopt import ops
 from graphopt.errors import InputError, UsageError
+from graphopt.graph.external import Runnable
 from graphopt.graph.load import Source
 from graphopt.run import data as datasets
 from graphopt.run import feeds as generated
-from graphopt.run.session import Feed, Port, Session
+from graphopt.run import trial
+from graphopt.run.child import Child
+from graphopt.run.session import Feed
 from graphopt.run.values import equal
 
-__all__ = ["Evidence", "gather"]
+__all__ = ["Evidence", "gather", "survives"]
 
 _BATCHES = (32, 7)
 """Rows of the feeds that the user's data is cut into: two, so that a baked-in batch size shows."""
@@ -72,7 +75,9 @@ def gather(
     if data is None:
         made, count = found(), len(found())
         return Evidence(made.feeds, str(made), synthetic=True, sha256=None, samples=count, compared=count)
-    opened = datasets.open_data(data, _inputs(source), draw=lambda number: found().draw(number))
+    with Child(trial.patient()) as child:
+        inputs, _ = trial.inputs(child, source.runnable)
+    opened = datasets.open_data(data, inputs, draw=lambda number: found().draw(number))
     if set_dims and not opened.synthetic:
         raise UsageError("the data says what the dimensions are: give either --data or --set")
     survey = opened.survey(_MOST_FEEDS * sum(_BATCHES) if opened.rows else _MOST_FEEDS * len(_BATCHES))
@@ -80,6 +85,8 @@ def gather(
         raise InputError(f"{opened.name} holds no feeds: give data with at least one sample")
     kept, compared = _stacked(survey.kept) if opened.rows else (survey.kept, len(survey.kept))
     feeds = tuple(f for i, f in enumerate(kept) if not any(equal(f, earlier) for earlier in kept[:i]))
+    progress("trying the model on the data")
+    survives(source.runnable, feeds)
     return Evidence(feeds, opened.name, opened.synthetic, survey.sha256, survey.samples, compared, opened)
 
 
@@ -101,9 +108,11 @@ def _stacked(rows: Sequence[Feed]) -> tuple[tuple[Feed, ...], int]:
     return feeds, len({i for part in parts for i in part})
 
 
-def _inputs(source: Source) -> tuple[Port, ...]:
-    """What the model takes; some models load only after the runtime's own rewriting."""
-    try:
-        return Session(source.runnable, optimize=False).inputs
-    except InputError:
-        return Session(source.runnable).inputs
+def survives(model: Runnable, feeds: Sequence[Feed]) -> None:
+    """Insist that a model can be run on feeds without harm to the process that runs it.
+
+    Raises:
+        InputError: it cannot.
+    """
+    with Child(trial.patient()) as child:
+        trial.endure(child, model, feeds)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from graphopt.graph.external import Runnable
 from graphopt.run.data import Data
-from graphopt.run.session import Device, Runnable, Session
+from graphopt.run.session import Device, Session
 
 __all__ = ["scores"]
 

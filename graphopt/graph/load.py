@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,19 +11,24 @@ from typing import Any
 import onnx
 import onnx.checker
 import onnx_ir as ir
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import DecodeError, EncodeError
 
 from graphopt.errors import InputError, UsageError
-from graphopt.graph import functions, invariants, shapes, values
+from graphopt.graph import census, functions, invariants, shapes, values
 from graphopt.graph.carry import Carried, from_proto
 from graphopt.graph.collector import resting
-from graphopt.graph.nodes import is_overridable, name_keys
+from graphopt.graph.external import Files, Outside, Runnable, Weight
+from graphopt.graph.nodes import MAPPABLE, is_overridable, name_keys
 
 __all__ = ["Source", "load", "validate"]
 
 _CONSTANT_INITIALIZERS_BEFORE_IR = 4
 _MOST_NODES = 1_000_000
 """Nodes that calls of local functions may come to."""
+_MOST_BYTES = (1 << 31) - 1
+"""Of a file: protobuf has no larger messages."""
+_MOST_TAKEN_IN = 1 << 30
+"""Bytes of external data that becomes a part of the file."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +38,8 @@ class Source:
     model: ir.Model
     name: str
     """What messages call it: its path, or "model" where it came from memory."""
-    runnable: bytes | Path
-    """What the runtime is given: the serialized model, or its file where weights are external."""
+    runnable: Runnable
+    """What the runtime is given: the serialized model, its large weights beside it where they are external."""
     sha256: str
     """Of the file followed by its external data."""
     size: int
@@ -44,32 +47,47 @@ class Source:
     carried: Carried
     path: Path | None = None
     """The file it was read from, if it was."""
+    external: tuple[Path, ...] = ()
+    """The files of its weights."""
     frozen: int = 0
     """Number of overridable initializers that were made constants because that was asked for."""
     notes: tuple[str, ...] = ()
 
 
-def load(model: str | os.PathLike[str] | onnx.ModelProto | ir.Model | Any, *, freeze: bool = False) -> Source:
+def load(
+    model: str | os.PathLike[str] | onnx.ModelProto | ir.Model | Any,
+    *,
+    freeze: bool = False,
+    external_root: str | os.PathLike[str] | None = None,
+) -> Source:
     """Read a model from a file or take one from memory, check it, and learn its shapes.
 
     Args:
         model: a path, an `onnx.ModelProto`, an `onnx_ir.Model`, or torch's `ONNXProgram`. It is not changed.
         freeze: make constants of the initializers that a feed could override.
+        external_root: a folder in which weights may be, also behind links, instead of the model's folder.
 
     Raises:
         InputError: it cannot be read, is no ONNX model, or is not a valid one; the text says why.
     """
     if isinstance(model, str | os.PathLike):
         path = Path(model)
-        return _load(_read(path), path, path.resolve().parent, freeze=freeze)
+        return _load(_read(path), path, Files(path, None if external_root is None else Path(external_root)), freeze)
     inner = getattr(model, "model", model)  # torch's ONNXProgram holds an onnx_ir.Model
     if isinstance(inner, ir.Model):
         inner = ir.to_proto(inner)
     if not isinstance(inner, onnx.ModelProto):
         raise UsageError(f"a {type(model).__name__} is no model: give a path, an onnx.ModelProto or an onnx_ir.Model")
-    if _external(inner):
-        raise InputError("a model in memory must hold its weights: load its external data first, or give its path")
-    return _load(inner.SerializeToString(), None, None, freeze=freeze)
+    return _load(_serialized(inner, "model"), None, None, freeze)
+
+
+def _serialized(proto: onnx.ModelProto, name: str) -> bytes:
+    try:
+        return bytes(proto.SerializeToString())
+    except (EncodeError, ValueError):
+        raise InputError(
+            f"{name} has more than 2 GiB in one piece: save it with external data and give its path"
+        ) from None
 
 
 def _read(path: Path) -> bytes:
@@ -78,6 +96,8 @@ def _read(path: Path) -> bytes:
     if path.exists() and not path.is_file():
         raise InputError(f"{path} is a device or a pipe: give a file")
     try:
+        if path.stat().st_size > _MOST_BYTES:
+            raise InputError(f"{path} is larger than an ONNX file can be (2 GiB): save the model with external data")
         content = path.read_bytes()
     except FileNotFoundError:
         raise InputError(f"{path} does not exist: give the path of an .onnx file") from None
@@ -89,7 +109,7 @@ def _read(path: Path) -> bytes:
 
 
 @resting()
-def _load(content: bytes, path: Path | None, folder: Path | None, *, freeze: bool) -> Source:
+def _load(content: bytes, path: Path | None, files: Files | None, freeze: bool) -> Source:  # noqa: FBT001 - see `load`
     name = str(path) if path else "model"
     proto = onnx.ModelProto()
     try:
@@ -98,95 +118,64 @@ def _load(content: bytes, path: Path | None, folder: Path | None, *, freeze: boo
         raise InputError(f"{name} is not a complete ONNX model: the file is truncated or of another format") from None
     if not proto.HasField("graph") or not proto.opset_import:
         raise InputError(f"{name} is not an ONNX model: it has no graph or no operator set")
-    _check_sizes(proto, name)
-    external = _resolve(proto, name, folder)
-    sha256, size = _digest(content, external)
+    weights = _taken_in(proto, name, files)
+    sha256, size = _digest(content, files)
+    runnable: Runnable = content
+    if files is not None and files.opened:
+        inside = _serialized(proto, name)
+        runnable = Outside(inside, weights) if weights else inside
     try:
         model, carried = from_proto(proto)
     except (ValueError, TypeError, KeyError, ir.serde.SerdeError) as problem:
         raise InputError(f"{name} is not a valid ONNX model: {_first_line(problem)}") from None
-    if folder is not None and external:
-        ir.external_data.set_base_dir(model.graph, folder)
+    for weight, value in ((weights[n], v) for n, v in model.graph.initializers.items() if n in weights):
+        value.const_value = ir.Tensor(weight.array, name=value.name)
     _order(model, name)
     _check_functions(model, name)
     frozen, notes = _free_constants(model, freeze=freeze)
     validate(model, name)
     name_keys(model)
     values.follow(model)
-    runnable = path if path is not None and external else content
-    return Source(model, name, runnable, sha256, size, carried, path, frozen, notes)
+    external = tuple(f.path for f in files.opened.values()) if files else ()
+    return Source(model, name, runnable, sha256, size, carried, path, external, frozen, notes)
 
 
-def _tensors(message: Message) -> Iterator[onnx.TensorProto]:
-    """Every tensor in `message`, however deep."""
-    pending = [message]
-    while pending:
-        current = pending.pop()
-        if isinstance(current, onnx.TensorProto):
-            yield current
-            continue
-        for descriptor, value in current.ListFields():
-            if descriptor.message_type is not None:
-                pending.extend(value if descriptor.is_repeated else [value])
-
-
-def _external(message: Message) -> list[onnx.TensorProto]:
-    """Every tensor in `message` whose data is in another file."""
-    return [t for t in _tensors(message) if t.data_location == onnx.TensorProto.EXTERNAL]
-
-
-def _check_sizes(proto: onnx.ModelProto, name: str) -> None:
-    """Each tensor inside the file has as many bytes as its type and shape ask for."""
-    for tensor in _tensors(proto):
-        if tensor.HasField("raw_data") and len(tensor.raw_data) != _bytes_of(tensor):
-            raise InputError(
-                f"{name} is not a valid ONNX model: the tensor {tensor.name!r} has {len(tensor.raw_data)} bytes, "
-                "which is not what its type and shape ask for"
-            )
-
-
-def _bytes_of(tensor: onnx.TensorProto) -> int | None:
-    """What the contents of a tensor take by its type and shape; None where there is no such number."""
+def _taken_in(proto: onnx.ModelProto, name: str, files: Files | None) -> dict[str, Weight]:
+    """Look up all external data, and put it into the file: but large weights of the main graph, which are answered."""
     try:
-        bits = ir.DataType(tensor.data_type).bitwidth
-    except (ValueError, TypeError):  # no type that is known, or text
-        return None
-    return None if any(d < 0 for d in tensor.dims) else -(-math.prod(tensor.dims) * bits // 8)
+        tensors = census.count(proto)
+    except census.Refused as problem:
+        raise InputError(f"{name} is not a valid ONNX model: {problem}") from None
+    weights: dict[str, Weight] = {}
+    taken = 0
+    for tensor in tensors:
+        t = tensor.proto
+        if t.data_location != onnx.TensorProto.EXTERNAL:
+            continue
+        where = f"{name}: the external data of {t.name!r}"
+        if files is None:
+            raise InputError("a model in memory must hold its weights: load its external data first, or give its path")
+        piece = files.piece(((e.key, e.value) for e in t.external_data), census.bytes_of(t), where)
+        dtype = ir.DataType(t.data_type)
+        if tensor.owner is proto.graph and piece.length > shapes.SMALL and dtype in MAPPABLE:
+            weights[t.name] = Weight(piece.data.view(dtype.numpy()).reshape(t.dims), piece)
+            continue
+        if (taken := taken + piece.length) > _MOST_TAKEN_IN:
+            raise InputError(
+                f"{where} does not fit into memory with what else is in bodies, attributes or packed types"
+            )
+        t.raw_data = piece.data.tobytes()
+        t.ClearField("data_location")
+        t.ClearField("external_data")
+    return weights
 
 
-def _resolve(proto: onnx.ModelProto, name: str, folder: Path | None) -> list[Path]:
-    """The external data files, each known to lie inside the model's folder and to be long enough."""
-    files: dict[str, Path] = {}
-    for tensor in _external(proto):
-        entries = {e.key: e.value for e in tensor.external_data}
-        location = entries.get("location", "")
-        where = f"{name}: the external data of {tensor.name!r}"
-        if folder is None or not location:
-            raise InputError(f"{where} has no location: export the model again")
-        file = files.setdefault(location, folder / location)
-        real = file.resolve()
-        if Path(location).is_absolute() or not real.is_relative_to(folder):
-            raise InputError(f"{where} lies outside the model's folder ({location!r}): move it beside the model")
-        if not real.is_file():
-            raise InputError(f"{where} is missing: put {location!r} beside the model")
-        size, needed = real.stat().st_size, _bytes_of(tensor)
-        offset, length = entries.get("offset", "0"), entries.get("length", str(needed))
-        if not (offset.isdecimal() and length.isdecimal()):
-            raise InputError(f"{where} has an offset or a length that is no natural number")
-        if int(length) != needed:
-            raise InputError(f"{where} has {length} bytes, which is not what its type and shape ask for")
-        if int(offset) + int(length) > size:
-            raise InputError(f"{where} goes past the end of {location!r}: the file is truncated")
-    return list(files.values())
-
-
-def _digest(content: bytes, external: list[Path]) -> tuple[str, int]:
+def _digest(content: bytes, files: Files | None) -> tuple[str, int]:
     digest, size = hashlib.sha256(content), len(content)
-    for file in sorted(external):
-        size += file.stat().st_size
-        with file.open("rb") as stream:
-            while block := stream.read(1 << 22):
-                digest.update(block)
+    opened = {f.path: f.data for f in files.opened.values()} if files else {}
+    for path in sorted(opened):
+        size += len(opened[path])
+        digest.update(opened[path].data)
     return digest.hexdigest(), size
 
 

@@ -11,6 +11,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 __all__ = [
+    "MAPPABLE",
     "array",
     "attr",
     "bodies",
@@ -35,6 +36,13 @@ KEY = "graphopt.key"
 PROTECTED = "graphopt.protected"
 TRAINED = "graphopt.trained"
 """In the meta of a main graph: the file also says how to train it, in the same opset."""
+
+MAPPABLE = frozenset(t for t in ir.DataType if t.name not in {"UNDEFINED", "STRING"} and t.bitwidth % 8 == 0) - {
+    ir.DataType.COMPLEX64,
+    ir.DataType.COMPLEX128,
+    ir.DataType.FLOAT8E8M0,
+}
+"""Types whose weights both numpy and the runtime take as they lie in memory."""
 
 
 def key(node: ir.Node) -> str:

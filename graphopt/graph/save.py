@@ -8,23 +8,28 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import numpy as np
 import onnx_ir as ir
 
 from graphopt.errors import MachineError
 from graphopt.graph import shapes
 from graphopt.graph.carry import Carried, to_proto
 from graphopt.graph.collector import resting
-from graphopt.graph.nodes import graphs, in_memory
+from graphopt.graph.external import Outside, Runnable, Weight
+from graphopt.graph.nodes import MAPPABLE, graphs
 
-__all__ = ["EXTERNAL_ABOVE", "save", "serialize", "weight_bytes", "write_text"]
+__all__ = ["EXTERNAL_ABOVE", "runnable", "save", "serialize", "weight_bytes", "write_text"]
 
 EXTERNAL_ABOVE = 2_000_000_000
 """Bytes of weights above which they are written beside the model: protobuf ends at 2 GiB."""
+_ALIGNED = 64
+"""Weights in a file of their own begin at multiples of it."""
 _LONGEST_NAME = 100
 """Characters of the target's name that a temporary file repeats: file systems end at 255."""
 
@@ -36,14 +41,21 @@ def serialize(model: ir.Model, carried: Carried) -> bytes:
     Raises:
         InputError: it would be larger than a protobuf can be.
     """
-    inside = model
-    if any(isinstance(v.const_value, ir.ExternalTensor) for g in graphs(model) for v in g.initializers.values()):
-        inside = model.clone()
-        for graph in inside.graphs():
-            for value in graph.initializers.values():
-                if value.const_value is not None:
-                    value.const_value = in_memory(value.const_value)
-    return bytes(to_proto(inside, carried).SerializeToString(deterministic=True))
+    return bytes(to_proto(model, carried).SerializeToString(deterministic=True))
+
+
+@resting()
+def runnable(model: ir.Model, carried: Carried) -> Runnable:
+    """A graph as the runtime takes it: as bytes, or above 2 GB as bytes with the weights beside them, not copied."""
+    if weight_bytes(model) < EXTERNAL_ABOVE:
+        return serialize(model, carried)
+    outside, moved = _apart(model)
+    weights = {}
+    for value, tensor, offset in moved:
+        if tensor.dtype in MAPPABLE:
+            value.const_value = _elsewhere(value, tensor, offset, "beside")
+            weights[str(value.name)] = Weight(tensor.numpy())
+    return Outside(serialize(outside, carried), weights)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -54,7 +66,7 @@ def write_text(path: Path, text: str) -> None:
     """
     try:
         with _beside(path) as (temporary, _):
-            _write(temporary, text.encode())
+            _write(temporary, [text.encode()])
             temporary.replace(path)
     except OSError as problem:
         raise MachineError(f"{path} cannot be written: {problem.strerror or problem}") from problem
@@ -88,12 +100,28 @@ def save(
                 content = _with_external_weights(model, carried, path, extra)
             else:
                 content = model if isinstance(model, bytes) else serialize(model, carried)
-            _write(temporary, content)
+            _write(temporary, [content])
             check(temporary)
             temporary.replace(path)
+            data = extra[-1:]
             extra.clear()
+            _settle(path, data)
     except OSError as problem:
         raise MachineError(f"{path} cannot be written: {problem.strerror or problem}; nothing was changed") from problem
+
+
+def _settle(path: Path, data: list[Path]) -> None:
+    """After a model was replaced: remove the weights of the old one, and see that the folder is on the disk."""
+    ours = re.compile(re.escape(path.name) + r"\.[0-9a-f]{12}\.data")
+    with suppress(OSError):  # the new model is in its place, whatever happens here
+        for file in path.parent.iterdir():
+            if ours.fullmatch(file.name) and file not in data:
+                file.unlink()
+        handle = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 @contextmanager
@@ -109,9 +137,15 @@ def _beside(path: Path) -> Iterator[tuple[Path, list[Path]]]:
 
 def _aside(path: Path) -> Path:
     """A new empty file in the folder of `path`, with the access rights that a file at `path` has or would have."""
+    mode = path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask()
     handle, name = tempfile.mkstemp(prefix=f".{path.name[:_LONGEST_NAME]}.", suffix=".tmp", dir=path.parent)
-    os.fchmod(handle, path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask())
-    os.close(handle)
+    try:
+        os.fchmod(handle, mode)
+    except BaseException:
+        Path(name).unlink()
+        raise
+    finally:
+        os.close(handle)
     return Path(name)
 
 
@@ -121,13 +155,19 @@ def _umask() -> int:
     return mask
 
 
-def _write(path: Path, content: bytes) -> None:
+def _write(path: Path, pieces: Iterable[bytes | memoryview]) -> str:
+    """Write a file, read it back, and answer the digest of what is in it."""
+    digest = hashlib.sha256()
     with path.open("wb") as stream:
-        stream.write(content)
+        for piece in pieces:
+            digest.update(piece)
+            stream.write(piece)
         stream.flush()
         os.fsync(stream.fileno())
-    if path.read_bytes() != content:
-        raise OSError(0, "what was read back is not what was written")
+    with path.open("rb") as stream:
+        if hashlib.file_digest(stream, "sha256").digest() != digest.digest():
+            raise OSError(0, "what was read back is not what was written")
+    return digest.hexdigest()
 
 
 def weight_bytes(model: ir.Model) -> int:
@@ -135,39 +175,47 @@ def weight_bytes(model: ir.Model) -> int:
     return sum(v.const_value.nbytes for g in graphs(model) for v in g.initializers.values() if v.const_value)
 
 
+_Moved = list[tuple[ir.Value, ir.TensorProtocol, int]]
+"""Initializers, their contents, and where these come to lie."""
+
+
+def _apart(model: ir.Model) -> tuple[ir.Model, _Moved]:
+    """A copy of the graph, and what of its weights can be kept outside of its file."""
+    outside, offset = model.clone(), 0
+    moved: _Moved = []
+    for value in outside.graph.initializers.values():
+        tensor = value.const_value
+        if tensor is not None and tensor.nbytes > shapes.SMALL and tensor.dtype is not ir.DataType.STRING:
+            moved.append((value, tensor, offset))
+            offset += -(-tensor.nbytes // _ALIGNED) * _ALIGNED
+    return outside, moved
+
+
+def _elsewhere(value: ir.Value, tensor: ir.TensorProtocol, offset: int, location: str) -> ir.ExternalTensor:
+    shape = ir.Shape(tensor.shape.numpy())
+    return ir.ExternalTensor(location, offset, tensor.nbytes, tensor.dtype, shape=shape, name=str(value.name))
+
+
 def _with_external_weights(model: ir.Model, carried: Carried, path: Path, extra: list[Path]) -> bytes:
     """The bytes of a model whose large weights were written to a file beside `path`, which is added to `extra`."""
-    outside = model.clone()
-    digest = hashlib.sha256()
+    outside, moved = _apart(model)
     partial = _aside(path)
     extra.append(partial)
-    large: list[tuple[ir.Value, int, int]] = []
-    with partial.open("wb") as stream:
-        for graph in outside.graphs():
-            for value in graph.initializers.values():
-                if value.const_value is None or value.const_value.nbytes <= shapes.SMALL:
-                    continue
-                content = value.const_value.tobytes()
-                digest.update(content)
-                large.append((value, stream.tell(), len(content)))
-                stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
     # Named after its contents, so that a model that stands there already keeps its own weights until it is replaced.
-    data = path.with_name(f"{path.name}.{digest.hexdigest()[:12]}.data")
+    data = path.with_name(f"{path.name}.{_write(partial, _padded(moved))[:12]}.data")
     if not data.exists():
         extra.append(data)
     partial.replace(data)
-    for value, offset, length in large:
-        tensor = value.const_value
-        if tensor is not None:
-            value.const_value = ir.ExternalTensor(
-                data.name,
-                offset,
-                length,
-                tensor.dtype,
-                shape=ir.Shape(tensor.shape.numpy()),
-                name=str(value.name),
-                base_dir=path.parent,
-            )
-    return bytes(to_proto(outside, carried).SerializeToString(deterministic=True))
+    for value, tensor, offset in moved:
+        value.const_value = _elsewhere(value, tensor, offset, data.name)
+    return serialize(outside, carried)
+
+
+def _padded(moved: _Moved) -> Iterator[bytes | memoryview]:
+    """The contents of weights, where they are already in memory or in a mapped file, and zeros between them."""
+    for _, tensor, _ in moved:
+        if tensor.dtype in MAPPABLE:
+            yield np.ascontiguousarray(tensor.numpy()).reshape(-1).view(np.uint8).data
+        else:
+            yield tensor.tobytes()
+        yield bytes(-tensor.nbytes % _ALIGNED)

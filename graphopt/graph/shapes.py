@@ -54,7 +54,7 @@ def _bare(model: ir.Model) -> ir.Model:
     for graph in bare.graphs():
         for value in list(graph.initializers.values()):
             tensor = value.const_value
-            if tensor is None or (tensor.nbytes <= SMALL and not isinstance(tensor, ir.ExternalTensor)):
+            if tensor is None or tensor.nbytes <= SMALL:
                 continue
             if graph is bare.graph:
                 del graph.initializers[str(value.name)]
@@ -169,7 +169,7 @@ def _infer(
 def _telling(value: ir.Value, node: ir.Node) -> ir.TensorProtocol | None:
     """The contents of a constant, where shapes may depend on them: extents, axes, scales."""
     tensor = value.const_value if is_constant(value) else None
-    if tensor is None or isinstance(tensor, ir.ExternalTensor) or len(tensor.shape) > 1 or tensor.nbytes > SMALL:
+    if tensor is None or len(tensor.shape) > 1 or tensor.nbytes > SMALL:
         return None
     if tensor.dtype.is_floating_point() and not node.domain and node.op_type not in _SCALED:
         return None

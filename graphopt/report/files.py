@@ -8,24 +8,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-import onnx_ir as ir
-
 from graphopt.errors import MachineError, UsageError
 from graphopt.graph.load import load
-from graphopt.graph.nodes import graphs
 
-__all__ = ["beside", "refuse_out", "refuse_side_files", "weights"]
+__all__ = ["beside", "refuse_out", "refuse_side_files"]
 
 
 def beside(model: Path) -> Path:
     """Where the result for `model` goes if nothing else is said."""
     return model.parent / f"{model.name.removesuffix('.onnx')}.opt.onnx"
-
-
-def weights(model: ir.Model) -> set[Path]:
-    """The files beside a model that hold its weights."""
-    tensors = (v.const_value for graph in graphs(model) for v in graph.initializers.values())
-    return {Path(t.path) for t in tensors if isinstance(t, ir.ExternalTensor)}
 
 
 def refuse_out(path: Path, source: Path | None, external: Iterable[Path] = (), *, force: bool = False) -> None:
@@ -58,7 +49,10 @@ def refuse_out(path: Path, source: Path | None, external: Iterable[Path] = (), *
 
 
 def refuse_side_files(
-    given: Mapping[str, Path | None], models: Mapping[str, Path | None], keep: Mapping[str, Path | None]
+    given: Mapping[str, Path | None],
+    models: Mapping[str, Path | None],
+    keep: Mapping[str, Path | None],
+    external_root: Path | None = None,
 ) -> None:
     """Refuse reports that would take the place of something else.
 
@@ -66,6 +60,7 @@ def refuse_side_files(
         given: files to write, by the option that names each; None and "-" stand for no file.
         models: models that are read, by what the user knows them as; their weights are kept as well.
         keep: further files that are not to be replaced.
+        external_root: where else those weights may be.
 
     Raises:
         UsageError: a file is one of the others or a second one of `given`, a symbolic link, or no regular file.
@@ -89,7 +84,7 @@ def refuse_side_files(
             _refuse_folder(path)
             for model in (m for m in models.values() if m is not None and path.exists()):
                 inside = model.is_file() and path.resolve().is_relative_to(model.resolve().parent)
-                if inside and any(_same(path, file) for file in weights(load(model).model)):
+                if inside and any(_same(path, file) for file in load(model, external_root=external_root).external):
                     raise UsageError(f"{option} {path} holds the weights of {model}: give another file")
         taken[option] = path
 

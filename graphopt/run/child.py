@@ -16,16 +16,21 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Final, Self
 
-from graphopt.run.session import Feed, Runnable
+from graphopt.graph.external import Outside, Runnable, Weight
+from graphopt.run.session import Feed, Port, port
 from graphopt.run.worker import OUT_OF_MEMORY, Blobs, Limits, pack, receive, send, unpack
 
-__all__ = ["Child", "ChildFailed", "Limits"]
+__all__ = ["Child", "ChildDied", "ChildFailed", "Limits"]
 
 _STARTUP_SECONDS: Final = 60.0
 
 
 class ChildFailed(Exception):  # noqa: N818 - it states what happened to the child
     """The model was not evaluated; the text says why. The next evaluation starts afresh."""
+
+
+class ChildDied(ChildFailed):
+    """The model killed the worker, or kept it too long."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +115,7 @@ class Child:
         """The outputs of `model` for one feed; the model stays loaded for a next call with the same object.
 
         Args:
-            model: the serialized model or its file.
+            model: the serialized model; large weights beside it are those of files.
             feed: values of its inputs.
             optimize: let onnxruntime optimize the model.
             fetch: send the outputs back; without it, an empty dict says that the model ran.
@@ -119,22 +124,39 @@ class Child:
             ChildFailed: the model does not load or run, or the worker died or reached a limit.
         """
         blobs: Blobs = []
-        header: dict[str, Any] = {"feed": pack(feed or {}, blobs), "optimize": optimize, "fetch": fetch}
+        header = {"feed": pack(feed or {}, blobs), "fetch": fetch}
+        reply, payload = self._asked(model, header, blobs, optimize=optimize)
+        outputs: dict[str, Any] = unpack(reply["outputs"], payload)
+        return outputs
+
+    def inputs(self, model: Runnable, *, optimize: bool = False) -> tuple[Port, ...]:
+        """What `model` takes; it stays loaded.
+
+        Raises:
+            ChildFailed: the model does not load, or the worker died or reached a limit.
+        """
+        reply, _ = self._asked(model, {"inputs": True}, [], optimize=optimize)
+        return tuple(port(name, kind, shape) for name, kind, shape in reply["inputs"])
+
+    def _asked(
+        self, model: Runnable, request: Mapping[str, Any], blobs: Blobs, *, optimize: bool
+    ) -> tuple[dict[str, Any], memoryview]:
+        """The answer to a request about a model, which is sent if the worker does not hold it."""
+        header = {**request, "optimize": optimize}
         worker = self._started()
         if self._held is None or self._held[0] is not model or self._held[1] != optimize:
             self._held = None
-            if isinstance(model, bytes):
-                header["model"] = len(model)
-                blobs.insert(0, model)
-            else:
-                header["model"] = str(model)
+            content = model.content if isinstance(model, Outside) else model
+            header["model"] = len(content)
+            blobs.insert(0, content)
+            if isinstance(model, Outside):
+                header["weights"] = {name: _told(weight) for name, weight in model.weights.items()}
         reply, payload = self._exchange(worker, header, blobs, self.limits.seconds)
         if reply["loaded"] and self._worker is not None:
             self._held = model, optimize
         if "error" in reply:
             raise ChildFailed(self._explain(reply["error"]))
-        outputs: dict[str, Any] = unpack(reply["outputs"], payload)
-        return outputs
+        return reply, payload
 
     def simplify(self, model: bytes) -> bytes:
         """What onnxsim makes of a serialized model that holds its weights.
@@ -174,7 +196,7 @@ class Child:
         except (OSError, EOFError, ValueError, KeyError) as error:
             reason = f"it took longer than {seconds:g} s" if late.is_set() else self._explain(worker.obituary())
             self.close()
-            raise ChildFailed(reason) from error
+            raise ChildDied(reason) from error
         except BaseException:  # Ctrl-C above all
             self.close()
             raise
@@ -190,3 +212,17 @@ class Child:
             memory = self.limits.memory
             return OUT_OF_MEMORY if memory is None else f"{OUT_OF_MEMORY} (limit {memory / (1 << 30):.3g} GiB)"
         return error
+
+
+def _told(weight: Weight) -> dict[str, Any]:
+    """Where a weight lies, for a worker to map it as well."""
+    if weight.piece is None:
+        raise ValueError("a worker takes weights from files only")
+    file, array = weight.piece.file, weight.array
+    return {
+        "path": str(file.path),
+        "identity": file.identity,
+        "offset": weight.piece.offset,
+        "shape": array.shape,
+        "dtype": array.dtype.name,
+    }

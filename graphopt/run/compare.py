@@ -21,8 +21,9 @@ from typing import Any, Final
 import numpy as np
 
 from graphopt.errors import InputError, UsageError
+from graphopt.graph.external import Runnable
 from graphopt.run.noise import Noise, classes, gap, leaves, magnitude, misfit, shown
-from graphopt.run.session import Device, Feed, Port, Runnable, Session
+from graphopt.run.session import Device, Feed, Port, Session
 
 __all__ = ["Comparison", "OutputError", "Reference", "interface_changes", "similar"]
 

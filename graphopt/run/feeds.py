@@ -21,13 +21,15 @@ from typing import Any, Final
 
 import numpy as np
 
-from graphopt.errors import InputError, NeedsData, UsageError
+from graphopt.errors import NeedsData, UsageError
 from graphopt.graph.domain import Domain
+from graphopt.graph.external import Runnable, weight_of
+from graphopt.run import trial
 from graphopt.run.child import Child, ChildFailed, Limits
 from graphopt.run.compare import similar
 from graphopt.run.dims import Binding, Extents
 from graphopt.run.noise import leaves
-from graphopt.run.session import FAILS, Feed, Port, Runnable, Session
+from graphopt.run.session import FAILS, Feed, Port
 from graphopt.run.values import STYLES, Style, equal, value
 
 __all__ = ["Binding", "Feeds", "generate"]
@@ -91,10 +93,25 @@ def generate(
         NeedsData: nothing that was tried runs.
         InputError: the model does not load.
     """
-    try:
-        ports, optimize = Session(model, optimize=False, threads=1, seed=seed).inputs, False
-    except InputError:  # some models load only after onnxruntime's own rewriting
-        ports, optimize = Session(model, optimize=True, threads=1).inputs, True
+    size = weight_of(model)
+    limits = Limits(_TRY_SECONDS + size / _BYTES_PER_SECOND, _MEMORY + 4 * size)
+    with Child(limits) as child:
+        ports, optimize = trial.inputs(child, model)
+        found = _searched(child, model, ports, domains, set_dims, seed, optimize=optimize)
+        trial.endure(child, model, found.feeds[:1], levels=(True,))
+        return found
+
+
+def _searched(
+    child: Child,
+    model: Runnable,
+    ports: tuple[Port, ...],
+    domains: Mapping[str, Domain],
+    set_dims: Mapping[str, int],
+    seed: int,
+    *,
+    optimize: bool,
+) -> Feeds:
     if odd := [p for p in ports if p.element is None]:
         raise NeedsData(f"no values can be made up for input {odd[0].name!r} of type {odd[0].type}: give --data")
     symbols = Extents(ports).symbols
@@ -102,17 +119,12 @@ def generate(
         raise UsageError(
             f"--set {unknown[0]}: the inputs have no such dimension; they have: {', '.join(symbols) or 'none'}"
         )
-    limits = Limits(10 * _TRY_SECONDS, memory=None)
-    if isinstance(model, bytes):
-        limits = Limits(_TRY_SECONDS + len(model) / _BYTES_PER_SECOND, _MEMORY + 4 * len(model))
-    with Child(limits) as child:
-        clock = _Clock()
-        error = ""
-        for ranked in _ranked(ports):
-            search = _Search(child, model, optimize, ranked, domains, dict(set_dims), seed, clock)
-            if found := search.run():
-                return found
-            error = error or search.error
+    clock, error = _Clock(), ""
+    for ranked in _ranked(ports):
+        search = _Search(child, model, optimize, ranked, domains, dict(set_dims), seed, clock)
+        if found := search.run():
+            return found
+        error = error or search.error
     raise NeedsData(f"no generated feed runs on this model, so give --data (the first try failed: {error})")
 
 

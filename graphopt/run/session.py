@@ -19,11 +19,9 @@ import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as native
 
 from graphopt.errors import InputError, MachineError, UsageError
+from graphopt.graph.external import Outside, Runnable
 
-__all__ = ["FAILS", "Device", "Feed", "Port", "Runnable", "Session", "cuda_works"]
-
-Runnable = bytes | Path
-"""A serialized model, or the file of one (above 2 GB, or with external data)."""
+__all__ = ["FAILS", "Device", "Feed", "Port", "Session", "cuda_works", "port"]
 
 Feed = dict[str, Any]
 """What one run takes: input name -> ndarray | list of ndarray (sequence) | None (empty optional)."""
@@ -105,7 +103,7 @@ class Session:
     """A model made ready to run.
 
     Args:
-        model: the serialized model or its file.
+        model: the serialized model, its large weights beside it or inside.
         device: "cpu"; "cuda", which never falls back; or "auto", CUDA where it really runs, else the CPU.
         optimize: all of onnxruntime's optimizations, or none.
         threads: threads inside one operator; 0 leaves it to onnxruntime (all cores).
@@ -139,14 +137,19 @@ class Session:
         options.intra_op_num_threads = threads
         level = ort.GraphOptimizationLevel
         options.graph_optimization_level = level.ORT_ENABLE_ALL if optimize else level.ORT_DISABLE_ALL
+        content, weights = (model.content, model.weights) if isinstance(model, Outside) else (model, {})
+        # The runtime works on the memory that it is given, which is mapped from a file or belongs to the graph.
+        self._weights = {n: np.require(w.array, requirements=["C", "A"]) for n, w in weights.items()}
+        if weights:
+            options.add_external_initializers(list(weights), [_to_native(a) for a in self._weights.values()])
         try:
-            self._session = _create(model, options, cuda=cuda)
+            self._session = _create(content, options, cuda=cuda)
         except ERRORS as error:
             if not cuda or device == "cuda":
                 raise InputError(f"onnxruntime does not load the model: {brief(error)}") from error
             self.reason = f"CUDA does not load this model: {brief(error)}"
             try:
-                self._session = _create(model, options, cuda=False)
+                self._session = _create(content, options, cuda=False)
             except ERRORS as again:
                 raise InputError(f"onnxruntime does not load the model: {brief(again)}") from again
         self.provider = self._session.get_providers()[0]
@@ -226,9 +229,8 @@ def brief(error: Exception, limit: int = 240) -> str:
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
 
 
-def _create(model: Runnable, options: ort.SessionOptions, *, cuda: bool) -> ort.InferenceSession:
+def _create(source: bytes, options: ort.SessionOptions, *, cuda: bool) -> ort.InferenceSession:
     providers = [(_CUDA, _CUDA_OPTIONS)] * cuda + ["CPUExecutionProvider"]
-    source = model if isinstance(model, bytes) else str(model)
     # With its fallback enabled, onnxruntime prints failures to stdout and goes on with the CPU.
     return ort.InferenceSession(source, options, providers, enable_fallback=0)
 
@@ -249,18 +251,18 @@ def _missing_library() -> str:
 
 
 def _ports(args: Sequence[Any]) -> tuple[Port, ...]:
-    return tuple(_port(a) for a in args)
+    return tuple(port(a.name, a.type, a.shape) for a in args)
 
 
-def _port(arg: Any) -> Port:
+def port(name: str, written: str, shape: Sequence[int | str | None] | None) -> Port:
     """Reads "tensor(float)", "seq(tensor(int64))", "optional(tensor(bool))", and the like."""
-    head = arg.type.partition("(")[0]
+    head = written.partition("(")[0]
     kinds: dict[str, Kind] = {"tensor": "tensor", "seq": "sequence", "optional": "optional"}
     kind = kinds.get(head, "other")
-    inner = re.fullmatch(r"(?:optional\()?(?:seq\()?tensor\((\w+)\)*", arg.type)
+    inner = re.fullmatch(r"(?:optional\()?(?:seq\()?tensor\((\w+)\)*", written)
     element = _DTYPES.get(inner[1]) if inner else None
-    shape = tuple(d if d != "" else None for d in arg.shape) if kind in {"tensor", "optional"} else None
-    return Port(arg.name, element if kind == "tensor" else None, shape, kind, element, arg.type)
+    extents = tuple(d if d != "" else None for d in shape or ()) if kind in {"tensor", "optional"} else None
+    return Port(name, element if kind == "tensor" else None, extents, kind, element, written)
 
 
 def _array(port: Port, value: Any) -> Any:

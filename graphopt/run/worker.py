@@ -1,8 +1,8 @@
 """The process that `Child` drives: `python -m graphopt.run.worker`.
 
 A message in either direction is a length, a JSON header of that length, and raw bytes whose lengths stand in the
-header: nothing is unpickled. The first message holds the limits; each later one a feed and, if it changed, a model,
-or a model to simplify.
+header: nothing is unpickled. The first message holds the limits; each later one a feed (or the question what the model
+takes) and, if it changed, a model, or a model to simplify.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from typing import IO, Any, Final
 
 import numpy as np
 
-from graphopt.errors import GraphoptError
+from graphopt.errors import GraphoptError, InputError
+from graphopt.graph.external import Mapped, Outside, Weight
 from graphopt.run.session import Session
 
 __all__ = ["OUT_OF_MEMORY", "Blobs", "Limits", "pack", "receive", "send", "unpack"]
@@ -72,7 +73,10 @@ def main() -> None:
             else:
                 if "model" in header:
                     session, payload = _load(header, payload)
-                reply["outputs"], blobs = _run(session, header, payload, limits)
+                if session is not None and "inputs" in header:
+                    reply["inputs"] = [(p.name, p.type, p.shape) for p in session.inputs]
+                else:
+                    reply["outputs"], blobs = _run(session, header, payload, limits)
         except MemoryError:
             reply["error"] = OUT_OF_MEMORY
         except (GraphoptError, ValueError, TypeError, RuntimeError) as error:
@@ -81,10 +85,22 @@ def main() -> None:
 
 
 def _load(header: Mapping[str, Any], payload: memoryview) -> tuple[Session, memoryview]:
-    """The session of the model in a request, and the rest of the payload."""
-    if isinstance(source := header["model"], str):
-        return Session(Path(source), optimize=header["optimize"], threads=1), payload
-    return Session(bytes(payload[:source]), optimize=header["optimize"], threads=1), payload[source:]
+    """The session of the model in a request, and the rest of the payload. Weights are mapped from their files."""
+    size = header["model"]
+    content = bytes(payload[:size])
+    try:
+        weights = {name: Weight(_mapped(w)) for name, w in header.get("weights", {}).items()}
+    except OSError as problem:
+        raise InputError(f"the weights cannot be read again: {problem.strerror}") from None
+    return Session(Outside(content, weights) if weights else content, optimize=header["optimize"], threads=1), payload[
+        size:
+    ]
+
+
+def _mapped(weight: Mapping[str, Any]) -> np.ndarray:
+    data = Mapped.again(Path(weight["path"]), weight["identity"]).data
+    start, dtype = weight["offset"], np.dtype(weight["dtype"])
+    return np.frombuffer(data.data, dtype, math.prod(weight["shape"]), start).reshape(weight["shape"])
 
 
 def _simplified(model: bytes) -> bytes:

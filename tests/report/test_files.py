@@ -10,7 +10,7 @@ import pytest
 
 from graphopt.errors import MachineError, UsageError
 from graphopt.graph.load import load
-from graphopt.report.files import beside, refuse_out, refuse_side_files, weights
+from graphopt.report.files import beside, refuse_out, refuse_side_files
 from tests.end_to_end.support import net, stored
 
 
@@ -66,7 +66,7 @@ def test_a_report_is_neither_out_nor_another_report(model: Path, tmp_path: Path)
 
 
 def test_a_report_does_not_replace_weights(outside: Path, tmp_path: Path) -> None:
-    assert weights(load(outside).model) == {tmp_path / "big.data"}
+    assert load(outside).external == (tmp_path / "big.data",)
     with pytest.raises(UsageError, match=r"holds the weights of .*big\.onnx"):
         refuse_side_files({"--json": tmp_path / "big.data"}, {"REFERENCE": outside}, {})
 
@@ -107,4 +107,4 @@ def test_a_model_is_not_written_to_a_device(force: bool, model: Path, tmp_path: 
 @pytest.mark.parametrize("force", [False, True])
 def test_a_model_does_not_replace_its_own_weights(force: bool, outside: Path, tmp_path: Path) -> None:  # noqa: FBT001
     with pytest.raises(UsageError, match="holds the weights of the source"):
-        refuse_out(tmp_path / "big.data", outside, weights(load(outside).model), force=force)
+        refuse_out(tmp_path / "big.data", outside, load(outside).external, force=force)

@@ -3,7 +3,6 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import ml_dtypes
@@ -12,6 +11,7 @@ import pytest
 from onnx import parser
 
 from graphopt.run.child import Child, ChildFailed, Limits
+from graphopt.run.session import Session
 from graphopt.run.worker import send
 
 
@@ -103,10 +103,12 @@ def test_without_fetch_only_the_fact_comes_back(child: Child) -> None:
     assert child.evaluate(ADD, X, fetch=False) == {}
 
 
-def test_a_model_may_be_a_file(child: Child, tmp_path: Path) -> None:
-    path = tmp_path / "add.onnx"
-    path.write_bytes(ADD)
-    assert np.array_equal(child.evaluate(path, X)["y"], X["x"] * 2)
+def test_a_worker_says_what_a_model_takes(child: Child) -> None:
+    assert child.inputs(ADD) == Session(ADD).inputs
+    text = "g (seq(float[3]) s, optional(bool) o, float[n,?,2] x) => (seq(float[3]) y) { y = Identity(s) }"
+    assert child.inputs(model(text)) == Session(model(text)).inputs
+    with pytest.raises(ChildFailed, match="does not load"):
+        child.inputs(b"no model")
 
 
 IDENTITIES = [

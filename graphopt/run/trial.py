@@ -1,0 +1,67 @@
+"""The first run of a model that nobody knows: in a child process, for the runtime may not survive it.
+
+Integer division overflows, indices point out of bounds, bodies never end: what kills a runtime, or keeps it for ever,
+must not take this process along. A model is therefore loaded and run in a child first, on the very feeds that it is
+compared on, with the runtime's optimizations and without; only one that came through that is run here, where it is
+measured. What is made of it by rewriting computes the same, and runs here at once.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+
+from graphopt.errors import InputError
+from graphopt.graph.external import Runnable
+from graphopt.run.child import Child, ChildDied, ChildFailed, Limits
+from graphopt.run.session import Feed, Port
+
+__all__ = ["endure", "inputs", "patient"]
+
+_SECONDS = 600.0
+
+
+def patient() -> Limits:
+    """Limits for running a user's data: a model that reaches them is of no use here."""
+    known = "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {})
+    return Limits(_SECONDS, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if known else None)
+
+
+def inputs(child: Child, model: Runnable) -> tuple[tuple[Port, ...], bool]:
+    """What a model takes, and whether it loads only with the runtime's optimizations.
+
+    Raises:
+        InputError: it does not load.
+    """
+    try:
+        return child.inputs(model, optimize=False), False
+    except ChildDied as death:
+        raise _killed(death) from death
+    except ChildFailed:
+        try:
+            return child.inputs(model, optimize=True), True
+        except ChildDied as death:
+            raise _killed(death) from death
+        except ChildFailed as failure:
+            raise InputError(str(failure)) from failure
+
+
+def endure(child: Child, model: Runnable, feeds: Iterable[Feed], levels: Sequence[bool] = (False, True)) -> None:
+    """Run a model on feeds, just to see that the runtime survives it. What fails otherwise is not told here.
+
+    Raises:
+        InputError: it does not.
+    """
+    feeds = tuple(feeds)
+    for optimize in levels:
+        for feed in feeds:
+            try:
+                child.evaluate(model, feed, optimize=optimize, fetch=False)
+            except ChildDied as death:
+                raise _killed(death) from death
+            except ChildFailed:
+                pass
+
+
+def _killed(death: ChildDied) -> InputError:
+    return InputError(f"onnxruntime does not survive the model: {death}")
