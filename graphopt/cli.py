@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import signal
 import sys
 import traceback
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -80,11 +82,19 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # not every terminal knows every letter
+    for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
+        signal.signal(number, _ended)
     try:
         app()
     except OSError as problem:  # of --help and --version
         _complain(f"stdout cannot be written: {problem.strerror}")
         sys.exit(3)
+
+
+def _ended(number: int, _frame: FrameType | None) -> None:
+    """Leave as at Ctrl-C, so that whatever is half done is put away."""
+    signal.signal(number, signal.SIG_IGN)
+    sys.exit(128 + number)
 
 
 @app.callback(invoke_without_command=True)
@@ -112,6 +122,9 @@ def _command(verb: Callable[..., int | None]) -> Callable[..., None]:
         except GraphoptError as problem:
             _complain(str(problem), debug=debug)
             raise typer.Exit(problem.exit_code) from None
+        except MemoryError:
+            _complain("this needs more memory than there is", debug=debug)
+            raise typer.Exit(3) from None
         except KeyboardInterrupt:
             _complain("interrupted", debug=debug)
             raise typer.Exit(130) from None
@@ -202,7 +215,7 @@ def optimize(
     from graphopt.report import console, files, table
 
     place = out or files.beside(model)
-    if model.is_file():  # else there is more to say of it than of where the result would go
+    if files.is_there(model):  # else there is more to say of it than of where the result would go
         files.refuse_out(place, model, force=force)
     others = {"OUT": place, "the recipe": recipe, "the data": Path(data) if data else None}
     files.refuse_side_files({"--json": json, "--save-recipe": save_recipe}, {"MODEL": model}, others, external_root)

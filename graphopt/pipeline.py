@@ -35,6 +35,8 @@ __all__ = ["Attempt", "Outcome", "Settings", "Step", "misses", "optimize"]
 MOST_GUILTY = 8
 """Edits that are left out one after another before the whole rewriting is given up."""
 _MOST_ROUNDS = 20
+_PATIENCE = 20.0
+"""Seconds that may go into evaluations that fail."""
 _GROWTH = 1.5
 """How many times the source's size the emitted file may have."""
 
@@ -147,19 +149,24 @@ class _Record:
 
 
 class _Remembered(Generic[_Answer]):
-    """What a limited child process answers about a model, which is asked only once."""
+    """What a limited child process answers about a model, which is asked only once, and not for ever."""
 
     def __init__(self, ask: Callable[[bytes], _Answer]) -> None:
         self._ask = ask
+        self._patience = _PATIENCE
         self._known: dict[bytes, _Answer | ChildFailed] = {}
 
     def __call__(self, model: bytes) -> _Answer:
         digest = hashlib.sha256(model).digest()
         if digest not in self._known:
+            if self._patience < 0:
+                raise NotEvaluated("too much time went into what cannot be computed")
+            start = time.monotonic()
             try:
                 self._known[digest] = self._ask(model)
             except ChildFailed as failure:
                 self._known[digest] = failure
+                self._patience -= time.monotonic() - start
         found = self._known[digest]
         if isinstance(found, ChildFailed):
             raise NotEvaluated(str(found))

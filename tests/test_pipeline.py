@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import time
+
 import onnx
+import pytest
 
 from graphopt import pipeline
 from graphopt.graph.load import Source, load
 from graphopt.pipeline import PROVENANCE, Outcome, Settings, optimize
+from graphopt.protocol import NotEvaluated
 from graphopt.recipe import STORY, Recipe
+from graphopt.run.child import ChildDied
 from tests.end_to_end.support import net, provenance
 from tests.support.models import feed, parse
 
@@ -141,6 +146,19 @@ def test_the_evaluator_asks_only_once() -> None:
     assert evaluate(b"a") == evaluate(b"a") == 1
     assert evaluate(b"b") == 2
     assert asked == [b"a", b"b"]
+
+
+def test_the_evaluator_loses_its_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "_PATIENCE", 0.01)
+
+    def ask(_model: bytes) -> int:
+        time.sleep(0.02)
+        raise ChildDied("it took longer")
+
+    evaluate = pipeline._Remembered(ask)
+    for model, reason in ((b"a", "it took longer"), (b"b", "too much time"), (b"a", "it took longer")):
+        with pytest.raises(NotEvaluated, match=reason):
+            evaluate(model)
 
 
 def test_a_model_in_memory_needs_no_file() -> None:

@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from graphopt.graph.nodes import PROTECTED, TRAINED, graphs
 
-__all__ = ["Carried", "from_proto", "to_proto"]
+__all__ = ["Carried", "from_proto", "graph_protos", "to_proto"]
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Carried:
 
 def from_proto(proto: onnx.ModelProto) -> tuple[ir.Model, Carried]:
     """The graph of `proto`, and what has no place in it. `proto` is emptied of the latter."""
-    nested = [g for g in _graph_protos(proto.graph) if g is not proto.graph]
+    nested = [g for g in graph_protos(proto.graph) if g is not proto.graph]
     untouchable = None
     if any(g.sparse_initializer for g in nested):
         untouchable = "a body of If, Loop or Scan holds sparse initializers"
@@ -87,7 +87,7 @@ def to_proto(model: ir.Model, carried: Carried) -> onnx.ModelProto:
             declared.CopyFrom(carried.interface[declared.name])
     proto.graph.sparse_initializer.extend(carried.sparse)
     proto.training_info.extend(carried.training)
-    for graph in _graph_protos(proto.graph):
+    for graph in graph_protos(proto.graph):
         described = [_as_given(i, carried) for i in graph.value_info if i.name in carried.described]
         described += _foreign_types(graph, carried)
         del graph.value_info[:]
@@ -121,7 +121,7 @@ def _foreign_types(graph: onnx.GraphProto, carried: Carried) -> list[onnx.ValueI
     ]
 
 
-def _graph_protos(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+def graph_protos(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
     """The graph and all bodies below it."""
     pending = [graph]
     while pending:
@@ -146,7 +146,7 @@ def _names_in(training: tuple[onnx.TrainingInfoProto, ...]) -> set[str]:
     for info in training:
         for binding in (*info.initialization_binding, *info.update_binding):
             names.update((binding.key, binding.value))
-        for graph in (*_graph_protos(info.initialization), *_graph_protos(info.algorithm)):
+        for graph in (*graph_protos(info.initialization), *graph_protos(info.algorithm)):
             names.update(name for node in graph.node for name in node.input)
     return names
 

@@ -7,6 +7,7 @@ too deep or lies about its size is refused here, by walks without recursion over
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -23,6 +24,9 @@ __all__ = ["MOST_DEEP", "Refused", "Tensor", "bits_of", "bytes_of", "count"]
 MOST_DEEP: Final = 32
 """Bodies inside each other; onnxruntime takes no more either."""
 
+_MOST_AXES: Final = 64
+"""Of a tensor: numpy has no more."""
+_MOST_BYTES: Final = 1 << 60
 _DATA: Final = ("raw_data", "float_data", "int32_data", "string_data", "int64_data", "double_data", "uint64_data")
 _T: Final = TensorProto
 _FIELDS: Final[Mapping[int, str]] = {
@@ -73,11 +77,41 @@ def _tensors(message: Message) -> Iterator[Tensor]:
         graph = current if isinstance(current, onnx.GraphProto) else None
         if graph is not None and (depth := depth + 1) > MOST_DEEP + 1:
             raise Refused(f"more than {MOST_DEEP} bodies stand inside each other")
+        _check(current)
         for name, many in _leading(current.DESCRIPTOR):
             if many:
                 pending.extend((part, depth, graph) for part in getattr(current, name))
             elif current.HasField(name):
                 pending.append((getattr(current, name), depth, None))
+
+
+def _check(message: Message) -> None:
+    """What a reader would stumble over, or pass over in silence."""
+    match message:
+        case onnx.AttributeProto():
+            if message.type == onnx.AttributeProto.UNDEFINED and not message.ref_attr_name:
+                raise Refused(f"the attribute {message.name!r} is of no type that is known")
+        case onnx.GraphProto():
+            names = [t.name for t in message.initializer] + [t.values.name for t in message.sparse_initializer]
+            if len(set(names)) < len(names):
+                twice = next(n for n, times in Counter(names).items() if times > 1)
+                raise Refused(f"two initializers are named {twice!r}")
+            for info in (*message.input, *message.output, *message.value_info):
+                _check_type(info)
+            for info in message.input:
+                if info.type.HasField("tensor_type") and info.type.tensor_type.elem_type == TensorProto.UNDEFINED:
+                    raise Refused(f"the input {info.name!r} is of no type that is known")
+        case onnx.ModelProto():
+            if message.ir_version < 1:
+                raise Refused(f"its IR version is {message.ir_version}")
+
+
+def _check_type(info: onnx.ValueInfoProto) -> None:
+    inner, depth = info.type, 0
+    while (kind := inner.WhichOneof("value")) in {"sequence_type", "optional_type", "map_type"}:
+        inner, depth = getattr(getattr(inner, kind), "value_type" if kind == "map_type" else "elem_type"), depth + 1
+        if depth > MOST_DEEP:
+            raise Refused(f"the type of {info.name!r} has more than {MOST_DEEP} types inside each other")
 
 
 @cache
@@ -123,6 +157,8 @@ def _problem(tensor: TensorProto) -> str | None:
         return f"is of no type that is known ({tensor.data_type})"
     if any(d < 0 for d in tensor.dims):
         return "has an extent below zero"
+    if len(tensor.dims) > _MOST_AXES or math.prod(d or 1 for d in tensor.dims) * (bits or 8) > 8 * _MOST_BYTES:
+        return "has more axes or larger ones than any memory holds"
     if tensor.HasField("segment"):
         return "is only a segment"
     filled = [f for f in _DATA if (tensor.HasField(f) if f == "raw_data" else len(getattr(tensor, f)))]

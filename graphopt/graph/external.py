@@ -61,13 +61,10 @@ class Mapped:
         Raises:
             OSError: it cannot be opened, or is not what may be.
         """
-        handle = _open_below(folder, location)
+        handle = _open_below(folder, location, linked=linked)
         try:
             found = os.fstat(handle)
-            if not stat.S_ISREG(found.st_mode):
-                raise OSError(errno.EINVAL, "is no regular file")
-            if found.st_nlink != 1 and not linked:
-                raise OSError(errno.EMLINK, "is a hard link")
+            _refuse(found, linked=linked)
             identity = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
             if not found.st_size:
                 return cls(folder / location, identity, np.empty(0, np.uint8))
@@ -178,11 +175,11 @@ class Files:
         return Piece(file, int(offset), int(length))
 
     def _opened(self, location: str, where: str) -> Mapped:
+        if "\0" in location:
+            raise InputError(f"{where} has a location that no file can have")
         path = os.path.normpath(location)
         outside = f"{where} lies outside the model's folder ({location!r}): move it beside the model, {_HINT}"
         try:
-            if "\0" in location:
-                raise InputError(f"{where} has a location that no file can have")
             if self._root is not None:
                 return self._vouched(self._root, location, where)
             if Path(path).is_absolute() or Path(path).parts[:1] == ("..",):
@@ -196,8 +193,10 @@ class Files:
             elif problem.errno == errno.EMLINK:
                 reason = f"is a hard link ({location!r}): put a copy"
             else:
-                raise InputError(f"{where} cannot be read: {location!r}: {problem.strerror}") from None
+                raise InputError(f"{where} cannot be read: {location[:200]!r}: {problem.strerror}") from None
             raise InputError(f"{where} {reason} beside the model, {_HINT}") from None
+        except (ValueError, RuntimeError):  # links that go round in circles
+            raise InputError(f"{where} has a location that no file can have") from None
 
     def _vouched(self, root: Path, location: str, where: str) -> Mapped:
         """The file that a location stands for, beside the model or in `root`, once it is known to end in there."""
@@ -210,7 +209,7 @@ class Files:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
 
 
-def _open_below(folder: Path, location: str) -> int:
+def _open_below(folder: Path, location: str, *, linked: bool) -> int:
     """A handle of a file, each part of whose way is opened below the one before and is no link."""
     binary, nofollow = getattr(os, "O_BINARY", 0), getattr(os, "O_NOFOLLOW", 0)
     last = os.O_RDONLY | nofollow | getattr(os, "O_NONBLOCK", 0) | binary
@@ -223,9 +222,25 @@ def _open_below(folder: Path, location: str) -> int:
     way = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         for part in folders:
+            _refuse_link(os.stat(part, dir_fd=way, follow_symlinks=False))
             deeper = os.open(part, os.O_RDONLY | os.O_DIRECTORY | nofollow, dir_fd=way)
             os.close(way)
             way = deeper
+        _refuse(os.stat(name, dir_fd=way, follow_symlinks=False), linked=linked)  # even to open a device does something
         return os.open(name, last, dir_fd=way)
     finally:
         os.close(way)
+
+
+def _refuse_link(found: os.stat_result) -> None:
+    if stat.S_ISLNK(found.st_mode):
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+
+
+def _refuse(found: os.stat_result, *, linked: bool) -> None:
+    """Insist on a regular file with a single name, unless hard links are allowed."""
+    _refuse_link(found)
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "is no regular file")
+    if found.st_nlink != 1 and not linked:
+        raise OSError(errno.EMLINK, "is a hard link")

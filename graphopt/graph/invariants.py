@@ -16,7 +16,8 @@ def broken(model: ir.Model) -> Iterator[str]:
 
     Source: ONNX IR specification, "Graphs" and "Names Within a Graph".
     """
-    pending: list[tuple[ir.Graph, frozenset[ir.Value]]] = [(model.graph, frozenset())]
+    mains = (model.graph, *(f.graph for f in model.functions.values()))
+    pending: list[tuple[ir.Graph, frozenset[ir.Value]]] = [(graph, frozenset()) for graph in mains]
     while pending:
         graph, outer = pending.pop()
         visible = set(outer)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from google.protobuf.message import DecodeError, EncodeError
 
 from graphopt.errors import InputError, UsageError
 from graphopt.graph import census, functions, invariants, shapes, values
-from graphopt.graph.carry import Carried, from_proto
+from graphopt.graph.carry import Carried, from_proto, graph_protos
 from graphopt.graph.collector import resting
 from graphopt.graph.external import Files, Outside, Runnable, Weight
 from graphopt.graph.nodes import MAPPABLE, is_overridable, name_keys
@@ -91,18 +92,21 @@ def _serialized(proto: onnx.ModelProto, name: str) -> bytes:
 
 
 def _read(path: Path) -> bytes:
-    if path.is_dir():
-        raise InputError(f"{path} is a folder: give the .onnx file inside it")
-    if path.exists() and not path.is_file():
-        raise InputError(f"{path} is a device or a pipe: give a file")
     try:
-        if path.stat().st_size > _MOST_BYTES:
+        found = path.stat()
+        if stat.S_ISDIR(found.st_mode):
+            raise InputError(f"{path} is a folder: give the .onnx file inside it")
+        if not stat.S_ISREG(found.st_mode):
+            raise InputError(f"{path} is a device or a pipe: give a file")
+        if found.st_size > _MOST_BYTES:
             raise InputError(f"{path} is larger than an ONNX file can be (2 GiB): save the model with external data")
         content = path.read_bytes()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"{path} does not exist: give the path of an .onnx file") from None
     except OSError as problem:
         raise InputError(f"{path} cannot be read: {problem.strerror or problem}") from None
+    except (ValueError, RuntimeError):  # a zero character; links that go round in circles
+        raise InputError(f"{path} is no name that a file can have") from None
     if not content:
         raise InputError(f"{path} is empty: export the model again")
     return content
@@ -126,7 +130,7 @@ def _load(content: bytes, path: Path | None, files: Files | None, freeze: bool) 
         runnable = Outside(inside, weights) if weights else inside
     try:
         model, carried = from_proto(proto)
-    except (ValueError, TypeError, KeyError, ir.serde.SerdeError) as problem:
+    except (ValueError, TypeError, KeyError, RuntimeError, ir.serde.SerdeError) as problem:
         raise InputError(f"{name} is not a valid ONNX model: {_first_line(problem)}") from None
     for weight, value in ((weights[n], v) for n, v in model.graph.initializers.items() if n in weights):
         value.const_value = ir.Tensor(weight.array, name=value.name)
@@ -167,7 +171,18 @@ def _taken_in(proto: onnx.ModelProto, name: str, files: Files | None) -> dict[st
         t.raw_data = piece.data.tobytes()
         t.ClearField("data_location")
         t.ClearField("external_data")
+    _check_sparse(proto, name)
     return weights
+
+
+def _check_sparse(proto: onnx.ModelProto, name: str) -> None:
+    """The checker never sees sparse weights in the graph, which does not hold them: they are checked on their own."""
+    try:
+        for graph in graph_protos(proto.graph):
+            for tensor in graph.sparse_initializer:
+                onnx.checker.check_sparse_tensor(tensor)
+    except (onnx.checker.ValidationError, ValueError) as problem:
+        raise InputError(f"{name} is not a valid ONNX model: {_first_line(problem)}") from None
 
 
 def _digest(content: bytes, files: Files | None) -> tuple[str, int]:

@@ -10,7 +10,7 @@ import hashlib
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -30,6 +30,8 @@ EXTERNAL_ABOVE = 2_000_000_000
 """Bytes of weights above which they are written beside the model: protobuf ends at 2 GiB."""
 _ALIGNED = 64
 """Weights in a file of their own begin at multiples of it."""
+_BLOCK = 1 << 20
+"""Bytes that are read back at once."""
 _LONGEST_NAME = 100
 """Characters of the target's name that a temporary file repeats: file systems end at 255."""
 
@@ -155,19 +157,22 @@ def _umask() -> int:
     return mask
 
 
-def _write(path: Path, pieces: Iterable[bytes | memoryview]) -> str:
-    """Write a file, read it back, and answer the digest of what is in it."""
-    digest = hashlib.sha256()
+def _write(path: Path, pieces: Sequence[bytes | memoryview]) -> None:
+    """Write a file, and see that it can be read back."""
     with path.open("wb") as stream:
         for piece in pieces:
-            digest.update(piece)
             stream.write(piece)
         stream.flush()
         os.fsync(stream.fileno())
     with path.open("rb") as stream:
-        if hashlib.file_digest(stream, "sha256").digest() != digest.digest():
+        same = all(stream.read(len(part)) == part.tobytes() for piece in pieces for part in _parts(piece))
+        if not same or stream.read(1):
             raise OSError(0, "what was read back is not what was written")
-    return digest.hexdigest()
+
+
+def _parts(piece: bytes | memoryview) -> Iterator[memoryview]:
+    view = memoryview(piece)
+    return (view[start : start + _BLOCK] for start in range(0, len(view), _BLOCK))
 
 
 def weight_bytes(model: ir.Model) -> int:
@@ -201,8 +206,13 @@ def _with_external_weights(model: ir.Model, carried: Carried, path: Path, extra:
     outside, moved = _apart(model)
     partial = _aside(path)
     extra.append(partial)
+    pieces = list(_padded(moved))
+    digest = hashlib.sha256()
+    for piece in pieces:
+        digest.update(piece)
+    _write(partial, pieces)
     # Named after its contents, so that a model that stands there already keeps its own weights until it is replaced.
-    data = path.with_name(f"{path.name}.{_write(partial, _padded(moved))[:12]}.data")
+    data = path.with_name(f"{path.name}.{digest.hexdigest()[:12]}.data")
     if not data.exists():
         extra.append(data)
     partial.replace(data)

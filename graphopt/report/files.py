@@ -11,12 +11,20 @@ from pathlib import Path
 from graphopt.errors import MachineError, UsageError
 from graphopt.graph.load import load
 
-__all__ = ["beside", "refuse_out", "refuse_side_files"]
+__all__ = ["beside", "is_there", "refuse_out", "refuse_side_files"]
 
 
 def beside(model: Path) -> Path:
     """Where the result for `model` goes if nothing else is said."""
     return model.parent / f"{model.name.removesuffix('.onnx')}.opt.onnx"
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is a file; what cannot be one is not."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError, RuntimeError):
+        return False
 
 
 def refuse_out(path: Path, source: Path | None, external: Iterable[Path] = (), *, force: bool = False) -> None:
@@ -83,7 +91,7 @@ def refuse_side_files(
                 raise UsageError(f"{option} {path} is a device or a pipe, no regular file: give the name of a file")
             _refuse_folder(path)
             for model in (m for m in models.values() if m is not None and path.exists()):
-                inside = model.is_file() and path.resolve().is_relative_to(model.resolve().parent)
+                inside = is_there(model) and path.resolve().is_relative_to(model.resolve().parent)
                 if inside and any(_same(path, file) for file in load(model, external_root=external_root).external):
                     raise UsageError(f"{option} {path} holds the weights of {model}: give another file")
         taken[option] = path

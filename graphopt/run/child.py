@@ -30,7 +30,7 @@ class ChildFailed(Exception):  # noqa: N818 - it states what happened to the chi
 
 
 class ChildDied(ChildFailed):
-    """The model killed the worker, or kept it too long."""
+    """The model killed the worker, kept it too long, or wanted more memory than there is."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,8 @@ class Child:
         if reply["loaded"] and self._worker is not None:
             self._held = model, optimize
         if "error" in reply:
-            raise ChildFailed(self._explain(reply["error"]))
+            reason = self._explain(reply["error"])
+            raise (ChildDied if reason.startswith(OUT_OF_MEMORY) else ChildFailed)(reason)
         return reply, payload
 
     def simplify(self, model: bytes) -> bytes:

@@ -31,6 +31,9 @@ from graphopt.run.session import Feed, Port
 
 __all__ = ["Data", "Pair", "Survey", "open_data"]
 
+_DIGITS = 9
+"""Of a number of feeds."""
+
 Pair = tuple[Feed, np.ndarray | None]
 """A feed and the labels of its samples."""
 
@@ -176,13 +179,21 @@ def rows_are_samples(inputs: Sequence[Port]) -> bool:
 
 
 def _open_text(text: str, inputs: Sequence[Port], draw: Callable[[int], Feed] | None) -> Data:
+    try:
+        return _open_path(text, inputs, draw)
+    except (OSError, ValueError) as problem:  # names that are too long, or hold a zero character
+        reason = (problem.strerror if isinstance(problem, OSError) else "") or "it is no name that a file can have"
+        raise InputError(f"{text[:200]} cannot be read: {reason}") from None
+
+
+def _open_path(text: str, inputs: Sequence[Port], draw: Callable[[int], Feed] | None) -> Data:
     path = Path(text)
     if path.is_dir():
         return Data(_folder(path, inputs), inputs, name=text)
     if path.suffix == ".npz":
         return Data(partial(_unpacked, read_npz(path), inputs, text), inputs, name=text)
     head, colon, tail = text.rpartition(":")
-    if head == "random" and tail.isdecimal() and int(tail):
+    if head == "random" and tail.isascii() and tail.isdecimal() and 0 < len(tail) <= _DIGITS and int(tail):
         if draw is None:
             raise UsageError(f"{text} needs a model for which feeds can be generated")
         make = draw

@@ -25,7 +25,7 @@ from graphopt.errors import NeedsData, UsageError
 from graphopt.graph.domain import Domain
 from graphopt.graph.external import Runnable, weight_of
 from graphopt.run import trial
-from graphopt.run.child import Child, ChildFailed, Limits
+from graphopt.run.child import Child, ChildDied, ChildFailed, Limits
 from graphopt.run.compare import similar
 from graphopt.run.dims import Binding, Extents
 from graphopt.run.noise import leaves
@@ -44,11 +44,14 @@ _RANKS: Final = ((0, 2), (1, 1), (2, 2), (3, 3), (4, 4), (0, 1), (0, 3))
 """Numbers of axes to try for a tensor and for the items of a sequence, where the model does not tell."""
 
 _SECONDS: Final = 10.0  # for the whole search
-_TRY_SECONDS: Final = 30.0  # for one run of a small model
+_TRY_SECONDS: Final = 12.0  # for one run of a small model
 _BYTES_PER_SECOND: Final = 1 << 25  # what a slow machine loads and runs of a large one
 _TRIES: Final = 400
 _GROWTH: Final = 1 << 21  # of one input, by its symbolic dimensions together
-_MEMORY: Final = 4 << 30
+_MEMORY: Final = (3 << 29, 4 << 30)
+"""Bytes for a model without weights, to which 16 times its size comes, and where 4 times the size is enough."""
+_DEATHS: Final = 5
+"""Tries that kill the worker until it is taken to be the model's fault, not that of what it was fed."""
 _ANY: Final = Domain()
 
 
@@ -94,7 +97,7 @@ def generate(
         InputError: the model does not load.
     """
     size = weight_of(model)
-    limits = Limits(_TRY_SECONDS + size / _BYTES_PER_SECOND, _MEMORY + 4 * size)
+    limits = Limits(_TRY_SECONDS + size / _BYTES_PER_SECOND, min(_MEMORY[0] + 16 * size, _MEMORY[1] + 4 * size))
     with Child(limits) as child:
         ports, optimize = trial.inputs(child, model)
         found = _searched(child, model, ports, domains, set_dims, seed, optimize=optimize)
@@ -134,13 +137,14 @@ class _Clock:
     def __init__(self) -> None:
         self._end = time.monotonic() + _SECONDS
         self._tries = 0
+        self.deaths = 0
 
     def tick(self) -> None:
         self._tries += 1
 
     @property
     def over(self) -> bool:
-        return self._tries >= _TRIES or time.monotonic() > self._end
+        return self._tries >= _TRIES or self.deaths >= _DEATHS or time.monotonic() > self._end
 
 
 @dataclass
@@ -344,6 +348,7 @@ class _Search:
                 self.child.evaluate(self.model, feed, optimize=self.optimize, fetch=False)
                 feeds.append(feed)
         except (ChildFailed, ValueError) as error:
+            self.clock.deaths += isinstance(error, ChildDied)
             self.error = self.error or str(error).removeprefix(FAILS)
             self.mentioned = tuple({n: None for n in map(int, re.findall(r"\b\d{1,5}\b", str(error))) if n > 1})
             self.hints |= dict.fromkeys(self.mentioned)

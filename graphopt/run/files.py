@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import math
+import os
+import stat
 import zipfile
+import zlib
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -19,6 +23,9 @@ __all__ = ["read_npz", "read_pb"]
 
 _MOST: Final = 16 << 30
 """Bytes that one file may unpack to."""
+_MOST_MESSAGE: Final = (1 << 31) - 1
+_MOST_AXES: Final = 32
+"""Of an array: older versions of numpy have no more."""
 
 
 def read_npz(path: Path) -> dict[str, np.ndarray]:
@@ -28,7 +35,7 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
         InputError: it cannot be read, holds something else than plain arrays, or lies about their size.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
+        with _opened(path) as file, zipfile.ZipFile(file) as archive:
             members = archive.infolist()
             if (size := sum(m.file_size for m in members)) > _MOST:
                 raise InputError(f"{path} unpacks to {size:,} bytes, more than the {_MOST:,} allowed; split it")
@@ -42,8 +49,17 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
                 with archive.open(member) as stream:
                     arrays[name] = _read_npy(stream, member.file_size, f"{name!r} in {path}")
             return arrays
-    except (OSError, zipfile.BadZipFile, EOFError, NotImplementedError) as error:
+    except (OSError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as error:
         raise InputError(f"{path} cannot be read as an .npz file: {error}") from error
+
+
+def _opened(path: Path) -> IO[bytes]:
+    """A regular file, opened without waiting for anybody."""
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    if stat.S_ISREG(os.fstat(handle).st_mode):
+        return os.fdopen(handle, "rb")
+    os.close(handle)
+    raise OSError(errno.EINVAL, "it is no regular file")
 
 
 def _read_npy(stream: IO[bytes], size: int, where: str) -> np.ndarray:
@@ -56,7 +72,9 @@ def _read_npy(stream: IO[bytes], size: int, where: str) -> np.ndarray:
     if dtype.hasobject or dtype.names:
         raise InputError(f"{where} holds Python objects or records; save plain arrays (strings as dtype 'U')")
     promised, present = math.prod(shape) * dtype.itemsize, size - stream.tell()
-    if min(shape, default=0) < 0 or promised != present:
+    if any(type(extent) is not int for extent in shape) or math.prod(n or 1 for n in shape) >= _MOST:
+        raise InputError(f"{where} has a shape that no array can have")
+    if len(shape) > _MOST_AXES or min(shape, default=0) < 0 or promised != present:
         raise InputError(f"{where} claims the shape {shape} of {dtype}, {promised:,} bytes, but has {present:,}")
     array = np.frombuffer(bytearray(stream.read(promised)), dtype) if promised else np.empty(math.prod(shape), dtype)
     return array.reshape(shape, order="F" if fortran else "C")
@@ -69,7 +87,10 @@ def read_pb(path: Path, *, sequence: bool = False) -> tuple[str, Any]:
         InputError: it cannot be read, or points to data elsewhere.
     """
     try:
-        data = path.read_bytes()
+        with _opened(path) as file:
+            data = file.read(_MOST_MESSAGE + 1)
+        if len(data) > _MOST_MESSAGE:
+            raise InputError(f"{path} is larger than an ONNX tensor can be (2 GiB)")
         if sequence:
             items = onnx.SequenceProto.FromString(data)
             return items.name, [_tensor(t, path) for t in items.tensor_values]

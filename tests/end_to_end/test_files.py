@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -118,3 +119,29 @@ def test_letters_that_the_terminal_lacks_are_spelled_out() -> None:
     done = subprocess.run(words, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr
     assert r"\u2192" in done.stdout
+
+
+SLOW = """
+import sys, time
+from graphopt import api
+from graphopt.cli import main
+api.Result._check = lambda *_: (print("written", flush=True), time.sleep(60))
+sys.argv = ["graphopt", "optimize", "net.onnx", "--device", "cpu"]
+main()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals")
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)], ids=["term", "hup", "int"]
+)
+def test_a_signal_leaves_nothing_behind(number: signal.Signals, code: int) -> None:
+    before = sorted(p.name for p in Path().iterdir())
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen([sys.executable, "-c", SLOW], stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "written\n"
+        assert len(list(Path().iterdir())) == len(before) + 1
+        process.send_signal(number)
+        assert process.wait(30) == code
+    assert sorted(p.name for p in Path().iterdir()) == before

@@ -65,8 +65,8 @@ def test_every_tensor_is_found() -> None:
         (TensorProto(data_type=7, dims=[1], float_data=[1]), "which its type does not allow"),
         (TensorProto(data_type=8, dims=[1], raw_data=b"text"), "which its type does not allow"),
         (TensorProto(data_type=22, dims=[3], int32_data=[1]), "has 1 elements"),
-        (TensorProto(data_type=1, dims=[1], data_location=1, float_data=[1]), "in the file and outside"),
-        (TensorProto(data_type=8, dims=[1], data_location=1), "text in another file"),
+        (TensorProto(data_type=1, dims=[1], data_location="EXTERNAL", float_data=[1]), "in the file and outside"),
+        (TensorProto(data_type=8, dims=[1], data_location="EXTERNAL"), "text in another file"),
         (
             TensorProto(data_type=1, dims=[0], external_data=[onnx.StringStringEntryProto(key="location")]),
             "in the file, and said to be outside",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -167,11 +166,11 @@ def test_what_the_runtime_takes_no_memory_for_is_put_into_the_file(folder: Path,
         "packed": "g (float[3200] x, float s) => (float[3200] y) { a = DequantizeLinear (w, s) y = Mul (x, a) }",
     }
     model = parse(texts[kind])
-    tensor: Any = {
+    tensor = {
         "attribute": lambda: model.graph.node[0].attribute[0].t,
-        "body": lambda: model.graph.node[0].attribute[0].g.initializer.add(),
+        "body": lambda: model.graph.node[0].attribute[0].g.initializer.add(name="w"),
         "sparse": lambda: model.graph.sparse_initializer.add(dims=[400]).values,
-        "packed": model.graph.initializer.add,
+        "packed": lambda: model.graph.initializer.add(name="w"),
     }[kind]()
     tensor.Clear()
     tensor.name, tensor.data_type, tensor.data_location = "w", 22 if kind == "packed" else 1, 1

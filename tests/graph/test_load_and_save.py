@@ -15,7 +15,7 @@ from graphopt.errors import InputError, MachineError, UsageError
 from graphopt.graph.external import Outside
 from graphopt.graph.load import Source, load
 from graphopt.graph.nodes import graphs, key
-from graphopt.graph.save import save, serialize, weight_bytes
+from graphopt.graph.save import runnable, save, serialize, weight_bytes
 from graphopt.run.session import Session
 from tests.support.models import parse, run, show
 
@@ -445,3 +445,52 @@ def test_saving_over_a_model_with_external_data_keeps_it_whole(tmp_path: Path) -
 def test_the_same_graph_gives_the_same_bytes(make: Callable[[], Source]) -> None:
     one, two = make(), make()
     assert serialize(one.model, one.carried) == serialize(two.model, two.carried)
+
+
+def test_weights_of_the_model_that_was_replaced_go_once_the_new_one_stands(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    for others in ("model.onnx.0123456789ab.data.bak", "other.onnx.0123456789ab.data"):
+        (tmp_path / others).write_bytes(b"not ours")
+    source = load(product())
+    save(source.model, path, source.carried, check=accepted, external_above=1000)
+    old = {p.name for p in tmp_path.iterdir()}
+    changed = product()
+    changed.graph.initializer[0].raw_data = (WEIGHTS + 1).tobytes()
+    second = load(changed)
+    with pytest.raises(InputError):
+        save(second.model, path, source.carried, check=fails, external_above=1000)
+    assert {p.name for p in tmp_path.iterdir()} == old
+    save(second.model, path, source.carried, check=accepted, external_above=1000)
+    new = {p.name for p in tmp_path.iterdir()}
+    assert len(new) == len(old) == 4
+    assert new != old
+    save(relu(), path, source.carried, check=accepted)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "model.onnx",
+        "model.onnx.0123456789ab.data.bak",
+        "other.onnx.0123456789ab.data",
+    ]
+
+
+@pytest.mark.parametrize("above", [0, 10_000])
+def test_a_disk_that_forgets_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, above: int) -> None:
+    source = load(product())
+
+    def forgets(handle: int) -> None:
+        os.ftruncate(handle, 100)
+
+    monkeypatch.setattr(os, "fsync", forgets)
+    with pytest.raises(MachineError, match="what was read back is not what was written; nothing was changed"):
+        save(source.model, tmp_path / "model.onnx", source.carried, check=accepted, external_above=above)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_model_above_2_gb_is_run_without_a_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = load(product())
+    monkeypatch.setattr("graphopt.graph.save.EXTERNAL_ABOVE", 1000)
+    model = runnable(source.model, source.carried)
+    assert isinstance(model, Outside)
+    assert len(model.content) < 1000
+    for optimize in (False, True):
+        outputs = Session(model, optimize=optimize).run({"x": np.eye(2, dtype=np.float32)})
+        np.testing.assert_array_equal(outputs["y"], WEIGHTS)
