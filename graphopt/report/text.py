@@ -13,5 +13,12 @@ def shown(text: str, limit: int = 1000) -> str:
     A name inside a model may hold anything: escape sequences that repaint the terminal (CWE-150), or characters that
     reverse the reading direction.
     """
-    safe = "".join(c if unicodedata.category(c)[0] != "C" else c.encode("unicode_escape").decode() for c in text)
+    some = text[: limit + 1]  # of a name of megabytes, the rest need not be looked at
+    safe = "".join(c if unicodedata.category(c)[0] not in "CZ" or c == " " else _spelled(c) for c in some)
     return safe if len(safe) <= limit else safe[: limit - 1] + "…"
+
+
+def _spelled(character: str) -> str:
+    """As Python would write it. Of the separators, only those that end a line need that."""
+    spaces = unicodedata.category(character) == "Zs"
+    return character if spaces else character.encode("unicode_escape").decode()

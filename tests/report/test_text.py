@@ -19,6 +19,7 @@ from graphopt.report.text import shown
         ("abc\u202ecba", r"abc\u202ecba"),
         ("\u200b\ufeff", r"\u200b\ufeff"),
         ("\udc80", r"\udc80"),
+        ("a\u2028b\u2029", r"a\u2028b\u2029"),
     ],
 )
 def test_control_and_direction_characters_are_spelled_out(text: str, expected: str) -> None:
@@ -29,6 +30,7 @@ def test_long_text_is_cut() -> None:
     assert shown("x" * 1000) == "x" * 1000
     assert shown("x" * 1001) == "x" * 999 + "…"
     assert shown("abcdef", limit=4) == "abc…"
+    assert shown("\x1b" * 3, limit=4) == r"\x1…"
 
 
 @settings(deadline=None)
