@@ -237,6 +237,10 @@ def _free_constants(model: ir.Model, *, freeze: bool) -> tuple[int, tuple[str, .
 def validate(model: ir.Model, name: str) -> None:
     """Insist on a valid graph: its structure by our own rules, its operators by the official checker.
 
+    The checker and inference are native code and run in this process: inference is asked about one node at a time, as
+    often as rewriting needs it, which no other process could answer in time. What made them hang or run out of their
+    memory is refused before: deep bodies, functions that come to millions of nodes, tensors that lie about their size.
+
     Raises:
         InputError: it is not valid; the text says why.
     """

@@ -50,7 +50,7 @@ _TRIES: Final = 400
 _GROWTH: Final = 1 << 21  # of one input, by its symbolic dimensions together
 _MEMORY: Final = (3 << 29, 4 << 30)
 """Bytes for a model without weights, to which 16 times its size comes, and where 4 times the size is enough."""
-_DEATHS: Final = 5
+_DEATHS: Final = 3
 """Tries that kill the worker until it is taken to be the model's fault, not that of what it was fed."""
 _ANY: Final = Domain()
 
