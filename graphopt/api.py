@@ -8,7 +8,6 @@ result.save("model.opt.onnx")
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,10 +25,10 @@ from graphopt.analysis.evidence import gather, survives
 from graphopt.analysis.facts import facts
 from graphopt.analysis.metrics import scores
 from graphopt.analysis.owners import largest
-from graphopt.arguments import check_run, check_tolerance
+from graphopt.arguments import check_keys, check_opset, check_run, check_tolerance
 from graphopt.errors import InputError, UsageError
 from graphopt.graph.load import Source, load
-from graphopt.graph.nodes import graphs, is_overridable, key
+from graphopt.graph.nodes import is_overridable
 from graphopt.graph.save import save, serialize
 from graphopt.protocol import Miss
 from graphopt.report.data import (
@@ -180,30 +179,13 @@ def optimize(
     )
     say("loading")
     source = load(model, freeze=chosen.freeze, external_root=external_root)
-    _check_opset(source, opset)
-    _check_keys(source, chosen)
+    check_opset(source, opset)
+    check_keys(source, chosen.skip)
     settings = pipeline.Settings(device, threads, seed, say, measure)
     evidence = None if unverified else gather(source, data, set_dims, seed, say)
     outcome = pipeline.optimize(source, chosen, evidence.feeds if evidence else None, settings)
     say("measuring")
     return Result(summary(outcome, evidence, settings), outcome, outcome.recipe)
-
-
-def _check_opset(source: Source, opset: int | None) -> None:
-    """Insist that an opset can be raised to what is asked for."""
-    given = source.model.opset_imports.get("", 0)
-    if opset is not None and not given <= opset <= onnx.defs.onnx_opset_version():
-        known = onnx.defs.onnx_opset_version()
-        raise UsageError(f"{source.name} is at opset {given}: give one from there to {known}, the newest known here")
-
-
-def _check_keys(source: Source, recipe: recipes.Recipe) -> None:
-    """Insist that the nodes to leave alone exist: a misspelt key would be passed over in silence."""
-    keys = {key(node) for graph in graphs(source.model) for node in graph}
-    if unknown := [k for k in recipe.skip if k not in keys]:
-        close = difflib.get_close_matches(unknown[0], keys, n=3)
-        hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
-        raise UsageError(f"{source.name} has no node with the key {unknown[0]!r}{hint}")
 
 
 def check(
@@ -365,19 +347,16 @@ def inspect(
     rules = {rule for step in passes() for rule in step.rules}
     if why is not None and why not in rules:
         raise UsageError(f"no rule is called {why!r}: give one of {', '.join(sorted(rules))}")
-    return tuple(_inspect(m, why, set_dims, external_root, seed, progress or _log.info) for m in models)
+    say, found = progress or _log.info, []
+    for model in models:
+        say("loading")
+        found.append(_inspect(load(model, external_root=external_root), why, set_dims, seed, say))
+    return tuple(found)
 
 
 def _inspect(
-    model: Model,
-    why: str | None,
-    set_dims: Mapping[str, int] | None,
-    external_root: str | os.PathLike[str] | None,
-    seed: int,
-    say: Progress,
+    source: Source, why: str | None, set_dims: Mapping[str, int] | None, seed: int, say: Progress
 ) -> Inspection:
-    say("loading")
-    source = load(model, external_root=external_root)
     notes, feed = source.notes, None
     try:
         feed = gather(source, None, set_dims, seed, say).feeds[0]

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
+import onnx
 
 from graphopt.errors import UsageError
+from graphopt.graph.load import Source
+from graphopt.graph.nodes import graphs, key
 from graphopt.run.session import Device
 
-__all__ = ["check_run", "check_tolerance"]
+__all__ = ["check_keys", "check_opset", "check_run", "check_tolerance"]
 
 _MOST_THREADS = 1024
 _MOST_SEED = 2**63 - 1
@@ -62,3 +66,20 @@ def _shown(value: object) -> str:
     """A few words of anything."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:59]}…"  # noqa: PLR2004 - fits a sentence
+
+
+def check_opset(source: Source, opset: int | None) -> None:
+    """Insist that an opset can be raised to what is asked for."""
+    given = source.model.opset_imports.get("", 0)
+    if opset is not None and not given <= opset <= onnx.defs.onnx_opset_version():
+        known = onnx.defs.onnx_opset_version()
+        raise UsageError(f"{source.name} is at opset {given}: give one from there to {known}, the newest known here")
+
+
+def check_keys(source: Source, skip: Iterable[str]) -> None:
+    """Insist that the nodes to leave alone exist: a misspelt key would be passed over in silence."""
+    keys = {key(node) for graph in graphs(source.model) for node in graph}
+    if unknown := [k for k in skip if k not in keys]:
+        close = difflib.get_close_matches(unknown[0], keys, n=3)
+        hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
+        raise UsageError(f"{source.name} has no node with the key {unknown[0]!r}{hint}")

@@ -173,7 +173,8 @@ def test_what_the_runtime_takes_no_memory_for_is_put_into_the_file(folder: Path,
         "packed": lambda: model.graph.initializer.add(name="w"),
     }[kind]()
     tensor.Clear()
-    tensor.name, tensor.data_type, tensor.data_location = "w", 22 if kind == "packed" else 1, 1
+    tensor.name, tensor.data_type = "w", 22 if kind == "packed" else 1
+    tensor.data_location = onnx.TensorProto.EXTERNAL
     tensor.dims.append(3200 if kind == "packed" else 400)
     tensor.external_data.add(key="location", value="../secret")
     if kind == "sparse":
