@@ -289,7 +289,8 @@ def concats(draft: Draft, _ctx: Context, node: ir.Node) -> Answer:
     parts: list[ir.Value | None] = []
     for value in node.inputs:
         inner = made_by(value, "Concat")
-        if inner is not None and value is not None and axis_of(inner) == axis is not None and read_only_by(value, node):
+        once = value is not None and read_only_by(value, node) and node.inputs.count(value) == 1
+        if inner is not None and once and axis_of(inner) == axis is not None:
             parts.extend(inner.inputs)
         else:
             parts.append(value)
