@@ -15,10 +15,10 @@ from tests.support.models import parse
 
 
 def nested(depth: int) -> onnx.ModelProto:
-    model = onnx.ModelProto()
+    model = onnx.ModelProto(ir_version=10)
     graph = model.graph
     for _ in range(depth):
-        graph = graph.node.add().attribute.add().g
+        graph = graph.node.add().attribute.add(type=onnx.AttributeProto.GRAPH).g
         graph.SetInParent()
     return model
 
@@ -58,7 +58,7 @@ def test_every_tensor_is_found() -> None:
         (TensorProto(data_type=1, dims=[-1]), "extent below zero"),
         (TensorProto(data_type=1, dims=[1], raw_data=bytes(3)), "has 3 bytes"),
         (TensorProto(data_type=1, dims=[1], raw_data=bytes(8)), "has 8 bytes"),
-        (TensorProto(data_type=1, dims=[1 << 40, 1 << 40], raw_data=bytes(4)), "has 4 bytes"),
+        (TensorProto(data_type=1, dims=[1 << 40, 1 << 40], raw_data=bytes(4)), "larger ones than any memory holds"),
         (TensorProto(data_type=1, dims=[2], float_data=[1]), "has 1 elements"),
         (TensorProto(data_type=1, dims=[2]), "has 0 elements"),
         (TensorProto(data_type=1, dims=[1], float_data=[1], raw_data=bytes(4)), "contents twice"),
