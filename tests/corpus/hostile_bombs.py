@@ -20,11 +20,6 @@ def _constant(nodes: str, initializers: str = "", opset: int = 21) -> onnx.Model
     return graph(text, opset=opset)
 
 
-def _plain(nodes: str, initializers: str = "", opset: int = 21) -> onnx.ModelProto:
-    """The same where c itself is kept."""
-    return graph(f"g (float[N,4] x) => (float y, float[] z) <{initializers}> {{ {nodes} z = Cast <to = 1>(c) y = ReduceMax <keepdims = 0>(x) }}", opset=opset)
-
-
 def _doubling(times: int, node: str = "Concat <axis = 0>", start: str = "float[4] a0 = {1, 2, 3, 4}") -> onnx.ModelProto:
     steps = " ".join(f"a{i + 1} = {node}(a{i}, a{i})" for i in range(times))
     return _constant(f"{steps} c = Identity(a{times})", start)

@@ -40,8 +40,8 @@ def _named(name: str) -> onnx.ModelProto:
         port.name = new[port.name]
         port.doc_string = name
         port.type.tensor_type.shape.dim[0].dim_param = name
-    for node in model.graph.node:
-        node.name = f"{name}{node.op_type}"
+    for index, node in enumerate(model.graph.node):
+        node.name = f"{name}{index}"
         node.doc_string = name
         node.input[:] = [new[i] for i in node.input]
         node.output[:] = [new[i] for i in node.output]
