@@ -29,6 +29,7 @@ __all__ = [
     "tensor",
     "varint",
     "with_tensor",
+    "words",
 ]
 
 
@@ -162,17 +163,21 @@ def tensor(name: str, array: Any, dtype: Any = np.float32) -> onnx.TensorProto:
     return ir.serde.serialize_tensor(ir.tensor(np.asarray(array, dtype), name=name))
 
 
+def words(name: str, dims: list[int], content: list[bytes]) -> onnx.TensorProto:
+    return onnx.TensorProto(name=name, dims=dims, data_type=TensorProto.STRING, string_data=content)
+
+
 def with_tensor(**fields: Any) -> onnx.ModelProto:
-    """y = x + w, where w is a tensor with these fields, whatever they are."""
+    """A model of y = x + w, where w is a tensor with these fields, whatever they are."""
     fields = {"name": "w", "dims": [4], "data_type": TensorProto.FLOAT} | fields
     model = graph("y = Add(x, w)")
     model.graph.initializer.append(onnx.TensorProto(**fields))
     return model
 
 
-def external(model: onnx.ModelProto | None = None, **entries: str) -> onnx.ModelProto:
+def external(**entries: str) -> onnx.ModelProto:
     """A model with the initializer w, whose data is somewhere else."""
-    model = model or graph("g (float[300] x) => (float[300] y) { y = Add(x, w) }")
+    model = graph("g (float[300] x) => (float[300] y) { y = Add(x, w) }")
     made = model.graph.initializer.add(name="w", dims=[300], data_type=TensorProto.FLOAT)
     outsource(made, **entries)
     return model
@@ -204,7 +209,7 @@ def varint(number: int) -> bytes:
     return bytes([*out, number])
 
 
-def field_(number: int, content: bytes | int | float) -> bytes:
+def field_(number: int, content: bytes | float) -> bytes:
     """A field on the wire: bytes with their length, an integer as a varint, a float as four bytes."""
     if isinstance(content, int):
         return varint(number << 3) + varint(content)

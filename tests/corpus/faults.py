@@ -1,8 +1,8 @@
 """Saves models while the disk fills up or the process dies, and tells what is left.
 
 `python -m tests.corpus.faults FOLDER` forks a process for each fault. Python's own audit events (open, rename, chmod,
-remove, …) and fsync are the moments at which it strikes, whatever the code between them looks like; a limit on the
-size of files is a full disk, told by the system itself. Each line on stdout is JSON: the fault, and what the folder held
+remove, …) and fsync are the moments at which it strikes, whatever the code between them looks like; a limit on
+the size of files is a full disk, told by the system itself. Each line on stdout is JSON: the fault, and what the folder held
 afterwards.
 """
 
@@ -62,7 +62,7 @@ def _source(seed: int) -> Source:
 def _saved(folder: Path, way: str, seed: int) -> None:
     source = _source(seed)
     limit = 0 if way == "outside" else 1 << 30
-    save(source.model, folder / "m.onnx", source.carried, check=lambda path: _read(path), external_above=limit)
+    save(source.model, folder / "m.onnx", source.carried, check=_read, external_above=limit)
 
 
 def _read(path: Path) -> None:
@@ -109,7 +109,7 @@ def _struck(folder: Path, way: str, mode: str, number: int) -> None:
 
     sync = os.fsync
 
-    def fsync(handle: int) -> None:
+    def fsync(handle: Any) -> None:
         strike("fsync", ())
         sync(handle)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable
-from functools import partial
 
 import onnx
 from onnx import TensorProto, helper
@@ -17,7 +16,7 @@ __all__ = ["CASES"]
 _ESCAPE = {"location": "../outside/secret.bin"}
 
 
-def _linked(place: Place, make: Callable[[Place], None], location: str = "weights.bin") -> onnx.ModelProto:
+def _linked(place: Place, make: Callable[[Place], object], location: str = "weights.bin") -> onnx.ModelProto:
     """A model whose weights are at `location`, which `make` puts there."""
     make(place)
     return external(location=location)
@@ -152,6 +151,10 @@ def _at(location: str) -> Callable[[Place], onnx.ModelProto]:
     return lambda place: external(location=location.format(inner=place.inner, outside=place.outside))
 
 
+def _entries(entries: dict[str, str]) -> Callable[[Place], onnx.ModelProto]:
+    return lambda place: _data(place, **entries)
+
+
 _LOCATIONS = {
     "dotdot": ("../outside/secret.bin", "CVE-2022-25882: the parent folder"),
     "dotdot_nested": ("a/../../outside/secret.bin", "CVE-2024-27318: up again behind a folder"),
@@ -205,7 +208,7 @@ _ENTRIES = {
 CASES = (
     *(Hostile(f"external_{n}", why, _at(where)) for n, (where, why) in _LOCATIONS.items()),
     *(
-        Hostile(f"external_{n}", "CVE-2026-34445: numbers that do not fit the file", partial(_data, **entries))
+        Hostile(f"external_{n}", "CVE-2026-34445: numbers that do not fit the file", _entries(entries))
         for n, entries in _ENTRIES.items()
     ),
     Hostile(
@@ -226,7 +229,9 @@ CASES = (
         passes=True,
     ),
     Hostile(
-        "external_link", "a link to a file outside", lambda p: _linked(p, lambda q: (q.inner / "weights.bin").symlink_to(q.secret))
+        "external_link",
+        "a link to a file outside",
+        lambda p: _linked(p, lambda q: (q.inner / "weights.bin").symlink_to(q.secret)),
     ),
     Hostile(
         "external_link_relative",
@@ -266,19 +271,28 @@ CASES = (
         lambda p: _linked(p, lambda q: (q.inner / "weights.bin").hardlink_to(q.secret)),
     ),
     Hostile(
-        "external_pipe", "a pipe, which blocks whoever opens it", lambda p: _linked(p, lambda q: os.mkfifo(q.inner / "weights.bin"))
+        "external_pipe",
+        "a pipe, which blocks whoever opens it",
+        lambda p: _linked(p, lambda q: os.mkfifo(q.inner / "weights.bin")),
     ),
     Hostile("external_socket", "a socket", lambda p: _linked(p, _socket)),
-    Hostile(
-        "external_is_folder", "a folder", lambda p: _linked(p, lambda q: (q.inner / "weights.bin").mkdir())
-    ),
+    Hostile("external_is_folder", "a folder", lambda p: _linked(p, lambda q: (q.inner / "weights.bin").mkdir())),
     Hostile("external_file_as_folder", "a file on the way", lambda p: _linked(p, blob, "weights.bin/more")),
     Hostile("external_empty_file", "nothing in it", lambda p: _claim(p, [300], 0)),
     Hostile("external_four_terabytes", "dims of 4 TiB over a file of a kilobyte", lambda p: _claim(p, [1 << 40], 1200)),
-    Hostile("external_three_gigabytes", "more than a protobuf holds, and not there", lambda p: _claim(p, [3 << 28], 1200)),
-    Hostile("external_dims_negative", "two negative extents make a positive size", lambda p: _claim(p, [-15, -20], 1200)),
+    Hostile(
+        "external_three_gigabytes", "more than a protobuf holds, and not there", lambda p: _claim(p, [3 << 28], 1200)
+    ),
+    Hostile(
+        "external_dims_negative", "two negative extents make a positive size", lambda p: _claim(p, [-15, -20], 1200)
+    ),
     Hostile("external_dims_overflow", "a product that is 0 in 64 bits", lambda p: _claim(p, [1 << 32, 1 << 32], 1200)),
-    Hostile("external_dims_smaller", "the file has more than the dims ask for", lambda p: _claim(p, [300], 1 << 20), passes=True),
+    Hostile(
+        "external_dims_smaller",
+        "the file has more than the dims ask for",
+        lambda p: _claim(p, [300], 1 << 20),
+        passes=True,
+    ),
     Hostile("external_and_inside", "the data is in the file as well", _both),
     Hostile("external_strings", "text cannot be outside", lambda p: _typed(p, TensorProto.STRING)),
     Hostile("external_of_no_type", "an element type that does not exist", lambda p: _typed(p, 999)),
@@ -295,6 +309,8 @@ CASES = (
     Hostile("external_in_training", "how training begins", _in_training("initialization")),
     Hostile("external_in_training_step", "a step of training", _in_training("algorithm")),
     Hostile(
-        "external_flag_alone", "entries without the flag that says so", lambda p: with_tensor(external_data=[onnx.StringStringEntryProto(key="location", value="../outside/secret.bin")])
+        "external_flag_alone",
+        "entries without the flag that says so",
+        with_tensor(external_data=[onnx.StringStringEntryProto(key="location", value="../outside/secret.bin")]),
     ),
 )

@@ -100,7 +100,13 @@ def _sparse(
 
 
 _PAIR = tensor("w", [1, 2])
-_ENDS = {"first": 1, "tenth": len(_BYTES) // 10, "half": len(_BYTES) // 2, "most": len(_BYTES) * 9 // 10, "last": len(_BYTES) - 1}
+_ENDS = {
+    "first": 1,
+    "tenth": len(_BYTES) // 10,
+    "half": len(_BYTES) // 2,
+    "most": len(_BYTES) * 9 // 10,
+    "last": len(_BYTES) - 1,
+}
 
 _BLOBS: dict[str, tuple[str, bytes]] = {
     "empty_file": ("nothing", b""),
@@ -108,7 +114,10 @@ _BLOBS: dict[str, tuple[str, bytes]] = {
     "zeros": ("a hole in a disk", bytes(4096)),
     "ones": ("an erased chip", b"\xff" * 4096),
     "text": ("a note", b"hello, world\n"),
-    "pointer": ("what git keeps of a large file", b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"),
+    "pointer": (
+        "what git keeps of a large file",
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n",
+    ),
     "html": ("a login page", b"<!DOCTYPE html><html><body>Sign in</body></html>"),
     "json": ("a model as JSON", json.dumps({"irVersion": "10", "graph": {}}).encode()),
     "pickle": ("it runs a command when it is loaded", TRIPWIRE),
@@ -168,10 +177,18 @@ _TENSORS: dict[str, tuple[str, dict[str, object]]] = {
 CASES = (
     *(Hostile(f"file_{n}", why, content) for n, (why, content) in _BLOBS.items()),
     *(
-        Hostile(f"tensor_{n}", why, with_tensor(**fields), passes=n in {"segment", "int8_range"}, blind=n == "dims_huge_and_zero")
+        Hostile(
+            f"tensor_{n}",
+            why,
+            with_tensor(**fields),
+            passes=n in {"segment", "int8_range"},
+            blind=n == "dims_huge_and_zero",
+        )
         for n, (why, fields) in _TENSORS.items()
     ),
-    Hostile("tensor_bool_of_7", "truth values that are neither", with_tensor(data_type=9, raw_data=b"\7\7\7\7"), passes=True),
+    Hostile(
+        "tensor_bool_of_7", "truth values that are neither", with_tensor(data_type=9, raw_data=b"\7\7\7\7"), passes=True
+    ),
     Hostile("file_missing", "no file", lambda p: p.model),
     Hostile("file_pipe", "a pipe, which blocks whoever opens it", _pipe),
     Hostile("file_folder", "a folder", _folder),

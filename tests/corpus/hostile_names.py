@@ -69,7 +69,10 @@ def _invalid() -> bytes:
 
 
 CASES = (
-    *(Hostile(f"names_{n}", "what models say ends up in front of people", _named(name), passes=True) for n, name in NAMES.items()),
+    *(
+        Hostile(f"names_{n}", "what models say ends up in front of people", _named(name), passes=True)
+        for n, name in NAMES.items()
+    ),
     *(
         Hostile(f"operator_{n}", "a refusal tells what the operator is called", _foreign(NAMES[n]), passes=True)
         for n in ("ansi", "bidirectional", "markup", "newline_error", "overlong", "zero", "format")

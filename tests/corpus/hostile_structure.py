@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import onnx
@@ -86,11 +87,11 @@ def _laughs(levels: int, times: int = 2, *, in_branch: bool = False) -> onnx.Mod
     bodies = {f"f{levels}": [_RELU]}
     for level in range(levels):
         names = ["a", *(f"t{i}" for i in range(1, times)), "b"]
-        calls = [_call(f"f{level + 1}", *pair) for pair in zip(names, names[1:], strict=False)]
+        calls = [_call(f"f{level + 1}", *pair) for pair in itertools.pairwise(names)]
         if in_branch:
             body = helper.make_graph(calls, "t", [], [_named("b")])
             plain = helper.make_graph([helper.make_node("Abs", ["a"], ["e"])], "e", [], [_named("e")])
-            always = helper.make_node("Constant", [], ["k"], value=tensor("", True, bool))  # noqa: FBT003
+            always = helper.make_node("Constant", [], ["k"], value=tensor("", True, bool))
             calls = [always, helper.make_node("If", ["k"], ["b"], then_branch=body, else_branch=plain)]
         bodies[f"f{level}"] = calls
     return _functions(bodies)
@@ -121,6 +122,11 @@ def _function(change: Callable[[onnx.FunctionProto], object]) -> onnx.ModelProto
     return model
 
 
+def _with_reference(function: onnx.FunctionProto) -> None:
+    function.attribute.append("k")
+    function.node[0].attribute.add(name="axis", ref_attr_name="k", type=2)
+
+
 _NODES: dict[str, tuple[str, str]] = {
     "cycle": ("two nodes wait for each other", "a = Add(x, b) b = Neg(a) y = Relu(b)"),
     "cycle_of_one": ("a node waits for itself", "y = Add(x, y)"),
@@ -148,7 +154,10 @@ _NODES: dict[str, tuple[str, str]] = {
     "einsum_garbage": ("no equation", 'y = Einsum <equation = "ij->->k">(x)'),
     "einsum_endless": ("an overlong equation", f'y = Einsum <equation = "{"i" * 4000}->i">(x)'),
     "constant_of_nothing": ("a Constant without contents", "a = Constant() y = Add(x, a)"),
-    "constant_of_two": ("a Constant of two contents", "a = Constant <value_int = 1, value_float = 1.0>() y = Add(x, a)"),
+    "constant_of_two": (
+        "a Constant of two contents",
+        "a = Constant <value_int = 1, value_float = 1.0>() y = Add(x, a)",
+    ),
 }
 
 _BRANCHES: dict[str, tuple[str, str]] = {
@@ -220,7 +229,7 @@ _FUNCTIONS: dict[str, tuple[str, onnx.ModelProto]] = {
     "without_opset": ("no opset of its own", _function(lambda f: f.ClearField("opset_import"))),
     "attribute_without_value": (
         "an attribute that no caller gives",
-        _function(lambda f: (f.attribute.append("k"), f.node[0].attribute.add(name="axis", ref_attr_name="k", type=2))),
+        _function(_with_reference),
     ),
 }
 
@@ -248,7 +257,10 @@ _RUNTIME = {
 
 CASES = (
     *(Hostile(f"graph_{n}", why, text, blind=n in _RUNTIME) for n, (why, text) in (_NODES | _BRANCHES).items()),
-    *(Hostile(f"function_{n}", why, model, passes=n == "recursion_idle", blind=n in {"missing", "inner_missing"}) for n, (why, model) in _FUNCTIONS.items()),
+    *(
+        Hostile(f"function_{n}", why, model, passes=n == "recursion_idle", blind=n in {"missing", "inner_missing"})
+        for n, (why, model) in _FUNCTIONS.items()
+    ),
     Hostile("function_chain", "a chain of 3000: recursion in whoever follows it", _chain(3000), passes=True),
     Hostile("function_twice", "two of one name that differ", _same_function_twice(), passes=True),
     Hostile("function_few_levels", "2 to the 12th nodes, which is still possible", _laughs(12), passes=True),
@@ -256,16 +268,55 @@ CASES = (
     Hostile("graph_initializer_twice", "an initializer twice", _twice("initializer")),
     Hostile("graph_input_twice", "an input twice", _twice("input")),
     Hostile("graph_output_twice", "an output twice", _twice("output"), passes=True),
-    Hostile("graph_without_name", "no name", _changed("y = Relu(x)", lambda m: m.graph.ClearField("name")), passes=True),
-    Hostile("graph_without_outputs", "no outputs", _changed("y = Relu(x)", lambda m: m.graph.ClearField("output")), passes=True),
-    Hostile("graph_input_untyped", "an input without a type", _changed("y = Relu(x)", lambda m: m.graph.input[0].ClearField("type"))),
-    Hostile("graph_input_unnamed", "an input without a name", _changed("y = Relu(x)", lambda m: m.graph.input[0].ClearField("name"))),
-    Hostile("graph_output_untyped", "an output without a type", _changed("y = Relu(x)", lambda m: m.graph.output[0].ClearField("type")), passes=True),
-    Hostile("graph_operator_unnamed", "an operator of no name", _changed("y = Relu(x)", lambda m: m.graph.node[0].ClearField("op_type"))),
+    Hostile(
+        "graph_without_name", "no name", _changed("y = Relu(x)", lambda m: m.graph.ClearField("name")), passes=True
+    ),
+    Hostile(
+        "graph_without_outputs",
+        "no outputs",
+        _changed("y = Relu(x)", lambda m: m.graph.ClearField("output")),
+        passes=True,
+    ),
+    Hostile(
+        "graph_input_untyped",
+        "an input without a type",
+        _changed("y = Relu(x)", lambda m: m.graph.input[0].ClearField("type")),
+    ),
+    Hostile(
+        "graph_input_unnamed",
+        "an input without a name",
+        _changed("y = Relu(x)", lambda m: m.graph.input[0].ClearField("name")),
+    ),
+    Hostile(
+        "graph_output_untyped",
+        "an output without a type",
+        _changed("y = Relu(x)", lambda m: m.graph.output[0].ClearField("type")),
+        passes=True,
+    ),
+    Hostile(
+        "graph_operator_unnamed",
+        "an operator of no name",
+        _changed("y = Relu(x)", lambda m: m.graph.node[0].ClearField("op_type")),
+    ),
     Hostile("graph_node_empty", "a node of nothing", _changed("y = Relu(x)", lambda m: m.graph.node.add())),
-    Hostile("graph_rank_lies", "the output has another rank", "g (float[N,4] x) => (float[4] y) { y = Relu(x) }", passes=True),
-    Hostile("graph_shape_lies", "the output has another shape", "g (float[3,4] x) => (float[5,4] y) { y = Relu(x) }", passes=True),
-    Hostile("graph_type_lies", "the output has another type", "g (float[3,4] x) => (int64[3,4] y) { y = Relu(x) }", blind=True),
+    Hostile(
+        "graph_rank_lies",
+        "the output has another rank",
+        "g (float[N,4] x) => (float[4] y) { y = Relu(x) }",
+        passes=True,
+    ),
+    Hostile(
+        "graph_shape_lies",
+        "the output has another shape",
+        "g (float[3,4] x) => (float[5,4] y) { y = Relu(x) }",
+        passes=True,
+    ),
+    Hostile(
+        "graph_type_lies",
+        "the output has another type",
+        "g (float[3,4] x) => (int64[3,4] y) { y = Relu(x) }",
+        blind=True,
+    ),
     Hostile(
         "graph_inner_shape_lies",
         "what is said of an inner value is not true",
@@ -278,11 +329,28 @@ CASES = (
         "g (float[3,4] x) => (float[A] y) <float[12] a> { a = Relu(x) y = Identity(a) }",
         passes=True,
     ),
-    Hostile("attribute_extreme", "a number whose negative does not exist", "y = Softmax <axis = -9223372036854775808>(x)", passes=True),
-    Hostile("attribute_reference", "a reference where there is no function", "y = Softmax <axis : int = @k>(x)", passes=True),
+    Hostile(
+        "attribute_extreme",
+        "a number whose negative does not exist",
+        "y = Softmax <axis = -9223372036854775808>(x)",
+        passes=True,
+    ),
+    Hostile(
+        "attribute_reference", "a reference where there is no function", "y = Softmax <axis : int = @k>(x)", passes=True
+    ),
     Hostile("attribute_unnamed", "an attribute of no name", _with_attribute(type=2, i=1)),
     Hostile("attribute_untyped", "an attribute of no type", _with_attribute(name="axis", i=1), passes=True),
-    Hostile("attribute_two_contents", "an attribute of two contents", _with_attribute(name="axis", type=2, i=1, f=2.0), passes=True),
-    Hostile("attribute_wrong_field", "an integer that holds a text", _with_attribute(name="axis", type=2, s=b"1"), passes=True),
+    Hostile(
+        "attribute_two_contents",
+        "an attribute of two contents",
+        _with_attribute(name="axis", type=2, i=1, f=2.0),
+        passes=True,
+    ),
+    Hostile(
+        "attribute_wrong_field",
+        "an integer that holds a text",
+        _with_attribute(name="axis", type=2, s=b"1"),
+        passes=True,
+    ),
     Hostile("attribute_type_unknown", "a type beyond the list", _with_attribute(name="axis", i=1, type=0), passes=True),
 )

@@ -30,7 +30,7 @@ __all__ = ["SECONDS", "Jail", "Verdict"]
 SECONDS: Final = 30.0
 _MEMORY: Final = 12 << 30
 _ROOT: Final = Path(__file__).parents[2]
-_IN_ACCESS, _IN_MODIFY, _IN_OPEN = 1, 2, 32
+_IN_ACCESS, _IN_MODIFY = 1, 2
 _READS: Final = (sys.prefix, sys.base_prefix, str(_ROOT), "/proc/", "/sys/", "/dev/null", "/usr/", "/etc/", "/lib")
 _TRIPWIRES: Final = ("os.system", "os.exec", "os.posix_spawn", "pickle.find_class", "socket.connect", "socket.bind")
 
@@ -75,7 +75,8 @@ class Jail:
         self._process.stdin.write(json.dumps([str(place.root), words]) + "\n")
         self._process.stdin.flush()
         said: dict[str, Any] = json.loads(self._process.stdout.readline())
-        return Verdict(**{k: tuple(v) if isinstance(v, list) else v for k, v in said.items()})
+        said |= {k: tuple(v) for k, v in said.items() if isinstance(v, list)}
+        return Verdict(**said)
 
 
 def main() -> None:
@@ -148,7 +149,10 @@ def _note(event: str, given: tuple[Any, ...], place: Place, log: int) -> None:
         os.write(log, f"{event} {ascii(given)[:200]}\n".encode())
     if event != "open" or isinstance(given[0], int) or given[0] is None:
         return
-    path = os.path.realpath(os.fsdecode(given[0]))
+    path = os.path.abspath(os.fsdecode(given[0]))
+    nofollow = isinstance(given[2], int) and given[2] & os.O_NOFOLLOW  # a link itself is opened, or rather not
+    folder, name = os.path.split(path)
+    path = os.path.join(os.path.realpath(folder), name) if nofollow else os.path.realpath(path)
     writes = isinstance(given[2], int) and given[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
     ours = (str(place.inner), str(place.tmp))
     if not path.startswith(ours if writes else (*ours, *_READS)):
@@ -167,7 +171,7 @@ def _watch(folder: Path) -> int:
     watch = libc.inotify_init1(os.O_NONBLOCK)
     for path in (folder, *folder.iterdir()):
         if not path.is_symlink():
-            libc.inotify_add_watch(watch, os.fsencode(path), _IN_ACCESS | _IN_MODIFY | _IN_OPEN)
+            libc.inotify_add_watch(watch, os.fsencode(path), _IN_ACCESS | _IN_MODIFY)
     return int(watch)
 
 

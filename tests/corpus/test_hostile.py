@@ -46,7 +46,9 @@ def test_hostile(case: Hostile, jail: Jail, tmp_path: Path) -> None:
     out, blind = place.inner / "out.onnx", place.inner / "blind.onnx"
     commands: list[list[object]] = [["optimize", model, "-o", out, "--json", "-", *case.words]]
     if not case.words:
-        commands += [["optimize", model, "-o", blind, "--unverified"], ["inspect", model]]
+        commands.append(["optimize", model, "-o", blind, "--unverified"])
+    if not case.words and case not in hostile_bombs.CASES:
+        commands.append(["inspect", model])
     found = jail.run(place, *commands)
     _was_harmless(found, len(commands), case)
     assert _contents(place.outside) == before

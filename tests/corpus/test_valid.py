@@ -64,7 +64,10 @@ def _ways(number: int, case: Valid) -> list[str]:
     if not case.runs:
         return ["unverified"]
     opset = next((o.version for o in case.model().opset_import if not o.domain), 99)
-    return ["default", *(w for i, w in enumerate(("unverified", "opset", "cpu")) if number % 3 == i and (w != "opset" or opset < 21))]
+    return [
+        "default",
+        *(w for i, w in enumerate(("unverified", "opset", "cpu")) if number % 3 == i and (w != "opset" or opset < 21)),
+    ]
 
 
 def _parameters() -> Iterator[Any]:
@@ -144,7 +147,16 @@ def feed_of(model: onnx.ModelProto, case: Valid, seed: int) -> Feed:
     overridden = seed == 1 and model.ir_version >= 4 and case.name not in _SHAPES
     dims = {name: extents[seed % 2] for name, extents in case.dims.items()}
     ports = [i for i in model.graph.input if i.name not in given or overridden]
-    return {i.name: _value(i.type, dims, case, np.random.default_rng([seed, zlib.crc32(i.name.encode())]), extreme=seed > 1 and case.edges) for i in ports}
+    return {
+        i.name: _value(
+            i.type,
+            dims,
+            case,
+            np.random.default_rng([seed, zlib.crc32(i.name.encode())]),
+            extreme=seed > 1 and case.edges,
+        )
+        for i in ports
+    }
 
 
 def _value(kind: onnx.TypeProto, dims: dict[str, int], case: Valid, draw: np.random.Generator, *, extreme: bool) -> Any:
@@ -185,6 +197,6 @@ def assert_same(expected: dict[str, Any], found: dict[str, Any], relative: float
                 continue
             finite = np.isfinite(left)
             scale = float(np.max(np.abs(left[finite]), initial=1e-30))
-            assert np.allclose(right, left, rtol=relative, atol=relative * min(scale, 1e3), equal_nan=True), f"{name}: {a} is not {b}"
-
-
+            assert np.allclose(right, left, rtol=relative, atol=relative * min(scale, 1e3), equal_nan=True), (
+                f"{name}: {a} is not {b}"
+            )

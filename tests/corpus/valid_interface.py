@@ -60,9 +60,7 @@ def _trained(model: onnx.ModelProto) -> None:
 
 def _sparse(model: onnx.ModelProto) -> None:
     index = TensorProto(dims=[2], data_type=7, int64_data=[1, 3])
-    model.graph.sparse_initializer.append(
-        onnx.SparseTensorProto(dims=[4], values=tensor("w", [2, 3]), indices=index)
-    )
+    model.graph.sparse_initializer.append(onnx.SparseTensorProto(dims=[4], values=tensor("w", [2, 3]), indices=index))
 
 
 def _sparse_pairs(model: onnx.ModelProto) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import onnx
@@ -95,9 +96,9 @@ _FOLDS: dict[str, tuple[str, int]] = {
 def _fold(nodes: str, opset: int) -> Callable[[], onnx.ModelProto]:
     def build() -> onnx.ModelProto:
         model = graph(nodes, opset=opset, ir_version=10 if opset > 11 else 7)
-        values = {
-            "k": np.float32([[1, -2, 2.5, 0]]), "z": np.float32([0, 0, 0, 0]), "h": np.float32([0.5, 1.5, -0.5, -2.5]),
-            "o": np.int64([[3, 1, 3, 1]]), "i": np.int64(1), "c": np.int64([2]), "f": np.float32(0), "t": np.float32(4), "s": np.float32(1),
+        values: dict[str, Any] = {
+            "k": np.array([[1, -2, 2.5, 0]], np.float32), "z": np.array([0, 0, 0, 0], np.float32), "h": np.array([0.5, 1.5, -0.5, -2.5], np.float32),
+            "o": np.array([[3, 1, 3, 1]], np.int64), "i": np.int64(1), "c": np.array([2], np.int64), "f": np.float32(0), "t": np.float32(4), "s": np.float32(1),
         }  # fmt: skip
         read = {name for node in model.graph.node for name in node.input}
         model.graph.initializer.extend(tensor(n, a, a.dtype) for n, a in values.items() if n in read)
@@ -106,7 +107,7 @@ def _fold(nodes: str, opset: int) -> Callable[[], onnx.ModelProto]:
     return build
 
 
-def _foreign(op: str, **attributes: object) -> Callable[[], onnx.ModelProto]:
+def _foreign(op: str, **attributes: Any) -> Callable[[], onnx.ModelProto]:
     def build() -> onnx.ModelProto:
         model = graph("y = Relu(x)")
         node = helper.make_node(op, ["x", "", "x"], ["y", "", "z"], domain="some.where", **attributes)

@@ -9,14 +9,16 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from tests.corpus.case import Valid, graph, tensor
+from tests.corpus.case import Valid, graph, tensor, words
 
 __all__ = ["CASES"]
 
 _N = {"N": (2, 3)}
 
 
-def _typed(dtype: str, nodes: str, weights: object = None, kind: Any = np.float32, opset: int = 21) -> Callable[[], onnx.ModelProto]:
+def _typed(
+    dtype: str, nodes: str, weights: object = None, kind: Any = np.float32, opset: int = 21
+) -> Callable[[], onnx.ModelProto]:
     """x and y of an element type, with a weight w if there is one."""
 
     def build() -> onnx.ModelProto:
@@ -28,7 +30,9 @@ def _typed(dtype: str, nodes: str, weights: object = None, kind: Any = np.float3
     return build
 
 
-def _stored(kind: int, content: bytes, dims: list[int], nodes: str = "y = Identity(w)", name: str = "float", opset: int = 21) -> Callable[[], onnx.ModelProto]:
+def _stored(
+    kind: int, content: bytes, dims: list[int], nodes: str = "y = Identity(w)", name: str = "float", opset: int = 21
+) -> Callable[[], onnx.ModelProto]:
     """A weight of a type that numpy has not, handed through."""
 
     def build() -> onnx.ModelProto:
@@ -42,19 +46,23 @@ def _stored(kind: int, content: bytes, dims: list[int], nodes: str = "y = Identi
 def _text_weight() -> onnx.ModelProto:
     model = graph("g (string[N] x) => (bool[N,3] y) { a = Unsqueeze(x, k) b = Identity(a) y = Equal(b, w) }")
     model.graph.initializer.append(tensor("k", [1], np.int64))
-    model.graph.initializer.append(helper.make_tensor("w", TensorProto.STRING, [3], [b"text 0", "é".encode(), b""]))
+    model.graph.initializer.append(words("w", [3], [b"text 0", "é".encode(), b""]))
     return model
 
 
 def _text_cast() -> onnx.ModelProto:
     model = graph("g (float[N,4] x) => (float[N,4] y) { a = Cast <to = 1>(w) y = Add(x, a) }")
-    model.graph.initializer.append(helper.make_tensor("w", TensorProto.STRING, [4], [b"1.5", b"NaN", b"-INF", b"1e3"]))
+    model.graph.initializer.append(words("w", [4], [b"1.5", b"NaN", b"-INF", b"1e3"]))
     return model
 
 
 def _int4_weight() -> onnx.ModelProto:
-    model = graph("g (float[N,4] x) => (float[N,2] y) <float s = {0.5}> { d = DequantizeLinear(w, s) y = MatMul(x, d) }")
-    model.graph.initializer.add(name="w", data_type=TensorProto.INT4, dims=[4, 2], raw_data=bytes([0x21, 0x8F, 0x73, 0xE0]))
+    model = graph(
+        "g (float[N,4] x) => (float[N,2] y) <float s = {0.5}> { d = DequantizeLinear(w, s) y = MatMul(x, d) }"
+    )
+    model.graph.initializer.add(
+        name="w", data_type=TensorProto.INT4, dims=[4, 2], raw_data=bytes([0x21, 0x8F, 0x73, 0xE0])
+    )
     return model
 
 
@@ -62,7 +70,9 @@ def _fields(kind: int, field: str, values: list[object], dims: list[int], dtype:
     """A weight in the field of its type rather than in raw bytes."""
 
     def build() -> onnx.ModelProto:
-        model = graph(f"g ({dtype}[{','.join(map(str, dims))}] x) => ({dtype}[A] y) <int64[1] s = {{-1}}> {{ a = Concat <axis = 0>(x, w) y = Reshape(a, s) }}")
+        model = graph(
+            f"g ({dtype}[{','.join(map(str, dims))}] x) => ({dtype}[A] y) <int64[1] s = {{-1}}> {{ a = Concat <axis = 0>(x, w) y = Reshape(a, s) }}"
+        )
         made = model.graph.initializer.add(name="w", data_type=kind, dims=dims)
         getattr(made, field).extend(values)
         return model
@@ -71,38 +81,67 @@ def _fields(kind: int, field: str, values: list[object], dims: list[int], dtype:
 
 
 _SPECIAL = np.array([0.0, -0.0, np.inf, np.nan])
-_LIMITS = {
+_LIMITS: dict[Any, Any] = {
     t: np.array([np.iinfo(t).min, np.iinfo(t).max, 0, 1], t)
     for t in (np.int8, np.int16, np.int32, np.int64, np.uint8, np.uint16, np.uint32, np.uint64)
 }
 
 
-def _narrow(dtype: type) -> Callable[[], onnx.ModelProto]:
+def _narrow(dtype: Any) -> Callable[[], onnx.ModelProto]:
     """Where many operators are missing: only what moves elements."""
 
     def build() -> onnx.ModelProto:
         name = np.dtype(dtype).name
-        model = graph(f"g ({name}[N,4] x) => ({name}[M,4] y) {{ a = Identity(x) b = Concat <axis = 0>(a, w) c = Identity(b) y = Transpose <perm = [0, 1]>(c) }}")
+        model = graph(
+            f"g ({name}[N,4] x) => ({name}[M,4] y) {{ a = Identity(x) b = Concat <axis = 0>(a, w) c = Identity(b) y = Transpose <perm = [0, 1]>(c) }}"
+        )
         model.graph.initializer.append(tensor("w", _LIMITS[dtype].reshape(1, 4), dtype))
         return model
 
     return build
 
 
-def _wide(dtype: type) -> Callable[[], onnx.ModelProto]:
-    return _typed(np.dtype(dtype).name, "a = Add(x, w) b = Mul(a, w) c = Identity(b) y = Sub(c, w)", _LIMITS[dtype], dtype)
+def _wide(dtype: Any) -> Callable[[], onnx.ModelProto]:
+    return _typed(
+        np.dtype(dtype).name, "a = Add(x, w) b = Mul(a, w) c = Identity(b) y = Sub(c, w)", _LIMITS[dtype], dtype
+    )
 
 
 _FLOATS: dict[str, tuple[str, Callable[[], onnx.ModelProto]]] = {
-    "float16": ("half precision", _typed("float16", "a = Mul(x, w) b = Identity(a) y = Add(b, w)", [1, 2, 0.5, -1], np.float16)),
+    "float16": (
+        "half precision",
+        _typed("float16", "a = Mul(x, w) b = Identity(a) y = Add(b, w)", [1, 2, 0.5, -1], np.float16),
+    ),
     "float16_special": ("its special values", _typed("float16", "a = Mul(x, w) y = Identity(a)", _SPECIAL, np.float16)),
-    "float_special": ("special values as weights", _typed("float", "a = Mul(x, w) b = Add(a, w) y = Identity(b)", _SPECIAL)),
-    "float_denormal": ("numbers that flush to zero", _typed("float", "a = Mul(x, w) b = Mul(a, w) y = Identity(b)", [1e-40, -1e-42, 1e-38, 1e-45])),
-    "float_signalling": ("not-a-numbers with a message", _typed("float", "a = Identity(x) y = Max(a, w)", np.array([0x7F800001, 0xFFC12345, 0x7FC00000, 0x80000000], np.uint32).view(np.float32))),
-    "double": ("double precision", _typed("double", "a = Mul(x, w) b = Identity(a) y = Add(b, w)", [1, 1e-11, 1e300, -1e-300], np.float64)),
-    "double_almost_nothing": ("OS: additions that are almost nothing", _typed("double", "a = Add(x, w) b = Mul(a, a) y = Identity(b)", [1e-11, 1e-15, 1e-9, 1e-5], np.float64)),
+    "float_special": (
+        "special values as weights",
+        _typed("float", "a = Mul(x, w) b = Add(a, w) y = Identity(b)", _SPECIAL),
+    ),
+    "float_denormal": (
+        "numbers that flush to zero",
+        _typed("float", "a = Mul(x, w) b = Mul(a, w) y = Identity(b)", [1e-40, -1e-42, 1e-38, 1e-45]),
+    ),
+    "float_signalling": (
+        "not-a-numbers with a message",
+        _typed(
+            "float",
+            "a = Identity(x) y = Max(a, w)",
+            np.array([0x7F800001, 0xFFC12345, 0x7FC00000, 0x80000000], np.uint32).view(np.float32),
+        ),
+    ),
+    "double": (
+        "double precision",
+        _typed("double", "a = Mul(x, w) b = Identity(a) y = Add(b, w)", [1, 1e-11, 1e300, -1e-300], np.float64),
+    ),
+    "double_almost_nothing": (
+        "OS: additions that are almost nothing",
+        _typed("double", "a = Add(x, w) b = Mul(a, a) y = Identity(b)", [1e-11, 1e-15, 1e-9, 1e-5], np.float64),
+    ),
     "bfloat16": ("the other half precision", _typed("bfloat16", "a = Identity(x) b = Identity(a) y = Identity(b)")),
-    "bool": ("truth values", _typed("bool", "a = And(x, w) b = Not(a) c = Not(b) y = Or(c, w)", [True, False, True, False], np.bool_)),
+    "bool": (
+        "truth values",
+        _typed("bool", "a = And(x, w) b = Not(a) c = Not(b) y = Or(c, w)", [True, False, True, False], np.bool_),
+    ),
 }
 
 _TEXTS: dict[str, tuple[str, str]] = {
