@@ -169,9 +169,9 @@ def words(name: str, dims: list[int], content: list[bytes]) -> onnx.TensorProto:
 
 def with_tensor(**fields: Any) -> onnx.ModelProto:
     """A model of y = x + w, where w is a tensor with these fields, whatever they are."""
-    fields = {"name": "w", "dims": [4], "data_type": TensorProto.FLOAT} | fields
+    given: dict[str, Any] = {"name": "w", "dims": [4], "data_type": TensorProto.FLOAT} | fields
     model = graph("y = Add(x, w)")
-    model.graph.initializer.append(onnx.TensorProto(**fields))
+    model.graph.initializer.append(onnx.TensorProto(**given))
     return model
 
 

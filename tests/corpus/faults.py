@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import onnx_ir as ir
+import onnx
 
 from graphopt.errors import MachineError
 from graphopt.graph.load import Source, load
@@ -113,7 +113,7 @@ def _struck(folder: Path, way: str, mode: str, number: int) -> None:
         strike("fsync", ())
         sync(handle)
 
-    os.fsync = fsync
+    os.fsync = fsync  # type: ignore[assignment]
     source = _source(2)  # nothing of this is a moment
     del source
     sys.addaudithook(strike)
@@ -153,8 +153,8 @@ def _tell(folder: Path, fault: str, status: int) -> None:
 
 
 def _data(path: Path) -> set[str]:
-    weights = load(path).model.graph.initializers["w"].const_value
-    return {Path(weights.path).name} if isinstance(weights, ir.ExternalTensor) else set()
+    weights = onnx.ModelProto.FromString(path.read_bytes()).graph.initializer[0]
+    return {e.value for e in weights.external_data if e.key == "location"}
 
 
 if __name__ == "__main__":

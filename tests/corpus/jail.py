@@ -149,10 +149,11 @@ def _note(event: str, given: tuple[Any, ...], place: Place, log: int) -> None:
         os.write(log, f"{event} {ascii(given)[:200]}\n".encode())
     if event != "open" or isinstance(given[0], int) or given[0] is None:
         return
-    path = os.path.abspath(os.fsdecode(given[0]))
-    nofollow = isinstance(given[2], int) and given[2] & os.O_NOFOLLOW  # a link itself is opened, or rather not
-    folder, name = os.path.split(path)
-    path = os.path.join(os.path.realpath(folder), name) if nofollow else os.path.realpath(path)
+    path = os.fsdecode(given[0])
+    if isinstance(given[2], int) and given[2] & os.O_NOFOLLOW:  # a link itself is opened, or rather not
+        path = f"{os.path.realpath(os.path.dirname(path) or '.')}/{os.path.basename(path)}"  # noqa: PTH119, PTH120
+    else:
+        path = os.path.realpath(path)
     writes = isinstance(given[2], int) and given[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
     ours = (str(place.inner), str(place.tmp))
     if not path.startswith(ours if writes else (*ours, *_READS)):

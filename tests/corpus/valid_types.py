@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper
+from onnx import TensorProto
 
 from tests.corpus.case import Valid, graph, tensor, words
 
@@ -19,7 +19,7 @@ _N = {"N": (2, 3)}
 def _typed(
     dtype: str, nodes: str, weights: object = None, kind: Any = np.float32, opset: int = 21
 ) -> Callable[[], onnx.ModelProto]:
-    """x and y of an element type, with a weight w if there is one."""
+    """A graph of x and y of an element type, with a weight w if there is one."""
 
     def build() -> onnx.ModelProto:
         model = graph(f"g ({dtype}[N,4] x) => ({dtype}[N,4] y) {{ {nodes} }}", opset=opset)
