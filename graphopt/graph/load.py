@@ -247,8 +247,12 @@ def validate(model: ir.Model, name: str) -> None:
     problem = next(invariants.broken(model), None)
     if problem:
         raise InputError(f"{name} is not a valid ONNX model: {problem}")
+    proto = shapes.skeleton(model)
+    for port in (*proto.graph.input, *proto.graph.output):  # of an unknown rank: runtimes take it, the checker does not
+        if port.type.HasField("tensor_type"):
+            port.type.tensor_type.shape.SetInParent()
     try:
-        onnx.checker.check_model(shapes.skeleton(model), full_check=False)
+        onnx.checker.check_model(proto, full_check=False)
     except (onnx.checker.ValidationError, ValueError) as error:
         raise InputError(f"{name} is not a valid ONNX model: {_first_line(error)}") from None
 

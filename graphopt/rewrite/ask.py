@@ -42,10 +42,10 @@ def axis_of(node: ir.Node, default: int = 0) -> int | None:
 
 
 def perm_of(node: ir.Node) -> list[int] | None:
-    """The permutation of a Transpose; None where it reverses an unknown number of axes."""
+    """The permutation of a Transpose; None where it reverses an unknown number of axes, or is no permutation."""
     perm = attr(node, "perm")
     if perm is not None:
-        return [int(i) for i in perm]
+        return [int(i) for i in perm] if sorted(perm) == list(range(len(perm))) else None
     axes = rank(node.inputs[0])
     return None if axes is None else list(reversed(range(axes)))
 

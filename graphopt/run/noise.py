@@ -189,7 +189,8 @@ def _flat(value: Any) -> Iterator[np.ndarray]:
 
 
 def _wide(a: np.ndarray) -> np.ndarray:
-    return a.astype(np.complex128 if a.dtype.kind == "c" else np.float64)
+    with np.errstate(invalid="ignore"):  # not-a-numbers that signal
+        return a.astype(np.complex128 if a.dtype.kind == "c" else np.float64)
 
 
 def _limits(dtype: np.dtype[Any]) -> tuple[float, float]:

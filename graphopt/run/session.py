@@ -52,6 +52,8 @@ _NOISE: Final = (
     (r" :", ":"),
 )
 
+_LONGEST: Final = 4000
+"""Characters of a message that are looked at: a name in it may be very long, and the patterns above are not linear."""
 _SEEDS: Final = 1 << 63
 _CUDA: Final = "CUDAExecutionProvider"
 _ADD: Final = bytes.fromhex(
@@ -222,7 +224,7 @@ def cuda_works() -> tuple[bool, str]:
 
 def brief(error: Exception, limit: int = 240) -> str:
     """The part of an onnxruntime message that means something to its reader, on one line."""
-    text = str(error)
+    text = str(error)[:_LONGEST]
     for pattern, replacement in _NOISE:
         text = re.sub(pattern, replacement, text)
     text = text.strip().rstrip(".")

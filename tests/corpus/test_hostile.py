@@ -1,0 +1,87 @@
+"""Every hostile case is refused in one sentence, or goes through and does no harm."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
+
+import onnx
+import pytest
+
+from tests.corpus import (
+    hostile_bombs,
+    hostile_data,
+    hostile_external,
+    hostile_format,
+    hostile_names,
+    hostile_structure,
+)
+from tests.corpus.case import Hostile, Place
+from tests.corpus.jail import SECONDS, Jail, Verdict
+
+FAMILIES = (hostile_external, hostile_format, hostile_structure, hostile_bombs, hostile_names, hostile_data)
+CASES = [case for family in FAMILIES for case in family.CASES]
+MEGABYTES = 2048
+FAILING: dict[str, str] = {}
+"""Cases that are known to fail, and why."""
+
+
+@pytest.fixture(scope="module")
+def jail() -> Iterator[Jail]:
+    with Jail() as made:
+        yield made
+
+
+def _parameter(case: Hostile) -> object:
+    marks = [pytest.mark.xfail(strict=True, reason=FAILING[case.name])] if case.name in FAILING else []
+    return pytest.param(case, id=case.name, marks=marks)
+
+
+@pytest.mark.parametrize("case", [_parameter(c) for c in CASES])
+def test_hostile(case: Hostile, jail: Jail, tmp_path: Path) -> None:
+    place = Place(tmp_path).made()
+    model = case.prepared(place)
+    before = _contents(place.outside)
+    out, blind = place.inner / "out.onnx", place.inner / "blind.onnx"
+    commands: list[list[object]] = [["optimize", model, "-o", out, "--json", "-", *case.words]]
+    if not case.words:
+        commands.append(["optimize", model, "-o", blind, "--unverified"])
+    if not case.words and case not in hostile_bombs.CASES:
+        commands.append(["inspect", model])
+    found = jail.run(place, *commands)
+    _was_harmless(found, len(commands), case)
+    assert _contents(place.outside) == before
+    assert not (place.inner / "tripped").exists()
+    left = {p.name for p in place.inner.iterdir() if p.name.startswith(".")}
+    assert not left, left
+    for code, written in zip(found.codes, (out, blind), strict=False):
+        assert written.exists() == (code == 0)
+        if code == 0:
+            content = written.read_bytes()
+            onnx.ModelProto.FromString(content)
+            assert b"SECRET##" not in content
+
+
+def _was_harmless(found: Verdict, commands: int, case: Hostile) -> None:
+    told = f"{found.codes} signal {found.signal} after {found.seconds:.1f} s, {found.megabytes} MB\n{found.err[-2000:]}"
+    assert found.seconds < SECONDS, told
+    assert not found.signal, told
+    assert len(found.codes) == commands, told
+    assert not found.touched, found.touched
+    assert found.megabytes < MEGABYTES, told
+    assert set(found.codes) <= {0, 2, 3}, told
+    refused = () if case.passes else found.codes[:1] if case.blind else found.codes
+    assert 0 not in refused, told
+    assert "Traceback" not in found.err, told
+    errors = [line for line in found.err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == sum(code != 0 for code in found.codes), told
+    if all(found.codes):
+        assert len(found.err.splitlines()) == commands, told
+    for line in (found.out + found.err).splitlines():
+        assert not [c for c in line if unicodedata.category(c) in {"Cc", "Cf", "Cs"}], ascii(line[:300])
+    assert max(map(len, errors), default=0) < 1500, told
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in folder.iterdir()}
