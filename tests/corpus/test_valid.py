@@ -13,7 +13,7 @@ import pytest
 
 import graphopt
 from graphopt import pipeline
-from graphopt.graph.edit import Exactness
+from graphopt.graph.record import Exactness
 from graphopt.run import feeds as generated
 from graphopt.run.child import Child
 from graphopt.run.session import Feed
