@@ -35,6 +35,9 @@ __all__ = ["Sequences"]
 _AXES_ARE_INPUT = 13
 """Opset from which Squeeze and Unsqueeze, which stand for kept and new axes, take axes as an input."""
 
+_MOST = 1024
+"""Tensors of a sequence that are looked at one by one: each becomes a Slice of its own."""
+
 UNKNOWN = No("its tensors are not known one by one")
 
 
@@ -137,11 +140,11 @@ def _sizes(node: ir.Node) -> Sequence[int] | None:
     """The extents of the parts that a SplitToSequence makes: given, or of equal size up to a smaller last one."""
     given = array(input_at(node, 1))
     if given is not None and given.ndim:
-        return [int(n) for n in given]
+        return [int(n) for n in given] if given.size <= _MOST else None
     extents, axis = dims(node.inputs[0]), axis_of(node)
     extent = extents[axis] if extents is not None and axis is not None else None
     size = 1 if input_at(node, 1) is None else None if given is None else int(given)
-    if not isinstance(extent, int) or size is None or size < 1:
+    if not isinstance(extent, int) or size is None or size < 1 or extent > size * _MOST:
         return None
     return [min(size, extent - start) for start in range(0, extent, size)]
 

@@ -80,9 +80,11 @@ class Jail:
 
 
 def main() -> None:
-    import graphopt.api  # noqa: PLC0415 - what is imported here, forked processes have
-    import graphopt.report.table  # noqa: F401, PLC0415
+    from typer.testing import CliRunner  # noqa: PLC0415 - what is imported here, forked processes have
 
+    from graphopt.cli import app  # noqa: PLC0415
+
+    CliRunner().invoke(app, ["optimize", "nothing.onnx"])  # imports what a command needs
     for line in sys.stdin:
         root, commands = json.loads(line)
         print(json.dumps(asdict(_guarded(Place(Path(root)), commands))), flush=True)  # noqa: T201 - its answer
