@@ -38,7 +38,7 @@ def _branches(levels: int) -> onnx.ModelProto:
     body = helper.make_graph([helper.make_node("Relu", ["x"], ["r"])], "b", [], [_named("r")])
     for level in range(levels):
         node = helper.make_node("If", ["c"], [f"o{level}"], then_branch=body, else_branch=body)
-        if level > 8:  # 2 to the 8th branches are enough; from here on one of the two is short
+        if level > 5:  # 2 to the 5th branches are enough; from here on one of the two is short
             short = helper.make_graph([helper.make_node("Abs", ["x"], [f"s{level}"])], "s", [], [_named(f"s{level}")])
             node = helper.make_node("If", ["c"], [f"o{level}"], then_branch=body, else_branch=short)
         body = helper.make_graph([node], f"b{level}", [], [_named(f"o{level}")])
@@ -263,7 +263,7 @@ CASES = (
     ),
     Hostile("function_chain", "a chain of 3000: recursion in whoever follows it", _chain(3000), passes=True),
     Hostile("function_twice", "two of one name that differ", _same_function_twice(), passes=True),
-    Hostile("function_few_levels", "2 to the 12th nodes, which is still possible", _laughs(12), passes=True),
+    Hostile("function_few_levels", "2 to the 9th nodes, which is still possible", _laughs(9), passes=True),
     Hostile("graph_deep_branches", "If in If, 24 deep", _branches(24), passes=True),
     Hostile("graph_initializer_twice", "an initializer twice", _twice("initializer")),
     Hostile("graph_input_twice", "an input twice", _twice("input")),
