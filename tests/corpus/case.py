@@ -20,6 +20,7 @@ __all__ = [
     "Place",
     "Valid",
     "blob",
+    "constant",
     "external",
     "field_",
     "graph",
@@ -157,6 +158,14 @@ def model_of(
     x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, ["N", 4]) for n in "xy")
     made = helper.make_graph(nodes, "g", inputs or [x], outputs or [y], **more)
     return helper.make_model(made, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
+
+
+def constant(nodes: str, initializers: str = "", opset: int = 21) -> onnx.ModelProto:
+    """A model of y = x + k, where a scalar k is read out of what `nodes` compute from constants alone as `c`."""
+    text = f"""g (float[N,4] x) => (float[N,4] y) <{initializers}> {{
+      {nodes} k = ReduceMax <keepdims = 0>(c) f = Cast <to = 1>(k) y = Add(x, f)
+    }}"""
+    return graph(text, opset=opset)
 
 
 def tensor(name: str, array: Any, dtype: Any = np.float32) -> onnx.TensorProto:

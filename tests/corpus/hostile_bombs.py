@@ -1,30 +1,22 @@
-"""Constants that come to more than a machine can hold, never end, or kill the process that computes them."""
+"""Constants that come to more than a machine can hold, or never end, and others hidden where no feed comes by."""
 
 from __future__ import annotations
 
 import onnx
 from onnx import helper
 
-from tests.corpus.case import Hostile, graph, words
+from tests.corpus.case import Hostile, constant, graph, words
 
 __all__ = ["CASES"]
 
 _MIN = "-9223372036854775808"
 
 
-def _constant(nodes: str, initializers: str = "", opset: int = 21) -> onnx.ModelProto:
-    """A model of y = x + k, where a scalar k is read out of what `nodes` compute from constants alone as `c`."""
-    text = f"""g (float[N,4] x) => (float[N,4] y) <{initializers}> {{
-      {nodes} k = ReduceMax <keepdims = 0>(c) f = Cast <to = 1>(k) y = Add(x, f)
-    }}"""
-    return graph(text, opset=opset)
-
-
 def _doubling(
     times: int, node: str = "Concat <axis = 0>", start: str = "float[4] a0 = {1, 2, 3, 4}"
 ) -> onnx.ModelProto:
     steps = " ".join(f"a{i + 1} = {node}(a{i}, a{i})" for i in range(times))
-    return _constant(f"{steps} c = Identity(a{times})", start)
+    return constant(f"{steps} c = Identity(a{times})", start)
 
 
 def _strings(times: int) -> onnx.ModelProto:
@@ -38,14 +30,10 @@ def _loop(
     trips: str, body: str, state: str = "float[1] s = {1}", cond: str = "bool t = {1}", take: str = "float[K]"
 ) -> onnx.ModelProto:
     """A Loop over constants alone."""
-    return _constant(
+    return constant(
         f"c = Loop(n, t, s) <body = b (int64 i, bool p, {take} v) => (bool q, {take} w) {{ {body} }}>",
         f"int64 n = {{{trips}}}, {cond}, {state}",
     )
-
-
-def _divided(a: str, op: str, b: str, dtype: str = "int64", more: str = "") -> onnx.ModelProto:
-    return _constant(f"c = {op}{more}(a, b)", f"{dtype}[1] a = {{{a}}}, {dtype}[1] b = {{{b}}}")
 
 
 def _in_branch(node: str, initializers: str) -> onnx.ModelProto:
@@ -95,133 +83,133 @@ _BIG = "int64[1] n = {10000000000}"
 _OUTER = "float[100000,1] a0, float[1,100000] b0"
 
 _FOLDS: dict[str, tuple[str, onnx.ModelProto]] = {
-    "constant_of_shape": ("40 GB of zeros", _constant("c = ConstantOfShape(n)", _BIG)),
+    "constant_of_shape": ("40 GB of zeros", constant("c = ConstantOfShape(n)", _BIG)),
     "constant_of_many_dims": (
         "a product beyond 64 bits",
-        _constant("c = ConstantOfShape(n)", "int64[3] n = {4294967296, 4294967296, 4294967296}"),
+        constant("c = ConstantOfShape(n)", "int64[3] n = {4294967296, 4294967296, 4294967296}"),
     ),
-    "constant_of_negative": ("a negative extent", _constant("c = ConstantOfShape(n)", "int64[1] n = {-1}")),
-    "expand": ("40 GB of one number", _constant("c = Expand(a, n)", f"float[1] a = {{1}}, {_BIG}")),
+    "constant_of_negative": ("a negative extent", constant("c = ConstantOfShape(n)", "int64[1] n = {-1}")),
+    "expand": ("40 GB of one number", constant("c = Expand(a, n)", f"float[1] a = {{1}}, {_BIG}")),
     "expand_overflow": (
         "ORT 28055: a product that overflows",
-        _constant("c = Expand(a, n)", "float[1,1] a = {1}, int64[2] n = {9223372036854775807, 9223372036854775807}"),
+        constant("c = Expand(a, n)", "float[1,1] a = {1}, int64[2] n = {9223372036854775807, 9223372036854775807}"),
     ),
-    "tile": ("40 GB of repetition", _constant("c = Tile(a, n)", f"float[1] a = {{1}}, {_BIG}")),
+    "tile": ("40 GB of repetition", constant("c = Tile(a, n)", f"float[1] a = {{1}}, {_BIG}")),
     "tile_negative": (
         "a negative number of repetitions",
-        _constant("c = Tile(a, n)", "float[1] a = {1}, int64[1] n = {-1}"),
+        constant("c = Tile(a, n)", "float[1] a = {1}, int64[1] n = {-1}"),
     ),
     "range": (
         "40 GB of numbers",
-        _constant("c = Range(a, n, d)", "int64 a = {0}, int64 n = {10000000000}, int64 d = {1}"),
+        constant("c = Range(a, n, d)", "int64 a = {0}, int64 n = {10000000000}, int64 d = {1}"),
     ),
     "range_step_zero": (
         "steps of nothing",
-        _constant("c = Range(a, n, d)", "int64 a = {0}, int64 n = {10}, int64 d = {0}"),
+        constant("c = Range(a, n, d)", "int64 a = {0}, int64 n = {10}, int64 d = {0}"),
     ),
     "range_tiny_steps": (
         "very many steps",
-        _constant("c = Range(a, n, d)", "double a = {0}, double n = {1}, double d = {1e-300}"),
+        constant("c = Range(a, n, d)", "double a = {0}, double n = {1}, double d = {1e-300}"),
     ),
     "range_not_a_number": (
         "a bound that is no number",
-        _constant("z = Div(a, a) c = Range(a, z, d)", "float a = {0}, float d = {1}"),
+        constant("z = Div(a, a) c = Range(a, z, d)", "float a = {0}, float d = {1}"),
     ),
     "range_extreme": (
         "bounds whose difference overflows",
-        _constant("c = Range(a, n, d)", f"int64 a = {{{_MIN}}}, int64 n = {{9223372036854775807}}, int64 d = {{1}}"),
+        constant("c = Range(a, n, d)", f"int64 a = {{{_MIN}}}, int64 n = {{9223372036854775807}}, int64 d = {{1}}"),
     ),
-    "pad": ("40 GB of padding", _constant("c = Pad(a, n)", "float[1] a = {1}, int64[2] n = {0, 10000000000}")),
+    "pad": ("40 GB of padding", constant("c = Pad(a, n)", "float[1] a = {1}, int64[2] n = {0, 10000000000}")),
     "pad_overflow": (
         "pads whose sum overflows",
-        _constant("c = Pad(a, n)", "float[1] a = {1}, int64[2] n = {9223372036854775807, 9223372036854775807}"),
+        constant("c = Pad(a, n)", "float[1] a = {1}, int64[2] n = {9223372036854775807, 9223372036854775807}"),
     ),
     "pad_negative": (
         "less than nothing is left",
-        _constant("c = Pad(a, n)", "float[1] a = {1}, int64[2] n = {-5, -5}"),
+        constant("c = Pad(a, n)", "float[1] a = {1}, int64[2] n = {-5, -5}"),
     ),
-    "resize_sizes": ("40 GB of pixels", _constant("c = Resize(a, , , n)", f"float[1] a = {{1}}, {_BIG}")),
-    "resize_scales": ("a scale of 1e30", _constant("c = Resize(a, , n)", "float[1] a = {1}, float[1] n = {1e30}")),
-    "resize_zero": ("a scale of 0", _constant("c = Resize(a, , n)", "float[1] a = {1}, float[1] n = {0}")),
+    "resize_sizes": ("40 GB of pixels", constant("c = Resize(a, , , n)", f"float[1] a = {{1}}, {_BIG}")),
+    "resize_scales": ("a scale of 1e30", constant("c = Resize(a, , n)", "float[1] a = {1}, float[1] n = {1e30}")),
+    "resize_zero": ("a scale of 0", constant("c = Resize(a, , n)", "float[1] a = {1}, float[1] n = {0}")),
     "resize_not_a_number": (
         "a scale that is no number",
-        _constant("n = Div(z, z) c = Resize(a, , n)", "float[1] a = {1}, float[1] z = {0}"),
+        constant("n = Div(z, z) c = Resize(a, , n)", "float[1] a = {1}, float[1] z = {0}"),
     ),
     "one_hot": (
         "40 GB of zeros and a one",
-        _constant("c = OneHot(a, n, v)", "int64[1] a = {1}, int64 n = {10000000000}, float[2] v = {0, 1}"),
+        constant("c = OneHot(a, n, v)", "int64[1] a = {1}, int64 n = {10000000000}, float[2] v = {0, 1}"),
     ),
     "one_hot_negative": (
         "a negative depth",
-        _constant("c = OneHot(a, n, v)", "int64[1] a = {1}, int64 n = {-4}, float[2] v = {0, 1}"),
+        constant("c = OneHot(a, n, v)", "int64[1] a = {1}, int64 n = {-4}, float[2] v = {0, 1}"),
     ),
-    "eye": ("a matrix of 40 GB", _constant("a = ConstantOfShape(n) c = EyeLike(a)", "int64[2] n = {100000, 100000}")),
+    "eye": ("a matrix of 40 GB", constant("a = ConstantOfShape(n) c = EyeLike(a)", "int64[2] n = {100000, 100000}")),
     "outer_sum": (
         "40 GB by broadcasting",
-        _constant(
+        constant(
             "a = ConstantOfShape(n) b = ConstantOfShape(m) c = Add(a, b)",
             "int64[2] n = {100000, 1}, int64[2] m = {1, 100000}",
         ),
     ),
     "outer_product": (
         "40 GB by a product",
-        _constant(
+        constant(
             "a = ConstantOfShape(n) b = ConstantOfShape(m) c = MatMul(a, b)",
             "int64[2] n = {100000, 1}, int64[2] m = {1, 100000}",
         ),
     ),
     "einsum": (
         "40 GB by letters",
-        _constant('a = ConstantOfShape(n) c = Einsum <equation = "a,b->ab">(a, a)', "int64[1] n = {100000}"),
+        constant('a = ConstantOfShape(n) c = Einsum <equation = "a,b->ab">(a, a)', "int64[1] n = {100000}"),
     ),
     "where": (
         "40 GB of choices",
-        _constant(
+        constant(
             "a = ConstantOfShape(n) b = ConstantOfShape(m) e = Equal(a, b) c = Where(e, a, b)",
             "int64[2] n = {100000, 1}, int64[2] m = {1, 100000}",
         ),
     ),
     "gather": (
         "very many indices",
-        _constant("i = ConstantOfShape <value = int64[1] {0}>(n) c = Gather(a, i)", f"float[1] a = {{1}}, {_BIG}"),
+        constant("i = ConstantOfShape <value = int64[1] {0}>(n) c = Gather(a, i)", f"float[1] a = {{1}}, {_BIG}"),
     ),
-    "non_zero": ("very many places", _constant("a = ConstantOfShape <value = float[1] {1}>(n) c = NonZero(a)", _BIG)),
+    "non_zero": ("very many places", constant("a = ConstantOfShape <value = float[1] {1}>(n) c = NonZero(a)", _BIG)),
     "cumulative_product": (
         "40 GB read for one number",
-        _constant("a = ConstantOfShape(n) c = CumSum(a, z)", f"{_BIG}, int64 z = {{0}}"),
+        constant("a = ConstantOfShape(n) c = CumSum(a, z)", f"{_BIG}, int64 z = {{0}}"),
     ),
-    "random": ("40 GB of chance", _constant("c = RandomNormal <shape = [100000, 100000]>()")),
+    "random": ("40 GB of chance", constant("c = RandomNormal <shape = [100000, 100000]>()")),
     "multinomial": (
         "very many draws",
-        _constant("c = Multinomial <sample_size = 2000000000>(a)", "float[1,2] a = {1, 2}"),
+        constant("c = Multinomial <sample_size = 2000000000>(a)", "float[1,2] a = {1, 2}"),
     ),
-    "fourier": ("a very long transform", _constant("c = DFT(a, n)", "float[1,2,1] a = {1, 2}, int64 n = {1000000000}")),
-    "window": ("a very long window", _constant("c = HannWindow(n)", "int64 n = {10000000000}")),
+    "fourier": ("a very long transform", constant("c = DFT(a, n)", "float[1,2,1] a = {1, 2}, int64 n = {1000000000}")),
+    "window": ("a very long window", constant("c = HannWindow(n)", "int64 n = {10000000000}")),
     "mel": (
         "a very large matrix",
-        _constant(
+        constant(
             "c = MelWeightMatrix(a, b, r, l, h)",
             "int64 a = {1000000}, int64 b = {1000000}, int64 r = {8192}, float l = {0}, float h = {4096}",
         ),
     ),
     "col2im": (
         "a very large image",
-        _constant("c = Col2Im(a, n, b)", "float[1,1,1] a = {1}, int64[2] n = {100000, 100000}, int64[2] b = {1, 1}"),
+        constant("c = Col2Im(a, n, b)", "float[1,1,1] a = {1}, int64[2] n = {100000, 100000}, int64[2] b = {1, 1}"),
     ),
     "grid": (
         "a very large grid",
-        _constant("c = AffineGrid(a, n)", "float[1,2,3] a = {1, 0, 0, 0, 1, 0}, int64[4] n = {1, 1, 100000, 100000}"),
+        constant("c = AffineGrid(a, n)", "float[1,2,3] a = {1, 0, 0, 0, 1, 0}, int64[4] n = {1, 1, 100000, 100000}"),
     ),
     "max_unpool": (
         "a very large unpooling",
-        _constant(
+        constant(
             "c = MaxUnpool <kernel_shape = [1]>(a, i, n)",
             "float[1,1,1] a = {1}, int64[1,1,1] i = {0}, int64[3] n = {1, 1, 10000000000}",
         ),
     ),
     "conv_transpose": (
         "a very large output by strides",
-        _constant(
+        constant(
             "c = ConvTranspose <strides = [1000000000]>(a, w)",
             "float[1,1,9] a = {1,2,3,4,5,6,7,8,9}, float[1,1,1] w = {1}",
         ),
@@ -232,7 +220,7 @@ _FOLDS: dict[str, tuple[str, onnx.ModelProto]] = {
     "many_medium": ("200 constants of 4 MB each", _many_medium(200)),
     "sequence": (
         "a sequence of very many parts",
-        _constant(
+        constant(
             "a = ConstantOfShape(n) s = SplitToSequence(a, o) c = ConcatFromSequence <axis = 0>(s)",
             "int64[1] n = {4000000}, int64 o = {1}",
         ),
@@ -244,165 +232,19 @@ _ENDLESS: dict[str, tuple[str, onnx.ModelProto]] = {
     "loop_growing": ("it grows and grows", _loop("60", "q = Identity(p) w = Concat <axis = 0>(v, v)")),
     "loop_collecting": (
         "it collects and collects",
-        _constant(
+        constant(
             "c = Loop(n, t) <body = b (int64 i, bool p) => (bool q, float[1000] w) { q = Identity(p) w = ConstantOfShape(s) }>",
             "int64 n = {100000000}, bool t = {1}, int64[1] s = {1000}",
         ),
     ),
     "scan_long": (
         "a scan of very many steps",
-        _constant(
+        constant(
             "a = ConstantOfShape(n) c = Scan(a) <num_scan_inputs = 1, body = b (float i) => (float o) { o = Neg(i) }>",
             _BIG,
         ),
     ),
 }
-
-_CRASHES: dict[str, tuple[str, onnx.ModelProto]] = {
-    "division_overflows": ("the one integer division that kills a process", _divided(_MIN, "Div", "-1")),
-    "division_overflows_32": ("the same in 32 bits", _divided("-2147483648", "Div", "-1", "int32")),
-    "division_by_zero": ("an integer divided by zero", _divided("1", "Div", "0")),
-    "division_by_zero_unsigned": ("the same unsigned", _divided("1", "Div", "0", "uint8")),
-    "remainder_of_zero": ("a remainder of a division by zero", _divided("1", "Mod", "0")),
-    "remainder_overflows": ("a remainder that overflows", _divided(_MIN, "Mod", "-1")),
-    "remainder_as_in_c": ("the same with fmod", _divided(_MIN, "Mod", "-1", "int64", " <fmod = 1>")),
-    "shift_too_far": (
-        "a shift by more bits than there are",
-        _divided("1", "BitShift", "200", "uint64", ' <direction = "LEFT">'),
-    ),
-    "power_overflows": ("a power beyond its type", _divided("9", "Pow", "900")),
-    "power_negative": ("a negative power of zero", _divided("0", "Pow", "-1")),
-    "cast_out_of_range": (
-        "a float that no integer is",
-        _constant("c = Cast <to = 7>(a)", "float[2] a = {1e38, -1e38}"),
-    ),
-    "scatter_outside": (
-        "it writes beyond the end",
-        _constant("c = ScatterElements(a, i, u)", "float[2] a = {1, 2}, int64[1] i = {100000000}, float[1] u = {7}"),
-    ),
-    "scatter_nd_outside": (
-        "the same in more axes",
-        _constant("c = ScatterND(a, i, u)", "float[2] a = {1, 2}, int64[1,1] i = {100000000}, float[1] u = {7}"),
-    ),
-    "scatter_nd_negative": (
-        "before the beginning",
-        _constant("c = ScatterND(a, i, u)", f"float[2] a = {{1, 2}}, int64[1,1] i = {{{_MIN}}}, float[1] u = {{7}}"),
-    ),
-    "gather_outside": (
-        "it reads beyond the end",
-        _constant("c = Gather(a, i)", "float[2] a = {1, 2}, int64[1] i = {100000000}"),
-    ),
-    "gather_nd_outside": (
-        "the same in more axes",
-        _constant("c = GatherND(a, i)", "float[2] a = {1, 2}, int64[1,1] i = {100000000}"),
-    ),
-    "gather_elements_outside": (
-        "the same element by element",
-        _constant("c = GatherElements(a, i)", "float[2] a = {1, 2}, int64[1] i = {-100000000}"),
-    ),
-    "slice_extreme": (
-        "a step whose negative does not exist",
-        _constant(
-            "c = Slice(a, s, e, z, t)",
-            f"float[4] a = {{1, 2, 3, 4}}, int64[1] s = {{9223372036854775807}}, int64[1] e = {{{_MIN}}}, int64[1] z = {{0}}, int64[1] t = {{{_MIN}}}",
-        ),
-    ),
-    "slice_step_zero": (
-        "steps of nothing",
-        _constant(
-            "c = Slice(a, s, e, z, s)",
-            "float[4] a = {1, 2, 3, 4}, int64[1] s = {0}, int64[1] e = {4}, int64[1] z = {0}",
-        ),
-    ),
-    "top_more_than_all": (
-        "more of the largest than there are",
-        _constant("c, i = TopK(a, k)", "float[2] a = {1, 2}, int64[1] k = {10000000000}"),
-    ),
-    "split_sizes": (
-        "sizes that are not the sum",
-        _constant(
-            "c, d = Split(a, s)", "float[4] a = {1, 2, 3, 4}, int64[2] s = {9223372036854775807, -9223372036854775803}"
-        ),
-    ),
-    "reshape_overflows": (
-        "a product that is 4 in 64 bits",
-        _constant("c = Reshape(a, s)", "float[4] a = {1, 2, 3, 4}, int64[2] s = {4611686018427387905, 4}"),
-    ),
-    "reshape_two_open": (
-        "two open extents",
-        _constant("c = Reshape(a, s)", "float[4] a = {1, 2, 3, 4}, int64[2] s = {-1, -1}"),
-    ),
-    "unsqueeze_outside": (
-        "an axis that is not there",
-        _constant("c = Unsqueeze(a, s)", "float[4] a = {1, 2, 3, 4}, int64[1] s = {9000}"),
-    ),
-    "unsqueeze_many": (
-        "more axes than anything has",
-        _constant("c = Unsqueeze(a, s)", f"float a = {{1}}, int64[500] s = {{{', '.join(map(str, range(500)))}}}"),
-    ),
-    "conv_pads": (
-        "pads as large as integers go",
-        _constant(
-            "c = Conv <pads = [9223372036854775807, 9223372036854775807]>(a, w)",
-            "float[1,1,2] a = {1, 2}, float[1,1,1] w = {1}",
-        ),
-    ),
-    "conv_pads_huge": (
-        "pads of 40 GB",
-        _constant("c = Conv <pads = [10000000000, 0]>(a, w)", "float[1,1,2] a = {1, 2}, float[1,1,1] w = {1}"),
-    ),
-    "conv_no_groups": (
-        "zero groups",
-        _constant("c = Conv <group = 0>(a, w)", "float[1,1,2] a = {1, 2}, float[1,1,1] w = {1}"),
-    ),
-    "conv_no_stride": (
-        "strides of zero",
-        _constant("c = Conv <strides = [0]>(a, w)", "float[1,1,2] a = {1, 2}, float[1,1,1] w = {1}"),
-    ),
-    "conv_dilated": (
-        "a kernel dilated beyond all",
-        _constant(
-            "c = Conv <dilations = [9223372036854775807]>(a, w)", "float[1,1,2] a = {1, 2}, float[1,1,2] w = {1, 1}"
-        ),
-    ),
-    "conv_kernel_lies": (
-        "a kernel that is not the weight's",
-        _constant("c = Conv <kernel_shape = [900]>(a, w)", "float[1,1,2] a = {1, 2}, float[1,1,2] w = {1, 1}"),
-    ),
-    "pool_no_kernel": (
-        "a pool of nothing",
-        _constant("c = MaxPool <kernel_shape = [0]>(a)", "float[1,1,2] a = {1, 2}"),
-    ),
-    "pool_no_stride": (
-        "strides of zero",
-        _constant("c = AveragePool <kernel_shape = [1], strides = [0]>(a)", "float[1,1,2] a = {1, 2}"),
-    ),
-    "norm_no_groups": (
-        "zero groups",
-        _constant(
-            "c = GroupNormalization <num_groups = 0>(a, s, s)", "float[1,2,2] a = {1, 2, 3, 4}, float[2] s = {1, 1}"
-        ),
-    ),
-    "depth_to_nothing": (
-        "blocks of zero",
-        _constant("c = DepthToSpace <blocksize = 0>(a)", "float[1,4,1,1] a = {1, 2, 3, 4}"),
-    ),
-    "lrn_negative": (
-        "a window of a negative size",
-        _constant("c = LRN <size = -3>(a)", "float[1,2,2] a = {1, 2, 3, 4}"),
-    ),
-    "reverse_outside": (
-        "lengths beyond the end",
-        _constant("c = ReverseSequence(a, n)", "float[2,2] a = {1, 2, 3, 4}, int64[2] n = {9000, 9000}"),
-    ),
-    "text_pattern": (
-        "a pattern that backtracks without end",
-        graph(
-            """g (float[N,4] x) => (float[N,4] y, bool[1] z) { y = Relu(x) z = RegexFullMatch <pattern = "(a+)+$">(s) }"""
-        ),
-    ),
-}
-_CRASHES["text_pattern"][1].graph.initializer.append(words("s", [1], [b"a" * 4000 + b"!"]))
 
 _HIDDEN: dict[str, tuple[str, str, str]] = {
     "division": ("the division that kills", "c = Div(a, b)", f"int64[1] a = {{{_MIN}}}, int64[1] b = {{-1}}"),
@@ -417,7 +259,7 @@ _HIDDEN: dict[str, tuple[str, str, str]] = {
 }
 
 CASES = (
-    *(Hostile(f"bomb_{n}", why, model, passes=True) for n, (why, model) in (_FOLDS | _ENDLESS | _CRASHES).items()),
+    *(Hostile(f"bomb_{n}", why, model, passes=True) for n, (why, model) in (_FOLDS | _ENDLESS).items()),
     *(
         Hostile(f"hidden_{n}", f"{why}, where no feed comes by", _in_branch(*parts), passes=True)
         for n, (why, *parts) in _HIDDEN.items()

@@ -11,6 +11,7 @@ import pytest
 
 from tests.corpus import (
     hostile_bombs,
+    hostile_crashes,
     hostile_data,
     hostile_external,
     hostile_format,
@@ -20,7 +21,15 @@ from tests.corpus import (
 from tests.corpus.case import Hostile, Place
 from tests.corpus.jail import SECONDS, Jail, Verdict
 
-FAMILIES = (hostile_external, hostile_format, hostile_structure, hostile_bombs, hostile_names, hostile_data)
+FAMILIES = (
+    hostile_external,
+    hostile_format,
+    hostile_structure,
+    hostile_bombs,
+    hostile_crashes,
+    hostile_names,
+    hostile_data,
+)
 CASES = [case for family in FAMILIES for case in family.CASES]
 MEGABYTES = 2048
 _SAMPLED = 4
@@ -51,7 +60,7 @@ def test_hostile(case: Hostile, jail: Jail, tmp_path: Path) -> None:
     commands: list[list[object]] = [["optimize", model, "-o", out, "--json", "-", *case.words]]
     if not case.words:
         commands.append(["optimize", model, "-o", blind, "--unverified"])
-    if not case.words and case not in hostile_bombs.CASES:
+    if not case.words and case not in (*hostile_bombs.CASES, *hostile_crashes.CASES):
         commands.append(["inspect", model])
     found = jail.run(place, *commands)
     _was_harmless(found, len(commands), case)
