@@ -49,7 +49,7 @@ from graphopt.rewrite import (
 from graphopt.targets import TARGETS
 from graphopt.upgrade import Upgrade
 
-__all__ = ["LOSSLESS", "ON_REQUEST", "PASSES", "STORY", "Recipe", "choose", "parse_pass", "spec", "words"]
+__all__ = ["LOSSLESS", "ON_REQUEST", "PASSES", "Recipe", "choose", "parse_pass", "spec", "words"]
 
 LOSSLESS: tuple[type[Pass], ...] = (
     Inline,
@@ -72,16 +72,14 @@ LOSSLESS: tuple[type[Pass], ...] = (
     FuseChain,
     FuseSum,
     FuseParallel,
+    Lower,
 )
 """The passes of a plain `optimize`, in their order. They are repeated until a whole round changes nothing."""
 
 ON_REQUEST: tuple[type[Pass], ...] = (Upgrade, Onnxsim)
 """Further passes, which only run where they are asked for."""
 
-STORY: tuple[type[Pass], ...] = (*LOSSLESS, Lower)
-"""The passes of a plain `optimize`, in their order."""
-
-PASSES: Mapping[str, type[Pass]] = {p.name: p for p in (*STORY, *ON_REQUEST)}
+PASSES: Mapping[str, type[Pass]] = {p.name: p for p in (*LOSSLESS, *ON_REQUEST)}
 """Every pass by name."""
 
 _SPEC = re.compile(r"(?P<name>[a-z][a-z0-9-]*)(?:\{(?P<fields>.*)\})?")
@@ -153,7 +151,7 @@ def _toml(value: Any) -> str:
 class Recipe:
     """Passes in their order, keys of nodes to leave as they are, and what the passes may count on."""
 
-    passes: tuple[Pass, ...] = tuple(p() for p in STORY)
+    passes: tuple[Pass, ...] = tuple(p() for p in LOSSLESS)
     skip: tuple[str, ...] = ()
     freeze: bool = False
     """Whether overridable weights become constants."""

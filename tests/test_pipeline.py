@@ -11,7 +11,7 @@ from graphopt import pipeline
 from graphopt.graph.load import Source, load
 from graphopt.pipeline import PROVENANCE, Outcome, Settings, optimize
 from graphopt.protocol import NotEvaluated
-from graphopt.recipe import STORY, Recipe
+from graphopt.recipe import LOSSLESS, Recipe
 from graphopt.run.child import ChildDied
 from tests.end_to_end.support import net, provenance
 from tests.support.models import feed, parse
@@ -52,7 +52,7 @@ def test_rounds_are_repeated_until_nothing_changes() -> None:
 
 def test_steps_count_edits_by_rule_in_the_order_of_the_recipe() -> None:
     steps = outcome(net(2)).attempt.steps
-    assert [(s.name, s.exactness) for s in steps] == [(p.name, p.exactness.name) for p in STORY]
+    assert [(s.name, s.exactness) for s in steps] == [(p.name, p.exactness.name) for p in LOSSLESS]
     assert {s.name: s.edits for s in steps if s.edits} == {"fuse-linear": {"fold_batchnorm": 2}}
     assert all(s.seconds >= 0 for s in steps)
 

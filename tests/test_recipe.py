@@ -18,7 +18,7 @@ from graphopt.errors import InputError, UsageError
 from graphopt.graph.edit import Editor
 from graphopt.graph.record import Exactness
 from graphopt.protocol import Context, Pass
-from graphopt.recipe import PASSES, STORY, Recipe, choose, parse_pass, spec
+from graphopt.recipe import LOSSLESS, PASSES, Recipe, choose, parse_pass, spec
 from graphopt.rewrite import Clean, Fold, Strip
 
 
@@ -55,7 +55,7 @@ def passes(kinds: tuple[type[Pass], ...]) -> st.SearchStrategy[Pass]:
     )
 
 
-ANY = passes((*STORY, Everything))
+ANY = passes((*LOSSLESS, Everything))
 RECIPES = st.builds(
     Recipe, st.lists(ANY).map(tuple), st.lists(VALUES[str]).map(tuple), st.booleans()
 )  # fmt: skip
@@ -154,7 +154,7 @@ def test_texts_that_are_not(text: str, reason: str) -> None:
 
 
 def test_without_passes_the_lossless_ones_are_meant() -> None:
-    assert Recipe.of("lossless") == Recipe.of() == Recipe() == Recipe(tuple(p() for p in STORY))
+    assert Recipe.of("lossless") == Recipe.of() == Recipe() == Recipe(tuple(p() for p in LOSSLESS))
     assert Recipe.parse("version = 1") == Recipe()
 
 
@@ -164,7 +164,7 @@ def test_a_recipe_without_any_pass_stays_one() -> None:
 
 
 def test_keeping_metadata_is_leaving_out_strip() -> None:
-    assert Recipe.of(keep_metadata=True).passes == tuple(p() for p in STORY if p is not Strip)
+    assert Recipe.of(keep_metadata=True).passes == tuple(p() for p in LOSSLESS if p is not Strip)
     assert Recipe.of(["strip", "clean"], keep_metadata=True).passes == (Clean(),)
 
 

@@ -17,6 +17,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from graphopt import ops
+from graphopt.graph.draft import Draft
 from graphopt.graph.nodes import array, attr, rank
 from graphopt.match.engine import No
 from graphopt.match.pattern import Either, Pattern, const, either, one_of, op
@@ -24,7 +25,7 @@ from graphopt.ops import Linear
 from graphopt.protocol import Context
 from graphopt.rewrite.ask import dims
 
-__all__ = ["AFFINE", "Affine", "affine", "batchnorm", "doubt", "per_channel", "scaling", "unpaid"]
+__all__ = ["AFFINE", "Affine", "affine", "batchnorm", "doubt", "per_channel", "rescaled", "scaling", "unpaid"]
 
 Array = NDArray[Any]
 
@@ -141,10 +142,44 @@ def doubt(lin: Linear, weight: Array, bias: Array | None, switched_on: Callable[
     return No("the fused weights underflow their type") if np.any(small) else None
 
 
-def unpaid(ctx: Context, lin: Linear, weight: Array) -> No | None:
-    """Why the file has no room for a new weight beside the old one; if it has, that is accounted for."""
+def rescaled(
+    draft: Draft, ctx: Context, lin: Linear, *, out: Array | float = 1.0, shift: Array | float = 0.0
+) -> ir.Value | No:
+    """The product with a scale and shift of its output inside, unless numbers overflow or the file may not grow."""
+    with np.errstate(all="ignore"):
+        weight, bias = lin.scaled(out=out, shift=shift)
+    problem = doubt(lin, weight, bias, lambda: lin.scaled(out=np.where(np.asarray(out) == 0, 1.0, out))[0])
+    problem = problem or unpaid(ctx, lin, weight, draft.root)
+    draft.reduction = max(draft.reduction, lin.reduction)
+    return problem or lin.rebuild(draft, weight, bias)
+
+
+def unpaid(ctx: Context, lin: Linear, weight: Array, follower: ir.Node | None = None) -> No | None:
+    """Why the file has no room for a new weight beside the old one; if it has, that is accounted for.
+
+    Args:
+        ctx: whose ledger is asked.
+        lin: the product.
+        weight: the new one.
+        follower: what is fused into the product, if it stands behind it.
+    """
     old = lin.node.inputs[lin.weight]
-    copied = old is not None and len(old.uses()) > 1 and not np.array_equal(weight, lin.weights)
-    if copied and not ctx.ledger.spend(weight.nbytes):
+    if old is None or np.array_equal(weight, lin.weights):
+        return None
+    others = [use.node for use in old.uses() if (use.node, use.idx) != (lin.node, lin.weight)]
+    if others and follower is not None and all(_followed_alike(user, lin.node, follower) for user in others):
+        ctx.ledger.lend(weight.nbytes)  # the others get equal weights, of which one will stay
+    elif others and not ctx.ledger.spend(weight.nbytes):
         return No("the weight is shared and the file may not grow")
     return None
+
+
+def _followed_alike(other: ir.Node, node: ir.Node, follower: ir.Node) -> bool:
+    """Whether the operation behind another product is, with the same constants, the one behind this one."""
+    readers = list(other.outputs[0].consumers())
+    if len(readers) != 1 or other.op_type != node.op_type or other.outputs[0].is_graph_output():
+        return False
+    theirs = [None if v is other.outputs[0] else v for v in readers[0].inputs]
+    ours = [None if v is node.outputs[0] else v for v in follower.inputs]
+    same = readers[0].op_identifier() == follower.op_identifier() and readers[0].attributes == follower.attributes
+    return same and theirs == ours

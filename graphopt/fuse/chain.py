@@ -25,7 +25,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from graphopt import ops
-from graphopt.fuse.affine import AFFINE, affine, doubt, per_channel, scaling, unpaid
+from graphopt.fuse.affine import AFFINE, affine, doubt, per_channel, rescaled, scaling, unpaid
 from graphopt.graph.draft import Draft
 from graphopt.graph.edit import Editor
 from graphopt.graph.nodes import attr, rank
@@ -100,20 +100,12 @@ def affine_past_concat(draft: Draft, ctx: Context, concat: ir.Node, **_constants
     ends = np.cumsum([p.channels for p in parts])[:-1]
     made: list[ir.Value] = []
     for lin, scale, shift in zip(parts, np.split(found.scale, ends), np.split(found.shift, ends), strict=True):
-        part = _scaled(draft, ctx, lin, scale, shift)
+        part = rescaled(draft, ctx, lin, out=scale, shift=shift)
         if isinstance(part, No):
             return part
         made.append(part)
         draft.matched.append(lin.node)
-    draft.reduction = max(p.reduction for p in parts)
     return draft.like(concat, made)
-
-
-def _scaled(draft: Draft, ctx: Context, lin: Linear, scale: Array, shift: Array) -> ir.Value | No:
-    with np.errstate(all="ignore"):
-        weight, bias = lin.scaled(scale, shift)
-    problem = doubt(lin, weight, bias, lambda: lin.scaled(np.where(scale == 0, 1.0, scale))[0])
-    return problem or unpaid(ctx, lin, weight) or lin.rebuild(draft, weight, bias)
 
 
 # -- products of products --------------------------------------------------------------------------------------------

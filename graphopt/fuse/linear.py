@@ -23,7 +23,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from graphopt.fuse.affine import affine, batchnorm, doubt, per_channel, scaling
+from graphopt.fuse.affine import affine, batchnorm, per_channel, rescaled, scaling
 from graphopt.fuse.uniform import fold_uniform
 from graphopt.graph.draft import Draft
 from graphopt.graph.edit import Editor
@@ -68,7 +68,7 @@ def fold_batchnorm(
     if isinstance(found, No):
         return found
     k, shift = found
-    fused = _rebuild(draft, ctx, lin, out=k, shift=shift)
+    fused = rescaled(draft, ctx, lin, out=k, shift=shift)
     if not isinstance(fused, ir.Value):
         return fused
     draft.nodes[0].meta[BATCHNORM] = (s, t, mu, v)
@@ -104,7 +104,7 @@ def affine_into_batchnorm(
 def fold_scale(draft: Draft, ctx: Context, lin: Linear, c: Array, node: ir.Node) -> Answer:
     """(W·x + b) · c becomes (cW)·x + cb."""
     per_channel = _per_channel(lin, c, node)
-    return per_channel if isinstance(per_channel, No) else _rebuild(draft, ctx, lin, out=per_channel)
+    return per_channel if isinstance(per_channel, No) else rescaled(draft, ctx, lin, out=per_channel)
 
 
 @rule(op.Div(linear("lin"), const("c"), name="node"), exactness=Exactness.ROUNDING)
@@ -115,7 +115,7 @@ def fold_division(draft: Draft, ctx: Context, lin: Linear, c: Array, node: ir.No
         return per_channel
     if not np.all(per_channel):
         return No("it divides by zero")
-    return _rebuild(draft, ctx, lin, out=1.0 / per_channel)
+    return rescaled(draft, ctx, lin, out=1.0 / per_channel)
 
 
 @rule(op.Add(linear("lin"), const("c"), name="node"), exactness=Exactness.ROUNDING)
@@ -193,36 +193,4 @@ def _shifted(draft: Draft, ctx: Context, lin: Linear, c: Array, node: ir.Node, *
     per_channel = _per_channel(lin, c, node)
     if isinstance(per_channel, No):
         return per_channel
-    return _rebuild(draft, ctx, lin, out=sign, shift=offset * per_channel)
-
-
-def _followed_alike(other: ir.Node, node: ir.Node, root: ir.Node) -> bool:
-    """Whether what follows another product is the operation, with the same constants, that is fused into this one."""
-    readers = list(other.outputs[0].consumers())
-    if len(readers) != 1 or other.op_type != node.op_type or other.outputs[0].is_graph_output():
-        return False
-    theirs = [None if v is other.outputs[0] else v for v in readers[0].inputs]
-    ours = [None if v is node.outputs[0] else v for v in root.inputs]
-    same = readers[0].op_identifier() == root.op_identifier() and readers[0].attributes == root.attributes
-    return same and theirs == ours
-
-
-def _rebuild(
-    draft: Draft, ctx: Context, lin: Linear, *, out: Array | float = 1.0, shift: Array | float = 0.0
-) -> Answer:
-    """The node with the scale and shift inside, unless numbers overflow or the file may not grow."""
-    with np.errstate(all="ignore"):
-        weight, bias = lin.scaled(out=out, shift=shift)
-    problem = doubt(lin, weight, bias, lambda: lin.scaled(out=np.where(np.asarray(out) == 0, 1.0, out))[0])
-    if problem is not None:
-        return problem
-    shared = lin.node.inputs[lin.weight]
-    same = shared is None or np.array_equal(weight, lin.weights)
-    others = [] if same or shared is None else [user for user in shared.consumers() if user is not lin.node]
-    if others:
-        if all(_followed_alike(user, lin.node, draft.root) for user in others):
-            ctx.ledger.lend(weight.nbytes)  # the others get equal weights, of which one will stay
-        elif not ctx.ledger.spend(weight.nbytes):
-            return No("the weight is shared and the file may not grow")
-    draft.reduction = lin.reduction
-    return lin.rebuild(draft, weight, bias)
+    return rescaled(draft, ctx, lin, out=sign, shift=offset * per_channel)

@@ -15,7 +15,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnx_ir as ir
+from google.protobuf.message import DecodeError
 
 from graphopt.errors import MachineError
 from graphopt.graph import shapes
@@ -104,21 +106,32 @@ def save(
                 content = model if isinstance(model, bytes) else serialize(model, carried)
             _write(temporary, [content])
             check(temporary)
+            old = _weights_of(path)
             temporary.replace(path)
-            data = extra[-1:]
             extra.clear()
-            _settle(path, data)
+            _settle(path, old)
     except OSError as problem:
         raise MachineError(f"{path} cannot be written: {problem.strerror or problem}; nothing was changed") from problem
 
 
-def _settle(path: Path, data: list[Path]) -> None:
-    """After a model was replaced: remove the weights of the old one, and see that the folder is on the disk."""
+def _weights_of(path: Path) -> set[Path]:
+    """The files beside a model that hold its weights: those that it names itself, and that were written here."""
     ours = re.compile(re.escape(path.name) + r"\.[0-9a-f]{12}\.data")
+    beside = {file for file in path.parent.iterdir() if ours.fullmatch(file.name)}
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(path.read_bytes() if beside else b"")
+    except (OSError, DecodeError):  # there is none, or it names nothing
+        return set()
+    named = {e.value for t in model.graph.initializer for e in t.external_data if e.key == "location"}
+    return {file for file in beside if file.name in named}
+
+
+def _settle(path: Path, old: set[Path]) -> None:
+    """After a model was replaced: remove the weights of the old one, and see that the folder is on the disk."""
     with suppress(OSError):  # the new model is in its place, whatever happens here
-        for file in path.parent.iterdir():
-            if ours.fullmatch(file.name) and file not in data:
-                file.unlink()
+        for file in old.difference(_weights_of(path)):
+            file.unlink()
         handle = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(handle)

@@ -40,11 +40,11 @@ def follow(model: ir.Model) -> Values:
     exporters write wrong ones, above all for outputs. Extents of inputs are taken as declared; one without a name
     gets one of its own. (The declared interface is put back when the model is emitted.)
     """
-    positive = model.graph.meta.setdefault(POSITIVE, set())
+    positive: frozenset[str] = model.graph.meta.get(POSITIVE, frozenset())
     values = _walk(model, positive)
     if values.positive > positive:  # what was learned late may tell more of what comes early
-        positive |= values.positive
-        values = _walk(model, positive)
+        model.graph.meta[POSITIVE] = frozenset(values.positive)  # a new one: copies of the model have theirs
+        values = _walk(model, values.positive)
     return values
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import onnx
 import pytest
 
-from graphopt.recipe import STORY
+from graphopt.recipe import LOSSLESS
 from tests.end_to_end.support import DATA, MODELS, NETS, command, graphopt, interface, operators, provenance
 
 
@@ -87,7 +87,7 @@ def test_the_file_says_how_it_was_made(done: Done) -> None:
     assert made["graphopt.version"] == done.report["version"]
     assert made["graphopt.source_sha256"] == done.report["source"]["sha256"]
     assert made["graphopt.verdict"] == "verified on 8 feeds, CPUExecutionProvider"
-    assert tomllib.loads(made["graphopt.recipe"])["passes"] == [p.name for p in STORY]
+    assert tomllib.loads(made["graphopt.recipe"])["passes"] == [p.name for p in LOSSLESS]
     kept = {p.key: p.value for p in done.before.metadata_props}
     assert {p.key: p.value for p in done.after.metadata_props} == kept | made
 

@@ -472,6 +472,23 @@ def test_weights_of_the_model_that_was_replaced_go_once_the_new_one_stands(tmp_p
     ]
 
 
+def test_weights_that_stay_the_same_stay(tmp_path: Path) -> None:
+    path, source = tmp_path / "model.onnx", load(product())
+    for _ in range(2):
+        save(source.model, path, source.carried, check=accepted, external_above=1000)
+    assert len(list(tmp_path.iterdir())) == 2
+    assert load(path).sha256
+
+
+def test_a_file_that_the_replaced_model_does_not_name_stays(tmp_path: Path) -> None:
+    path, source = tmp_path / "model.onnx", load(product())
+    save(source.model, path, source.carried, check=accepted, external_above=1000)
+    other = tmp_path / "model.onnx.0123456789ab.data"
+    other.write_bytes(b"named like ours")
+    save(relu(), path, source.carried, check=accepted)
+    assert {p.name for p in tmp_path.iterdir()} == {path.name, other.name}
+
+
 @pytest.mark.parametrize("above", [0, 10_000])
 def test_a_disk_that_forgets_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, above: int) -> None:
     source = load(product())
