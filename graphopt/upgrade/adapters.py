@@ -10,43 +10,19 @@ extents, they have to be known. All is BITWISE.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
 from graphopt.graph.nodes import array, attr, input_at, static_shape
+from graphopt.upgrade.site import Adapter, Site
 
-__all__ = ["ADAPTERS", "Adapter", "Site"]
+__all__ = ["ADAPTERS"]
 
-
-class Site(Protocol):
-    """What an adapter can do around the node it stands at."""
-
-    target: int
-    """The opset that is reached in the end."""
-    enlarging: set[ir.Node]
-    """Resizes that make nothing smaller, since they were Upsample."""
-
-    def const(self, node: ir.Node, contents: NDArray[Any], hint: str) -> ir.Value:
-        """A constant that `node` can read."""
-
-    def before(
-        self, node: ir.Node, op_type: str, inputs: Sequence[ir.Value], attributes: Mapping[str, Any] | None = None
-    ) -> ir.Value:
-        """The result of a new node before `node`."""
-
-    def after(
-        self, node: ir.Node, op_type: str, inputs: Sequence[ir.Value], attributes: Mapping[str, Any] | None = None
-    ) -> None:
-        """Let a new node, which reads the first output of `node` and then `inputs`, take that output's place."""
-
-
-Adapter = Callable[[ir.Node, Site], str | None]
-"""Brings a node into the next form, or answers why it cannot."""
 
 _HALVES = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 _FLOATS = (ir.DataType.FLOAT, ir.DataType.DOUBLE, *_HALVES)
