@@ -2,10 +2,31 @@
 
 from __future__ import annotations
 
+import onnx_ir as ir
+
 from graphopt.graph.domain import Domain
+from graphopt.graph.nodes import array, attr, input_at, readers
+from graphopt.ops.flow import Axes, opaque
 from graphopt.ops.spec import COUNT, OpSpec, admit, family
 
 __all__ = ["SPECS"]
+
+
+def _shape(node: ir.Node, axes: Axes) -> None:
+    """Only the extents that are looked at have to stay."""
+    x, y = node.inputs[0], node.outputs[0]
+    if x is None:
+        return opaque(node, axes)
+    given = axes.of(x)
+    seen = range(len(given))[slice(attr(node, "start", 0), attr(node, "end"))]
+    looked: set[int] = set()
+    for reader in readers(y):
+        index = array(input_at(reader, 1)) if reader.op_type == "Gather" and not reader.domain else None
+        looked.update(seen if index is None else (seen[int(i)] for i in index.reshape(-1)))
+    for i in seen if y.is_graph_output() else looked:
+        axes.hold(given[i], "its extent is computed with")
+    return axes.put(y, [axes.held(len(seen), "it holds extents")])
+
 
 SPECS = (
     OpSpec(op="ConstantOfShape", summary="one value in a given shape", admits=admit({0: COUNT})),
@@ -18,10 +39,10 @@ SPECS = (
         {
             "Constant": "the tensor in its attribute",
             "EyeLike": "ones on a diagonal, in the shape of the input",
-            "Shape": "the extents of the input, from axis `start` to `end`",
             "Size": "the number of elements",
         }
     ),
+    OpSpec(op="Shape", summary="the extents of the input, from axis `start` to `end`", flow=_shape),
     *family(
         {
             "BlackmanWindow": "a window of given size",

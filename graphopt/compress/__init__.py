@@ -1,0 +1,1 @@
+"""Lossy: what becomes of a model under a plan."""
