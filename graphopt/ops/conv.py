@@ -133,17 +133,18 @@ def _flow(node: ir.Node, axes: Axes) -> None:
     source, (outer, inside) = given[1], weight[:SPATIAL]
     blocks = not axes.inner or len(source) == groups  # whether they live or die as a whole
     if groups > 1 and blocks:
-        result = np.repeat(source, axes.shape(w)[1]) if transposed else outer
-        ids = tie_all(axes, np.concatenate([source.reshape(groups, -1), result.reshape(groups, -1)], axis=1))
+        ids = tie_all(axes, source.reshape(groups, -1))
         axes.hold(inside, "all blocks have the same number of channels")
         axes.tie(outer, np.repeat(ids, len(outer) // groups))
+        result = np.repeat(ids, len(inside)) if transposed else outer
+    elif transposed:
+        axes.tie(outer, source)
+        tie_all(axes, source.reshape(groups, -1).T)
+        result = np.tile(inside, groups)
     else:
-        first = tie_all(axes, source.reshape(groups, -1).T)
-        axes.tie(inside if not transposed else outer, first if not transposed else source)
-        if transposed:
-            result = np.tile(inside, groups)
-        else:
-            result = np.tile(tie_all(axes, outer.reshape(groups, -1).T), groups)
+        axes.tie(inside, tie_all(axes, source.reshape(groups, -1).T))
+        tie_all(axes, outer.reshape(groups, -1).T)
+        result = outer
     if bias is not None:
         axes.tie(axes.of(bias)[0], result)
     spatial = axes.shape(node.outputs[0])[SPATIAL:]

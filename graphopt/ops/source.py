@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import onnx_ir as ir
 
 from graphopt.graph.domain import Domain
 from graphopt.graph.nodes import array, attr, input_at, readers
 from graphopt.ops.flow import Axes, opaque
+from graphopt.ops.reshape import slice_range, slice_words
 from graphopt.ops.spec import COUNT, OpSpec, admit, family
 
 __all__ = ["SPECS"]
+
+
+def _picked(reader: ir.Node, count: int) -> Iterable[int]:
+    """Which of `count` numbers a node looks at."""
+    if reader.op_type == "Gather" and (index := array(input_at(reader, 1))) is not None:
+        return [int(i) for i in index.reshape(-1)]
+    if reader.op_type == "Slice" and (words := slice_words(reader)) is not None:
+        return [i for start, end, _, step in zip(*words, strict=True) for i in slice_range(start, end, step, count)]
+    return range(count)
 
 
 def _shape(node: ir.Node, axes: Axes) -> None:
@@ -21,8 +33,7 @@ def _shape(node: ir.Node, axes: Axes) -> None:
     seen = range(len(given))[slice(attr(node, "start", 0), attr(node, "end"))]
     looked: set[int] = set()
     for reader in readers(y):
-        index = array(input_at(reader, 1)) if reader.op_type == "Gather" and not reader.domain else None
-        looked.update(seen if index is None else (seen[int(i)] for i in index.reshape(-1)))
+        looked.update(seen[i] for i in _picked(reader, len(seen)))
     for i in seen if y.is_graph_output() else looked:
         axes.hold(given[i], "its extent is computed with")
     return axes.put(y, [axes.held(len(seen), "it holds extents")])
