@@ -196,11 +196,11 @@ class _Analysis:
                 members[frozenset(counts.items())].append(root)
         groups: dict[str, Group] = {}
         place: dict[int, tuple[str, int]] = {}
-        for signature, roots in sorted(members.items(), key=lambda item: _first(item[0])):
-            if len(roots) > 1:
-                group = self._group(signature, len(roots), groups)
+        for signature, units in sorted(members.items(), key=lambda item: _first(item[0])):
+            if len(units) > 1:
+                group = self._group(signature, len(units), groups)
                 groups[group.key] = group
-                place |= {root: (group.key, unit) for unit, root in enumerate(sorted(roots))}
+                place |= {root: (group.key, unit) for unit, root in enumerate(sorted(units))}
         products = self._described(sides, place, samples)
         frozen = {
             key(seen.node): reason

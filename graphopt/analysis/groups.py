@@ -1,7 +1,7 @@
 """What can be cut from a model together: groups of channels, and the products that read and write them.
 
-A *unit* is what lives or dies as one: a channel with all its copies behind residual sums, a head, a hidden unit with its
-gates. A *group* holds the units that play the same part in the graph, so that only their number and choice matter.
+A *unit* is what lives or dies as one: a channel with all its copies behind residual sums, a head, a hidden unit with
+its gates. A *group* holds the units that play the same part in the graph, so that only their number and choice matter.
 """
 
 from __future__ import annotations

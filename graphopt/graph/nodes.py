@@ -25,6 +25,7 @@ __all__ = [
     "key",
     "let_go",
     "name_keys",
+    "opset",
     "rank",
     "readers",
     "scalar",
@@ -176,6 +177,11 @@ def graphs(model: ir.Model) -> Iterator[ir.Graph]:
         for node in graph:
             if node.attributes.data:
                 pending.extend(subgraphs(node))
+
+
+def opset(node: ir.Node) -> int | None:
+    """The version of standard ONNX that the node is written in, if that is known."""
+    return node.version or (node.graph.opset_imports.get("") if isinstance(node.graph, ir.Graph) else None)
 
 
 def scalar(value: ir.Value | None) -> Any:

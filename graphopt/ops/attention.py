@@ -49,7 +49,7 @@ def _linear_attention(node: ir.Node, shape: ShapeOf) -> int | None:
 
 
 def _attention_flow(node: ir.Node, axes: Axes) -> None:
-    """(N, heads, length, size), or (N, length, heads·size). Sizes are free only where the scale does not depend on them.
+    """(N, heads, length, size), or (N, length, heads·size); sizes are free only where the scale is given.
 
     Heads of queries in groups belong to one head of keys and values.
     """
@@ -74,7 +74,7 @@ def _attention_flow(node: ir.Node, axes: Axes) -> None:
         axes.put(y, [first, length, merged(node, axes, [q_heads, v_size])])
     else:
         axes.put(y, [first, q_heads, axes.held(axes.shape(y)[2], "Attention works along it"), v_size])
-    axes.product(node, q_size, v_size, batch=q_heads, diagonal=not axes.inner)
+    return axes.product(node, q_size, v_size, batch=q_heads, diagonal=not axes.inner)
 
 
 def _by_head(node: ir.Node, axes: Axes, value: ir.Value, heads: int | None) -> tuple[Axis, Axis]:

@@ -2,9 +2,9 @@
 
 Every axis of every value is an array of ids, one for each of its indices. Two indices with the same id live or die
 together; an id that is *held* stays. An entry's `flow` is given a node whose shapes are all known, ties ids of its
-inputs, and says which ids the axes of its outputs have. What it says must be such that, once the indices of some ids are
-taken out everywhere, the node computes the rest as before. Sums over an axis are no obstacle: what is taken out counts
-as zero there.
+inputs, and says which ids the axes of its outputs have. What it says must be such that, once the indices of some ids
+are taken out everywhere, the node computes the rest as before. Sums over an axis are no obstacle: what is taken out
+counts as zero there.
 """
 
 from __future__ import annotations
@@ -156,8 +156,8 @@ def along(which: Callable[[ir.Node, int], Iterable[int]]) -> Flow:
             return opaque(node, axes)
         mine = axes.of(x)
         worked = {a % len(mine) for a in which(node, len(mine))} if mine else set()
-        for axis in worked:
-            axes.hold(mine[axis], f"{node.op_type} works along it")
+        for number in worked:
+            axes.hold(mine[number], f"{node.op_type} works along it")
         for value in rest:
             for axis in axes.of(value) if value is not None else ():
                 axes.hold(axis, f"{node.op_type} needs it as it is")
@@ -203,8 +203,8 @@ def drop(node: ir.Node, axes: Axes, gone: Iterable[int], *, keep: bool) -> None:
     """The axes `gone` of input 0 are reduced to one element each, which is kept as an axis or not."""
     x = node.inputs[0]
     mine, taken = axes.of(x) if x is not None else [], set(gone)
-    for axis in taken:
-        axes.hold(mine[axis], f"{node.op_type} reduces it")
+    for number in taken:
+        axes.hold(mine[number], f"{node.op_type} reduces it")
     left = [axes.held(1, "it has one index") if i in taken else a for i, a in enumerate(mine) if keep or i not in taken]
     for value in node.outputs:
         axes.put(value, left)

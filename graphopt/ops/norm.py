@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from graphopt.graph.domain import Domain
-from graphopt.graph.nodes import attr
+from graphopt.graph.nodes import attr, opset
 from graphopt.ops.flow import Axes, along, opaque, tie_all
 from graphopt.ops.resize import grouped
 from graphopt.ops.spec import OpSpec, admit, family, is_off
@@ -23,8 +23,7 @@ FIRST_INFERENCE_OPSET = 7
 
 def infers(node: ir.Node) -> bool:
     """Whether a node of an early opset, if it is one, has its `is_test` flag set."""
-    opset = node.version or (node.graph.opset_imports.get("") if isinstance(node.graph, ir.Graph) else None)
-    return bool(attr(node, "is_test", opset is None or opset >= FIRST_INFERENCE_OPSET))
+    return bool(attr(node, "is_test", (opset(node) or FIRST_INFERENCE_OPSET) >= FIRST_INFERENCE_OPSET))
 
 
 def _trains(node: ir.Node) -> bool:
@@ -37,14 +36,9 @@ def _batchnorm_is_pure(node: ir.Node) -> bool:
     return not _trains(node) or "training_mode" in node.attributes
 
 
-def _opset(node: ir.Node) -> int:
-    found = node.version or (node.graph.opset_imports.get("") if isinstance(node.graph, ir.Graph) else None)
-    return found or PER_AXIS_OPSET
-
-
 def _soft_axes(node: ir.Node, rank: int) -> Iterable[int]:
     """One axis from opset 13 on; before, that one and all behind it."""
-    if _opset(node) >= PER_AXIS_OPSET:
+    if (opset(node) or PER_AXIS_OPSET) >= PER_AXIS_OPSET:
         return [attr(node, "axis", -1)]
     return range(attr(node, "axis", 1) % rank, rank)
 

@@ -116,7 +116,7 @@ def transpose(node: ir.Node, axes: Axes) -> None:
 
 
 def depth_to_space(node: ir.Node, axes: Axes) -> None:
-    """(N, b·b·C, H, W), or (N, C·b·b, H, W) in mode CRD, to (N, C, H·b, W·b): a channel and its blocks belong together."""
+    """(N, b·b·C, H, W), or (N, C·b·b, H, W) in mode CRD, to (N, C, H·b, W·b): a channel is all its blocks."""
     x = node.inputs[0]
     if x is None:
         return opaque(node, axes)

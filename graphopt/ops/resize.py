@@ -1,4 +1,4 @@
-"""What changes in a node when indices are taken out of the axes of its values: attributes, and constants that hold extents."""
+"""What changes in a node when indices are taken out of its values: attributes, and constants that hold extents."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from graphopt.graph.nodes import array, attr, input_at
+from graphopt.graph.nodes import array, attr, input_at, opset
 from graphopt.ops.reshape import pad_widths, slice_range, slice_words
 
 __all__ = [
@@ -25,6 +25,9 @@ __all__ = [
     "splitted",
     "unchanged",
 ]
+
+SIZES_ARE_INPUT = 13
+"""Opset from which the sizes of Split are an input."""
 
 Stays = NDArray[np.bool_]
 """(extent,): which indices of an axis stay."""
@@ -80,8 +83,7 @@ def expanded(node: ir.Node, cut: Cut) -> None:
         return
     extents = _extents(cut, node.outputs[0])[-len(given) :] if given.size else []
     wanted = [
-        n if n == 1 or before == after else after
-        for n, (before, after) in zip(given.tolist(), extents, strict=True)
+        n if n == 1 or before == after else after for n, (before, after) in zip(given.tolist(), extents, strict=True)
     ]
     if wanted != given.tolist():
         cut.constant(node, 1, np.array(wanted, np.int64))
@@ -97,10 +99,9 @@ def splitted(node: ir.Node, cut: Cut) -> None:
     if all(before == after for before, after in found):
         return
     sizes = [after for _, after in found]
-    if "split" in node.attributes or input_at(node, 1) is None and "num_outputs" not in node.attributes:
-        if input_at(node, 1) is None and node.version is not None and node.version < 13:  # noqa: PLR2004 - an input from 13 on
-            cut.attribute(node, "split", sizes)
-            return
+    if (opset(node) or SIZES_ARE_INPUT) < SIZES_ARE_INPUT:
+        cut.attribute(node, "split", sizes)
+        return
     cut.attribute(node, "num_outputs", None)
     cut.constant(node, 1, np.array(sizes, np.int64))
 

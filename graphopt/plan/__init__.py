@@ -1,0 +1,1 @@
+"""Which compression where, under a budget."""
