@@ -35,6 +35,7 @@ from graphopt.report.data import (
     BenchReport,
     CheckReport,
     DataReport,
+    GroupReport,
     Inspection,
     PassReport,
     PortReport,
@@ -323,6 +324,7 @@ def _named(model: Model, role: str) -> Iterator[None]:
 
 def inspect(
     *models: Model,
+    groups: bool = False,
     why: str | None = None,
     set_dims: Mapping[str, int] | None = None,
     external_root: str | os.PathLike[str] | None = None,
@@ -333,6 +335,7 @@ def inspect(
 
     Args:
         models: what to look at.
+        groups: also say which channels can be cut together, and why others cannot.
         why: a rule (see `passes`): also say where it looked and did nothing, and why.
         set_dims: extents of symbolic dimensions, for counting work.
         external_root: a folder in which weights may be, also behind links, instead of the model's folder.
@@ -350,12 +353,13 @@ def inspect(
     say, found = progress or _log.info, []
     for model in models:
         say("loading")
-        found.append(_inspect(load(model, external_root=external_root), why, set_dims, seed, say))
+        source = load(model, external_root=external_root)
+        found.append(_inspect(source, groups=groups, why=why, set_dims=set_dims, seed=seed, say=say))
     return tuple(found)
 
 
 def _inspect(
-    source: Source, why: str | None, set_dims: Mapping[str, int] | None, seed: int, say: Progress
+    source: Source, *, groups: bool, why: str | None, set_dims: Mapping[str, int] | None, seed: int, say: Progress
 ) -> Inspection:
     notes, feed = source.notes, None
     try:
@@ -366,6 +370,10 @@ def _inspect(
     if why is not None:
         say("rewriting")
         misses = pipeline.misses(source, recipes.Recipe())
+    found = None
+    if groups and feed is not None:
+        say("looking for groups")
+        found = pipeline.groups(source, recipes.Recipe(), feed)
     return Inspection(
         source.name,
         facts(source.model, source.carried, feed),
@@ -377,6 +385,8 @@ def _inspect(
         largest(source.model),
         notes,
         tuple(m for m in misses if m.rule == why),
+        GroupReport.all(found) if found else (),
+        found.frozen if found else {},
     )
 
 

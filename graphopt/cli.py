@@ -221,6 +221,9 @@ def optimize(
 @_command
 def inspect(
     models: Annotated[list[Path], typer.Argument(metavar="MODEL", show_default=False, help="ONNX files.")],
+    groups: Annotated[
+        bool, typer.Option("--groups", help="Say which channels can be cut together, and why others cannot.")
+    ] = False,
     why: Annotated[
         str | None, typer.Option("--why", metavar="RULE", help="Say where this rule looked and did nothing, and why.")
     ] = None,
@@ -239,9 +242,15 @@ def inspect(
     files.refuse_side_files({"--json": json}, {f"MODEL {m}": m for m in models}, {}, external_root)
     with console.progress(quiet=quiet, verbose=verbose) as progress:
         found = api.inspect(
-            *models, why=why, set_dims=_dims(set_dims), external_root=external_root, seed=seed, progress=progress
+            *models,
+            groups=groups,
+            why=why,
+            set_dims=_dims(set_dims),
+            external_root=external_root,
+            seed=seed,
+            progress=progress,
         )
-    _answer(json, None if quiet else table.inspect(found, why=why), data.to_json(found, "models"))
+    _answer(json, None if quiet else table.inspect(found, groups=groups, why=why), data.to_json(found, "models"))
 
 
 @app.command()

@@ -10,9 +10,12 @@ from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from typing import Generic, TypeVar
 
+import numpy as np
 import onnx_ir as ir
 
-from graphopt.graph import functions, invariants
+from graphopt.analysis.channels import channels
+from graphopt.analysis.groups import Channels
+from graphopt.graph import functions, invariants, values
 from graphopt.graph.collector import resting
 from graphopt.graph.edit import Editor
 from graphopt.graph.load import Source
@@ -30,7 +33,7 @@ from graphopt.upgrade import Upgrade
 from graphopt.verify import Judge, explain, guilty, rounded
 from graphopt.wager import Candidate, settle
 
-__all__ = ["Attempt", "Outcome", "Settings", "Step", "misses", "optimize"]
+__all__ = ["Attempt", "Outcome", "Settings", "Step", "groups", "misses", "optimize"]
 
 MOST_GUILTY = 8
 """Edits that are left out one after another before the whole rewriting is given up."""
@@ -192,6 +195,13 @@ def misses(source: Source, recipe: Recipe) -> tuple[Miss, ...]:
     """Where rules looked in the last round and did nothing, and why. Nothing is run but folding."""
     with Child() as child:
         return _run(source, recipe, None, Settings(), child).rewrite().misses
+
+
+def groups(source: Source, recipe: Recipe, feed: Feed) -> Channels:
+    """Which channels can be cut together, in the rewritten graph. Its extents are those of a feed."""
+    with Child() as child:
+        model = _run(source, recipe, None, Settings(), child).rewrite().model
+    return channels(model, values.bound(model, {n: np.shape(v) for n, v in feed.items() if isinstance(v, np.ndarray)}))
 
 
 def _run(source: Source, recipe: Recipe, feeds: Sequence[Feed] | None, settings: Settings, child: Child) -> _Run:

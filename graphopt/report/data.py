@@ -6,7 +6,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from graphopt.analysis.evidence import Evidence
 from graphopt.analysis.facts import Facts
+from graphopt.analysis.groups import Channels
 from graphopt.analysis.owners import Weight
 from graphopt.pipeline import Step
 from graphopt.protocol import Miss
@@ -26,6 +27,7 @@ __all__ = [
     "BenchReport",
     "CheckReport",
     "DataReport",
+    "GroupReport",
     "Inspection",
     "LeftOutReport",
     "Metric",
@@ -252,6 +254,38 @@ def _element(dtype: ir.DataType) -> str:
 
 
 @dataclass(frozen=True)
+class GroupReport:
+    """Channels that are cut together, once the graph is rewritten."""
+
+    key: str
+    units: int
+    kind: str
+    """"channel", "hidden unit", or "block" (a head, a group of a convolution)."""
+    writers: tuple[str, ...]
+    """Keys of the nodes whose results hold them."""
+    readers: tuple[str, ...]
+    """Keys of the nodes that sum over them."""
+    macs: int
+    """Multiply-accumulates of one sample in all of these nodes."""
+
+    @classmethod
+    def all(cls, channels: Channels) -> tuple[GroupReport, ...]:
+        """One for each group."""
+        products = channels.products
+        return tuple(
+            cls(
+                g.key,
+                g.units,
+                g.kind,
+                tuple(k for k, _ in g.writers),
+                tuple(k for k, _ in g.readers),
+                sum(products[p].macs for p in {*g.writers, *g.readers}),
+            )
+            for g in channels.groups.values()
+        )
+
+
+@dataclass(frozen=True)
 class Inspection(_Document):
     """What a model is made of."""
 
@@ -268,6 +302,10 @@ class Inspection(_Document):
     notes: tuple[str, ...]
     misses: tuple[Miss, ...]
     """Where the rule that was asked for looked and did nothing."""
+    groups: tuple[GroupReport, ...] = ()
+    """What can be cut, where that was asked for."""
+    held: Mapping[str, str] = field(default_factory=dict)
+    """Why the channels of other products stay, by the key of the node."""
 
 
 @dataclass(frozen=True)

@@ -101,10 +101,11 @@ def bench(timing: BenchReport) -> RenderableType:
     )
 
 
-def inspect(reports: Sequence[Inspection], *, why: str | None = None) -> RenderableType:
-    """What models are made of, one below the other; or only why the rule `why` did nothing in them."""
-    if why is not None:
-        return Group(*(line for report in reports for line in _why(report, why)))
+def inspect(reports: Sequence[Inspection], *, groups: bool = False, why: str | None = None) -> RenderableType:
+    """What models are made of, one below the other; or only their groups, or why the rule `why` did nothing in them."""
+    if groups or why is not None:
+        found = [part for report in reports for part in _groups(report)] if groups else []
+        return Group(*found, *(line for report in reports for line in (_why(report, why) if why else ())))
     parts: list[RenderableType] = []
     for report in reports:
         counts = report.facts
@@ -133,6 +134,18 @@ def _weights(report: Inspection) -> list[RenderableType]:
             shape = " × ".join(map(str, weight.shape))
             table.add_row(shown(weight.name), shown(weight.owner or ""), shape, f"{weight.bytes:,}")
     return [Text(), table] if table.row_count else []
+
+
+def _groups(report: Inspection) -> list[RenderableType]:
+    """What can be cut, and why the rest cannot."""
+    table = _table("group", ">units", "of", ">written by", ">read by", ">MACs")
+    for group in report.groups:
+        writers, readers = (str(len(nodes)) for nodes in (group.writers, group.readers))
+        table.add_row(shown(group.key), str(group.units), group.kind, writers, readers, f"{group.macs:,}")
+    parts: list[RenderableType] = [_line(report.name), *([table] if report.groups else [])]
+    if not report.groups:
+        parts.append(_line("  no channels can be cut"))
+    return [*parts, *(_line(f"  {node} stays: {reason}") for node, reason in report.held.items()), Text()]
 
 
 def _why(report: Inspection, rule: str) -> list[Text]:
