@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
+from collections.abc import Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError, EncodeError
 
 from graphopt.errors import InputError, UsageError
-from graphopt.graph import census, functions, invariants, shapes, values
+from graphopt.graph import census, digest, functions, invariants, shapes, values
 from graphopt.graph.carry import Carried, from_proto, graph_protos
 from graphopt.graph.collector import resting
 from graphopt.graph.external import Files, Outside, Runnable, Weight
@@ -41,8 +42,8 @@ class Source:
     """What messages call it: its path, or "model" where it came from memory."""
     runnable: Runnable
     """What the runtime is given: the serialized model, its large weights beside it where they are external."""
-    sha256: str
-    """Of the file followed by its external data."""
+    digest: Future[str]
+    """What `sha256` will be: it is found out meanwhile."""
     size: int
     """Bytes of the file and its external data."""
     carried: Carried
@@ -53,6 +54,11 @@ class Source:
     frozen: int = 0
     """Number of overridable initializers that were made constants because that was asked for."""
     notes: tuple[str, ...] = ()
+
+    @property
+    def sha256(self) -> str:
+        """Of the file followed by its external data."""
+        return self.digest.result()
 
 
 def load(
@@ -123,7 +129,8 @@ def _load(content: bytes, path: Path | None, files: Files | None, freeze: bool) 
     if not proto.HasField("graph") or not proto.opset_import:
         raise InputError(f"{name} is not an ONNX model: it has no graph or no operator set")
     weights = _taken_in(proto, name, files)
-    sha256, size = _digest(content, files)
+    pieces = [content, *_contents(files)]
+    found = digest.begin(pieces)
     runnable: Runnable = content
     if files is not None and files.opened:
         inside = _serialized(proto, name)
@@ -141,7 +148,7 @@ def _load(content: bytes, path: Path | None, files: Files | None, freeze: bool) 
     name_keys(model)
     values.follow(model)
     external = tuple(f.path for f in files.opened.values()) if files else ()
-    return Source(model, name, runnable, sha256, size, carried, path, external, frozen, notes)
+    return Source(model, name, runnable, found, sum(map(len, pieces)), carried, path, external, frozen, notes)
 
 
 def _taken_in(proto: onnx.ModelProto, name: str, files: Files | None) -> dict[str, Weight]:
@@ -185,13 +192,10 @@ def _check_sparse(proto: onnx.ModelProto, name: str) -> None:
         raise InputError(f"{name} is not a valid ONNX model: {_first_line(problem)}") from None
 
 
-def _digest(content: bytes, files: Files | None) -> tuple[str, int]:
-    digest, size = hashlib.sha256(content), len(content)
+def _contents(files: Files | None) -> Iterator[memoryview]:
+    """Of all files that were opened, each once."""
     opened = {f.path: f.data for f in files.opened.values()} if files else {}
-    for path in sorted(opened):
-        size += len(opened[path])
-        digest.update(opened[path].data)
-    return digest.hexdigest(), size
+    return (opened[path].data for path in sorted(opened))
 
 
 def _order(model: ir.Model, name: str) -> None:

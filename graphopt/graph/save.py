@@ -6,7 +6,6 @@ the new one, never half of either.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import tempfile
@@ -20,7 +19,7 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
 from graphopt.errors import MachineError
-from graphopt.graph import shapes
+from graphopt.graph import digest, shapes
 from graphopt.graph.carry import Carried, to_proto
 from graphopt.graph.collector import resting
 from graphopt.graph.external import Outside, Runnable, Weight
@@ -32,7 +31,7 @@ EXTERNAL_ABOVE = 2_000_000_000
 """Bytes of weights above which they are written beside the model: protobuf ends at 2 GiB."""
 _ALIGNED = 64
 """Weights in a file of their own begin at multiples of it."""
-_BLOCK = 1 << 20
+_BLOCK = 1 << 18
 """Bytes that are read back at once."""
 _LONGEST_NAME = 100
 """Characters of the target's name that a temporary file repeats: file systems end at 255."""
@@ -177,8 +176,10 @@ def _write(path: Path, pieces: Sequence[bytes | memoryview]) -> None:
             stream.write(piece)
         stream.flush()
         os.fsync(stream.fileno())
+    room = bytearray(_BLOCK)
     with path.open("rb") as stream:
-        same = all(stream.read(len(part)) == part.tobytes() for piece in pieces for part in _parts(piece))
+        # An array is compared with a view as blocks of memory; two views would be, element by element.
+        same = all(room[: stream.readinto(memoryview(room)[: len(p)])] == p for piece in pieces for p in _parts(piece))
         if not same or stream.read(1):
             raise OSError(0, "what was read back is not what was written")
 
@@ -220,12 +221,10 @@ def _with_external_weights(model: ir.Model, carried: Carried, path: Path, extra:
     partial = _aside(path)
     extra.append(partial)
     pieces = list(_padded(moved))
-    digest = hashlib.sha256()
-    for piece in pieces:
-        digest.update(piece)
+    contents = digest.begin(pieces)
     _write(partial, pieces)
     # Named after its contents, so that a model that stands there already keeps its own weights until it is replaced.
-    data = path.with_name(f"{path.name}.{digest.hexdigest()[:12]}.data")
+    data = path.with_name(f"{path.name}.{contents.result()[:12]}.data")
     if not data.exists():
         extra.append(data)
     partial.replace(data)
