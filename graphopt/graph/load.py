@@ -129,7 +129,7 @@ def _load(content: bytes, path: Path | None, files: Files | None, freeze: bool) 
     if not proto.HasField("graph") or not proto.opset_import:
         raise InputError(f"{name} is not an ONNX model: it has no graph or no operator set")
     weights = _taken_in(proto, name, files)
-    pieces = [content, *_contents(files)]
+    pieces: list[bytes | memoryview] = [content, *_contents(files)]
     found = digest.begin(pieces)
     runnable: Runnable = content
     if files is not None and files.opened:

@@ -21,7 +21,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -49,7 +49,8 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="on the disk to write to")
     asked = parser.parse_args()
     write = sys.stdout.write
-    write("| model | MB | onnx-ir s | graphopt s | as it is | both wait | nobody waits |\n|---|---|---|---|---|---|---|\n")
+    write("| model | MB | onnx-ir s | graphopt s | as it is | both wait | nobody waits |\n")
+    write("|---|---|---|---|---|---|---|\n")
     for name in asked.models:
         with tempfile.TemporaryDirectory(dir=asked.folder) as folder:
             model = MADE[name](Path(folder)) if name in MADE else Path(name)
