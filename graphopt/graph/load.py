@@ -5,14 +5,17 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import onnx
 import onnx.checker
 import onnx_ir as ir
 from google.protobuf.message import DecodeError, EncodeError
+from onnx_ir.passes.common import InlinePass
 
 from graphopt.errors import InputError, UsageError
 from graphopt.graph import census, functions, invariants, shapes, values
@@ -21,7 +24,7 @@ from graphopt.graph.collector import resting
 from graphopt.graph.external import Files, Outside, Runnable, Weight
 from graphopt.graph.nodes import MAPPABLE, is_overridable, name_keys
 
-__all__ = ["Source", "load", "validate"]
+__all__ = ["Guard", "Source", "examine", "files_of", "load", "validate"]
 
 _CONSTANT_INITIALIZERS_BEFORE_IR = 4
 _MOST_NODES = 1_000_000
@@ -55,11 +58,23 @@ class Source:
     notes: tuple[str, ...] = ()
 
 
+class Guard(Protocol):
+    """Finds out in another process whether native code survives a model, before it meets it in this one."""
+
+    def __call__(self, model: Runnable, name: str, *, freeze: bool) -> None:
+        """Have `examine` called on the model.
+
+        Raises:
+            InputError: it finds fault with the model, or does not come back.
+        """
+
+
 def load(
     model: str | os.PathLike[str] | onnx.ModelProto | ir.Model | Any,
     *,
     freeze: bool = False,
     external_root: str | os.PathLike[str] | None = None,
+    guard: Guard | None = None,
 ) -> Source:
     """Read a model from a file or take one from memory, check it, and learn its shapes.
 
@@ -67,19 +82,49 @@ def load(
         model: a path, an `onnx.ModelProto`, an `onnx_ir.Model`, or torch's `ONNXProgram`. It is not changed.
         freeze: make constants of the initializers that a feed could override.
         external_root: a folder in which weights may be, also behind links, instead of the model's folder.
+        guard: asked before native code is given anything of the model but its bytes to parse.
 
     Raises:
         InputError: it cannot be read, is no ONNX model, or is not a valid one; the text says why.
     """
     if isinstance(model, str | os.PathLike):
         path = Path(model)
-        return _load(_read(path), path, Files(path, None if external_root is None else Path(external_root)), freeze)
+        return _load(_read(path), path, _beside(path, external_root), freeze, guard)
     inner = getattr(model, "model", model)  # torch's ONNXProgram holds an onnx_ir.Model
     if isinstance(inner, ir.Model):
         inner = ir.to_proto(inner)
     if not isinstance(inner, onnx.ModelProto):
         raise UsageError(f"a {type(model).__name__} is no model: give a path, an onnx.ModelProto or an onnx_ir.Model")
-    return _load(_serialized(inner, "model"), None, None, freeze)
+    return _load(_serialized(inner, "model"), None, None, freeze, guard)
+
+
+def files_of(path: Path, external_root: str | os.PathLike[str] | None = None) -> tuple[Path, ...]:
+    """The files that hold the weights of a model; nothing else is looked at.
+
+    Raises:
+        InputError: it or one of them cannot be read, or is no ONNX model.
+    """
+    files = _beside(path, external_root)
+    _taken_in(_parsed(_read(path), str(path)), str(path), files)
+    return tuple(f.path for f in files.opened.values())
+
+
+def examine(model: Runnable, name: str, *, freeze: bool = False) -> None:
+    """Do all that `load` does once the files are read, and what follows once functions are put in place of calls.
+
+    Raises:
+        InputError: as `load`.
+    """
+    content, weights = (model.content, model.weights) if isinstance(model, Outside) else (model, {})
+    found = _understood(_parsed(content, name), weights, name, freeze).model
+    if found.functions:
+        with suppress(ValueError, TypeError, KeyError, RuntimeError):  # no rule will put them there either
+            InlinePass()(found)
+            values.follow(found)
+
+
+def _beside(path: Path, root: str | os.PathLike[str] | None) -> Files:
+    return Files(path, None if root is None else Path(root))
 
 
 def _serialized(proto: onnx.ModelProto, name: str) -> bytes:
@@ -113,8 +158,29 @@ def _read(path: Path) -> bytes:
 
 
 @resting()
-def _load(content: bytes, path: Path | None, files: Files | None, freeze: bool) -> Source:  # noqa: FBT001 - see `load`
+def _load(
+    content: bytes,
+    path: Path | None,
+    files: Files | None,
+    freeze: bool,  # noqa: FBT001 - see `load`
+    guard: Guard | None,
+) -> Source:
     name = str(path) if path else "model"
+    proto = _parsed(content, name)
+    weights = _taken_in(proto, name, files)
+    sha256, size = _digest(content, files)
+    runnable: Runnable = content
+    if files is not None and files.opened:
+        inside = _serialized(proto, name)
+        runnable = Outside(inside, weights) if weights else inside
+    if guard is not None:
+        guard(runnable, name, freeze=freeze)
+    found = _understood(proto, weights, name, freeze)
+    external = tuple(f.path for f in files.opened.values()) if files else ()
+    return Source(found.model, name, runnable, sha256, size, found.carried, path, external, found.frozen, found.notes)
+
+
+def _parsed(content: bytes, name: str) -> onnx.ModelProto:
     proto = onnx.ModelProto()
     try:
         proto.ParseFromString(content)
@@ -122,12 +188,22 @@ def _load(content: bytes, path: Path | None, files: Files | None, freeze: bool) 
         raise InputError(f"{name} is not a complete ONNX model: the file is truncated or of another format") from None
     if not proto.HasField("graph") or not proto.opset_import:
         raise InputError(f"{name} is not an ONNX model: it has no graph or no operator set")
-    weights = _taken_in(proto, name, files)
-    sha256, size = _digest(content, files)
-    runnable: Runnable = content
-    if files is not None and files.opened:
-        inside = _serialized(proto, name)
-        runnable = Outside(inside, weights) if weights else inside
+    return proto
+
+
+@dataclass(frozen=True)
+class _Understood:
+    """A graph that is valid, with what `Source` says of it."""
+
+    model: ir.Model
+    carried: Carried
+    frozen: int
+    notes: tuple[str, ...]
+
+
+def _understood(proto: onnx.ModelProto, weights: Mapping[str, Weight], name: str, freeze: bool) -> _Understood:  # noqa: FBT001 - see `load`
+    """The graph of a model whose files are read: checked, and followed. From here on native code sees what it holds."""
+    _check_sparse(proto, name)
     try:
         model, carried = from_proto(proto)
     except (ValueError, TypeError, KeyError, RuntimeError, ir.serde.SerdeError) as problem:
@@ -140,8 +216,7 @@ def _load(content: bytes, path: Path | None, files: Files | None, freeze: bool) 
     validate(model, name)
     name_keys(model)
     values.follow(model)
-    external = tuple(f.path for f in files.opened.values()) if files else ()
-    return Source(model, name, runnable, sha256, size, carried, path, external, frozen, notes)
+    return _Understood(model, carried, frozen, notes)
 
 
 def _taken_in(proto: onnx.ModelProto, name: str, files: Files | None) -> dict[str, Weight]:
@@ -171,7 +246,6 @@ def _taken_in(proto: onnx.ModelProto, name: str, files: Files | None) -> dict[st
         t.raw_data = piece.data.tobytes()
         t.ClearField("data_location")
         t.ClearField("external_data")
-    _check_sparse(proto, name)
     return weights
 
 
@@ -237,9 +311,9 @@ def _free_constants(model: ir.Model, *, freeze: bool) -> tuple[int, tuple[str, .
 def validate(model: ir.Model, name: str) -> None:
     """Insist on a valid graph: its structure by our own rules, its operators by the official checker.
 
-    The checker and inference are native code and run in this process: inference is asked about one node at a time, as
-    often as rewriting needs it, which no other process could answer in time. What made them hang or run out of their
-    memory is refused before: deep bodies, functions that come to millions of nodes, tensors that lie about their size.
+    The checker and inference are native code, and crafted models kill them: what they survive is for a guard to find
+    out. What no memory holds is refused before: deep bodies, functions that come to millions of nodes, tensors that lie
+    about their size. Rewriting asks inference again, of single nodes, which no other process could answer in time.
 
     Raises:
         InputError: it is not valid; the text says why.
