@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,8 @@ __all__ = ["Guard", "Source", "examine", "files_of", "load", "validate"]
 _CONSTANT_INITIALIZERS_BEFORE_IR = 4
 _MOST_NODES = 1_000_000
 """Nodes that calls of local functions may come to."""
+_MOST_INLINED = 100_000
+"""Nodes, beyond which rewriting leaves calls as they are."""
 _MOST_BYTES = (1 << 31) - 1
 """Of a file: protobuf has no larger messages."""
 _MOST_TAKEN_IN = 1 << 30
@@ -61,8 +63,14 @@ class Source:
 class Guard(Protocol):
     """Finds out in another process whether native code survives a model, before it meets it in this one."""
 
-    def __call__(self, model: Runnable, name: str, *, freeze: bool) -> None:
+    def __call__(self, model: Runnable, name: str, *, freeze: bool, nodes: int) -> None:
         """Have `examine` called on the model.
+
+        Args:
+            model: its files are read, and its weights found.
+            name: what messages call it.
+            freeze: as for `load`.
+            nodes: how many there are, with all functions put in place of their calls.
 
         Raises:
             InputError: it finds fault with the model, or does not come back.
@@ -116,11 +124,12 @@ def examine(model: Runnable, name: str, *, freeze: bool = False) -> None:
         InputError: as `load`.
     """
     content, weights = (model.content, model.weights) if isinstance(model, Outside) else (model, {})
-    found = _understood(_parsed(content, name), weights, name, freeze).model
-    if found.functions:
-        with suppress(ValueError, TypeError, KeyError, RuntimeError):  # no rule will put them there either
-            InlinePass()(found)
-            values.follow(found)
+    graph = _sorted(_parsed(content, name), weights, name)
+    _followed(graph, name, freeze)
+    if graph.model.functions and graph.nodes <= _MOST_INLINED:
+        with suppress(ValueError, TypeError, KeyError, RuntimeError):  # what cannot be put there will not be
+            InlinePass()(graph.model)
+            values.follow(graph.model)
 
 
 def _beside(path: Path, root: str | os.PathLike[str] | None) -> Files:
@@ -173,11 +182,12 @@ def _load(
     if files is not None and files.opened:
         inside = _serialized(proto, name)
         runnable = Outside(inside, weights) if weights else inside
+    graph = _sorted(proto, weights, name)
     if guard is not None:
-        guard(runnable, name, freeze=freeze)
-    found = _understood(proto, weights, name, freeze)
+        guard(runnable, name, freeze=freeze, nodes=graph.nodes)
+    frozen, notes = _followed(graph, name, freeze)
     external = tuple(f.path for f in files.opened.values()) if files else ()
-    return Source(found.model, name, runnable, sha256, size, found.carried, path, external, found.frozen, found.notes)
+    return Source(graph.model, name, runnable, sha256, size, graph.carried, path, external, frozen, notes)
 
 
 def _parsed(content: bytes, name: str) -> onnx.ModelProto:
@@ -192,18 +202,20 @@ def _parsed(content: bytes, name: str) -> onnx.ModelProto:
 
 
 @dataclass(frozen=True)
-class _Understood:
-    """A graph that is valid, with what `Source` says of it."""
+class _Graph:
+    """A graph that native code has not seen yet."""
 
     model: ir.Model
     carried: Carried
-    frozen: int
-    notes: tuple[str, ...]
+    sparse: tuple[onnx.SparseTensorProto, ...]
+    """The sparse weights of all graphs."""
+    nodes: int
+    """With all functions put in place of their calls."""
 
 
-def _understood(proto: onnx.ModelProto, weights: Mapping[str, Weight], name: str, freeze: bool) -> _Understood:  # noqa: FBT001 - see `load`
-    """The graph of a model whose files are read: checked, and followed. From here on native code sees what it holds."""
-    _check_sparse(proto, name)
+def _sorted(proto: onnx.ModelProto, weights: Mapping[str, Weight], name: str) -> _Graph:
+    """The graph of a model whose files are read."""
+    sparse = tuple(t for graph in graph_protos(proto.graph) for t in graph.sparse_initializer)
     try:
         model, carried = from_proto(proto)
     except (ValueError, TypeError, KeyError, RuntimeError, ir.serde.SerdeError) as problem:
@@ -211,12 +223,17 @@ def _understood(proto: onnx.ModelProto, weights: Mapping[str, Weight], name: str
     for weight, value in ((weights[n], v) for n, v in model.graph.initializers.items() if n in weights):
         value.const_value = ir.Tensor(weight.array, name=value.name)
     _order(model, name)
-    _check_functions(model, name)
-    frozen, notes = _free_constants(model, freeze=freeze)
-    validate(model, name)
-    name_keys(model)
-    values.follow(model)
-    return _Understood(model, carried, frozen, notes)
+    return _Graph(model, carried, sparse, _counted(model, name))
+
+
+def _followed(graph: _Graph, name: str, freeze: bool) -> tuple[int, tuple[str, ...]]:  # noqa: FBT001 - see `load`
+    """Check a graph, and learn what it comes to: what native code thinks of it. Answers as `_free_constants`."""
+    _check_sparse(graph.sparse, name)
+    told = _free_constants(graph.model, freeze=freeze)
+    validate(graph.model, name)
+    name_keys(graph.model)
+    values.follow(graph.model)
+    return told
 
 
 def _taken_in(proto: onnx.ModelProto, name: str, files: Files | None) -> dict[str, Weight]:
@@ -249,12 +266,11 @@ def _taken_in(proto: onnx.ModelProto, name: str, files: Files | None) -> dict[st
     return weights
 
 
-def _check_sparse(proto: onnx.ModelProto, name: str) -> None:
+def _check_sparse(tensors: Iterable[onnx.SparseTensorProto], name: str) -> None:
     """The checker never sees sparse weights in the graph, which does not hold them: they are checked on their own."""
     try:
-        for graph in graph_protos(proto.graph):
-            for tensor in graph.sparse_initializer:
-                onnx.checker.check_sparse_tensor(tensor)
+        for tensor in tensors:
+            onnx.checker.check_sparse_tensor(tensor)
     except (onnx.checker.ValidationError, ValueError) as problem:
         raise InputError(f"{name} is not a valid ONNX model: {_first_line(problem)}") from None
 
@@ -277,14 +293,18 @@ def _order(model: ir.Model, name: str) -> None:
         raise InputError(f"{name} is not a valid ONNX model: its graph has a cycle") from None
 
 
-def _check_functions(model: ir.Model, name: str) -> None:
-    """A few functions that call each other twice come to more nodes than any machine can hold, and runtimes try."""
+def _counted(model: ir.Model, name: str) -> int:
+    """Nodes, with all functions put in place of their calls.
+
+    A few functions that call each other twice come to more nodes than any machine can hold, and runtimes try.
+    """
     size = functions.expanded(model)
     if endless := [f for f in model.functions if f not in size]:
         raise InputError(f"{name} is not a valid ONNX model: the function {endless[0][1]!r} comes to call itself")
     total = sum(size[f] * times for f, times in functions.calls(model, model.graph.all_nodes()).items())
     if total > _MOST_NODES:
         raise InputError(f"{name} is not safe: the calls of its functions come to {total:,} nodes")
+    return total + sum(1 for _ in model.graph.all_nodes())
 
 
 def _free_constants(model: ir.Model, *, freeze: bool) -> tuple[int, tuple[str, ...]]:

@@ -49,15 +49,19 @@ class _Worker:
     def start(cls) -> Self:
         log = tempfile.TemporaryFile()  # noqa: SIM115 - `end` closes it
         path = os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, sys.path)])
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "graphopt.run.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            # The environment is passed on, not read: the system's loader may need it.
-            env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-            start_new_session=True,  # Ctrl-C is for us to handle
-        )
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "graphopt.run.worker"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                # The environment is passed on, not read: the system's loader may need it.
+                env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+                start_new_session=True,  # Ctrl-C is for us to handle
+            )
+        except BaseException:
+            log.close()
+            raise
         assert process.stdin is not None  # noqa: S101 - they are pipes
         assert isinstance(process.stdout, BufferedReader)  # noqa: S101
         return cls(process, log, process.stdin, process.stdout)
@@ -177,8 +181,7 @@ class Child:
             if isinstance(model, Outside):
                 header["weights"] = {name: _told(weight) for name, weight in model.weights.items()}
         reply, payload = self._exchange(worker, header, blobs, self.limits.seconds)
-        if reply["loaded"] and self._worker is not None:
-            self._held = model, optimize
+        self._held = (model, optimize) if reply["loaded"] and self._worker is not None else None
         if "error" in reply:
             reason = self._explain(reply["error"])
             raise (ChildDied if reason.startswith(OUT_OF_MEMORY) else ChildFailed)(reason)

@@ -12,10 +12,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 
 from graphopt.errors import InputError
-from graphopt.graph.external import Runnable
+from graphopt.graph.external import Runnable, weight_of
 from graphopt.graph.load import Guard
 from graphopt.run.child import Child, ChildDied, ChildFailed, Limits
 from graphopt.run.session import Feed, Port
@@ -23,9 +22,9 @@ from graphopt.run.session import Feed, Port
 __all__ = ["endure", "guard", "inputs", "patient", "within"]
 
 _SECONDS = 600.0
-_LOOK_SECONDS = 10.0
-_BYTES_PER_SECOND = 50_000
-"""Of a file without its large weights: nodes have some 100 bytes each, and take a millisecond at most."""
+_LOOK_SECONDS, _NODE_SECONDS, _BYTE_SECONDS = 10.0, 0.01, 1e-8
+"""For looking at a model, and for each of its nodes and bytes: some ten times what that takes."""
+_LOOK_MEMORY, _NODE_MEMORY, _BYTE_MEMORY = 1 << 30, 1 << 14, 8
 
 
 def patient() -> Limits:
@@ -44,9 +43,10 @@ def within(limits: Limits, child: Child | None) -> Iterator[Child]:
 def guard(child: Child) -> Guard:
     """Has a child look at models before `load` does."""
 
-    def look(model: Runnable, name: str, *, freeze: bool) -> None:
-        size = len(model) if isinstance(model, bytes) else len(model.content)
-        limits = replace(patient(), seconds=min(_LOOK_SECONDS + size / _BYTES_PER_SECOND, _SECONDS))
+    def look(model: Runnable, name: str, *, freeze: bool, nodes: int) -> None:
+        size = weight_of(model)
+        seconds = min(_LOOK_SECONDS + _NODE_SECONDS * nodes + _BYTE_SECONDS * size, _SECONDS)
+        limits = Limits(round(seconds, 1), _LOOK_MEMORY + _NODE_MEMORY * nodes + _BYTE_MEMORY * size)
         try:
             with child.within(limits):
                 child.examine(model, name, freeze=freeze)

@@ -116,8 +116,9 @@ def _received(header: Mapping[str, Any], payload: memoryview) -> tuple[Runnable,
     """The model in a request, and the rest of the payload. Weights are mapped from their files."""
     size = header["model"]
     content = bytes(payload[:size])
+    files: dict[str, Mapped] = {}
     try:
-        weights = {name: Weight(_mapped(w)) for name, w in header.get("weights", {}).items()}
+        weights = {name: Weight(_mapped(w, files)) for name, w in header.get("weights", {}).items()}
     except OSError as problem:
         raise InputError(f"the weights cannot be read again: {problem.strerror}") from None
     return Outside(content, weights) if weights else content, payload[size:]
@@ -134,10 +135,13 @@ def _examine(model: Runnable, options: Mapping[str, Any]) -> None:
         _log.debug("not examined to the end", exc_info=True)
 
 
-def _mapped(weight: Mapping[str, Any]) -> np.ndarray:
-    data = Mapped.again(Path(weight["path"]), weight["identity"]).data
+def _mapped(weight: Mapping[str, Any], files: dict[str, Mapped]) -> np.ndarray:
+    """A weight in its file, which is mapped once for all of them."""
+    path = weight["path"]
+    if path not in files:
+        files[path] = Mapped.again(Path(path), weight["identity"])
     start, dtype = weight["offset"], np.dtype(weight["dtype"])
-    return np.frombuffer(data.data, dtype, math.prod(weight["shape"]), start).reshape(weight["shape"])
+    return np.frombuffer(files[path].data.data, dtype, math.prod(weight["shape"]), start).reshape(weight["shape"])
 
 
 def _simplified(model: bytes) -> bytes:
