@@ -47,7 +47,9 @@ from graphopt.report.files import refuse_out
 from graphopt.report.summary import summary
 from graphopt.run import bench as timing
 from graphopt.run import probe
+from graphopt.run.child import Child
 from graphopt.run.session import Device, Session
+from graphopt.run.trial import guard
 from graphopt.verify import Judge, explain, products
 
 __all__ = ["Result", "bench", "check", "doctor", "inspect", "optimize", "passes"]
@@ -179,12 +181,13 @@ def optimize(
         keep_metadata=keep_metadata,
     )
     say("loading")
-    source = load(model, freeze=chosen.freeze, external_root=external_root)
-    check_opset(source, opset)
-    check_keys(source, chosen.skip)
-    settings = pipeline.Settings(device, threads, seed, say, measure)
-    evidence = None if unverified else gather(source, data, set_dims, seed, say)
-    outcome = pipeline.optimize(source, chosen, evidence.feeds if evidence else None, settings)
+    with Child() as child:
+        source = load(model, freeze=chosen.freeze, external_root=external_root, guard=guard(child))
+        check_opset(source, opset)
+        check_keys(source, chosen.skip)
+        settings = pipeline.Settings(device, threads, seed, say, measure)
+        evidence = None if unverified else gather(source, data, set_dims, seed, say, child)
+        outcome = pipeline.optimize(source, chosen, evidence.feeds if evidence else None, settings, child)
     say("measuring")
     return Result(summary(outcome, evidence, settings), outcome, outcome.recipe)
 
@@ -230,14 +233,15 @@ def check(
     check_run(device=device, threads=threads, seed=seed, set_dims=set_dims)
     check_tolerance(atol, rtol)
     say("loading")
-    with _named(reference, "the reference"):
-        source = load(reference, external_root=external_root)
-    with _named(candidate, "the candidate"):
-        other = load(candidate, external_root=external_root)
-    with _named(reference, "the reference"):
-        evidence = gather(source, data, set_dims, seed, say)
-    with _named(candidate, "the candidate"):
-        survives(other.runnable, evidence.feeds)
+    with Child() as child:
+        with _named(reference, "the reference"):
+            source = load(reference, external_root=external_root, guard=guard(child))
+        with _named(candidate, "the candidate"):
+            other = load(candidate, external_root=external_root, guard=guard(child))
+        with _named(reference, "the reference"):
+            evidence = gather(source, data, set_dims, seed, say, child)
+        with _named(candidate, "the candidate"):
+            survives(other.runnable, evidence.feeds, child)
     with _named(reference, "the reference"):
         say("comparing")
         judge = Judge(source, evidence.feeds, products(source.model), device=device, threads=threads, seed=seed)
@@ -291,14 +295,15 @@ def bench(
     say("loading")
     given = [(model, "the first model")] + ([] if other is None else [(other, "the other model")])
     sources, sessions = [], []
-    for one, role in given:
-        with _named(one, role):
-            sources.append(load(one, external_root=external_root))
-    with _named(*given[0]):
-        feed = gather(sources[0], data, set_dims, seed, say).feeds[0]
-    if other is not None:
-        with _named(*given[-1]):
-            survives(sources[-1].runnable, [feed])
+    with Child() as child:
+        for one, role in given:
+            with _named(one, role):
+                sources.append(load(one, external_root=external_root, guard=guard(child)))
+        with _named(*given[0]):
+            feed = gather(sources[0], data, set_dims, seed, say, child).feeds[0]
+        if other is not None:
+            with _named(*given[-1]):
+                survives(sources[-1].runnable, [feed], child)
     say("timing")
     for source, (one, role) in zip(sources, given, strict=True):
         with _named(one, role):
@@ -351,29 +356,38 @@ def inspect(
     if why is not None and why not in rules:
         raise UsageError(f"no rule is called {why!r}: give one of {', '.join(sorted(rules))}")
     say, found = progress or _log.info, []
-    for model in models:
-        say("loading")
-        source = load(model, external_root=external_root)
-        found.append(_inspect(source, groups=groups, why=why, set_dims=set_dims, seed=seed, say=say))
+    with Child() as child:
+        for model in models:
+            say("loading")
+            source = load(model, external_root=external_root, guard=guard(child))
+            made = _inspect(source, child, groups=groups, why=why, set_dims=set_dims, seed=seed, say=say)
+            found.append(made)
     return tuple(found)
 
 
 def _inspect(
-    source: Source, *, groups: bool, why: str | None, set_dims: Mapping[str, int] | None, seed: int, say: Progress
+    source: Source,
+    child: Child,
+    *,
+    groups: bool,
+    why: str | None,
+    set_dims: Mapping[str, int] | None,
+    seed: int,
+    say: Progress,
 ) -> Inspection:
     notes, feed = source.notes, None
     try:
-        feed = gather(source, None, set_dims, seed, say).feeds[0]
+        feed = gather(source, None, set_dims, seed, say, child).feeds[0]
     except InputError as problem:
         notes = (*notes, f"its work was not counted: {problem}")
     misses: Sequence[Miss] = ()
     if why is not None:
         say("rewriting")
-        misses = pipeline.misses(source, recipes.Recipe())
+        misses = pipeline.misses(source, recipes.Recipe(), child)
     found = None
     if groups and feed is not None:
         say("looking for groups")
-        found = pipeline.groups(source, recipes.Recipe(), feed)
+        found = pipeline.groups(source, recipes.Recipe(), feed, child)
     return Inspection(
         source.name,
         facts(source.model, source.carried, feed),

@@ -24,8 +24,9 @@ from graphopt.graph.save import EXTERNAL_ABOVE, serialize, weight_bytes
 from graphopt.protocol import Context, Evaluator, Ledger, Miss, NotEvaluated, Pass, Proposer
 from graphopt.recipe import Recipe, spec
 from graphopt.rewrite import Inline
+from graphopt.run import trial
 from graphopt.run.bench import Timing, bench
-from graphopt.run.child import Child, ChildFailed
+from graphopt.run.child import Child, ChildFailed, Limits
 from graphopt.run.compare import Comparison
 from graphopt.run.session import Device, Feed, Session
 from graphopt.targets import TARGETS
@@ -176,10 +177,12 @@ class _Remembered(Generic[_Answer]):
         return found
 
 
-def optimize(source: Source, recipe: Recipe, feeds: Sequence[Feed] | None, settings: Settings) -> Outcome:
-    """The whole story for one model. Without feeds nothing is run, and only the structure is checked."""
-    with Child() as child:
-        run = _run(source, recipe, feeds, settings, child)
+def optimize(
+    source: Source, recipe: Recipe, feeds: Sequence[Feed] | None, settings: Settings, child: Child | None = None
+) -> Outcome:
+    """The whole story for one model. Without feeds nothing is run but folding, and only the structure is checked."""
+    with trial.within(Limits(), child) as limited:
+        run = _run(source, recipe, feeds, settings, limited)
         if source.carried.untouchable:
             return run.unchanged(Attempt(source.model, (), (), ()), source.carried.untouchable)
         run, told = run.measured()
@@ -191,16 +194,16 @@ def optimize(source: Source, recipe: Recipe, feeds: Sequence[Feed] | None, setti
         return replace(outcome, notes=(*told, *outcome.notes))
 
 
-def misses(source: Source, recipe: Recipe) -> tuple[Miss, ...]:
+def misses(source: Source, recipe: Recipe, child: Child | None = None) -> tuple[Miss, ...]:
     """Where rules looked in the last round and did nothing, and why. Nothing is run but folding."""
-    with Child() as child:
-        return _run(source, recipe, None, Settings(), child).rewrite().misses
+    with trial.within(Limits(), child) as limited:
+        return _run(source, recipe, None, Settings(), limited).rewrite().misses
 
 
-def groups(source: Source, recipe: Recipe, feed: Feed) -> Channels:
+def groups(source: Source, recipe: Recipe, feed: Feed, child: Child | None = None) -> Channels:
     """Which channels can be cut together, in the rewritten graph. Its extents are those of a feed."""
-    with Child() as child:
-        model = _run(source, recipe, None, Settings(), child).rewrite().model
+    with trial.within(Limits(), child) as limited:
+        model = _run(source, recipe, None, Settings(), limited).rewrite().model
     return channels(model, values.bound(model, {n: np.shape(v) for n, v in feed.items() if isinstance(v, np.ndarray)}))
 
 

@@ -50,6 +50,7 @@ def gather(
     set_dims: Mapping[str, int] | None = None,
     seed: int = 0,
     progress: Callable[[str], None] = lambda _: None,
+    child: Child | None = None,
 ) -> Evidence:
     """Feeds on which `source` can be run.
 
@@ -59,6 +60,7 @@ def gather(
         set_dims: extents of symbolic dimensions in feeds that are made up.
         seed: of the values that are made up.
         progress: told when a search begins.
+        child: where to run it, if there is one already.
 
     Raises:
         NeedsData: none of the feeds that were made up runs.
@@ -70,13 +72,13 @@ def gather(
     def found() -> generated.Feeds:
         progress("looking for feeds on which the model runs")
         domains = ops.domains(source.model)
-        return generated.generate(source.runnable, domains=domains, set_dims=set_dims or {}, seed=seed)
+        return generated.generate(source.runnable, domains=domains, set_dims=set_dims or {}, seed=seed, child=child)
 
     if data is None:
         made, count = found(), len(found())
         return Evidence(made.feeds, str(made), synthetic=True, sha256=None, samples=count, compared=count)
-    with Child(trial.patient()) as child:
-        inputs, _ = trial.inputs(child, source.runnable)
+    with trial.within(trial.patient(), child) as limited:
+        inputs, _ = trial.inputs(limited, source.runnable)
     opened = datasets.open_data(data, inputs, draw=lambda number: found().draw(number))
     if set_dims and not opened.synthetic:
         raise UsageError("the data says what the dimensions are: give either --data or --set")
@@ -86,7 +88,7 @@ def gather(
     kept, compared = _stacked(survey.kept) if opened.rows else (survey.kept, len(survey.kept))
     feeds = tuple(f for i, f in enumerate(kept) if not any(equal(f, earlier) for earlier in kept[:i]))
     progress("trying the model on the data")
-    survives(source.runnable, feeds)
+    survives(source.runnable, feeds, child)
     return Evidence(feeds, opened.name, opened.synthetic, survey.sha256, survey.samples, compared, opened)
 
 
@@ -108,11 +110,11 @@ def _stacked(rows: Sequence[Feed]) -> tuple[tuple[Feed, ...], int]:
     return feeds, len({i for part in parts for i in part})
 
 
-def survives(model: Runnable, feeds: Sequence[Feed]) -> None:
+def survives(model: Runnable, feeds: Sequence[Feed], child: Child | None = None) -> None:
     """Insist that a model can be run on feeds without harm to the process that runs it.
 
     Raises:
         InputError: it cannot.
     """
-    with Child(trial.patient()) as child:
-        trial.endure(child, model, feeds)
+    with trial.within(trial.patient(), child) as limited:
+        trial.endure(limited, model, feeds)

@@ -200,7 +200,9 @@ def _unsqueeze(node: ir.Node, values: Values) -> None:
     if axes is not None and extents is not None:
         rank = len(extents) + len(axes)
         placed = iter(extents)
-        opened = {a % rank for a in axes}
+        opened = {a % rank for a in axes if -rank <= a < rank}
+        if len(opened) < len(axes):
+            raise ValueError("an axis is out of range, or given twice")
         values.learn(node.outputs[0], [Dim.of(1) if i in opened else next(placed) for i in range(rank)])
 
 

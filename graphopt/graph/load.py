@@ -5,14 +5,17 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import onnx
 import onnx.checker
 import onnx_ir as ir
 from google.protobuf.message import DecodeError, EncodeError
+from onnx_ir.passes.common import InlinePass
 
 from graphopt.errors import InputError, UsageError
 from graphopt.graph import census, functions, invariants, shapes, values
@@ -21,11 +24,13 @@ from graphopt.graph.collector import resting
 from graphopt.graph.external import Files, Outside, Runnable, Weight
 from graphopt.graph.nodes import MAPPABLE, is_overridable, name_keys
 
-__all__ = ["Source", "load", "validate"]
+__all__ = ["Guard", "Source", "examine", "files_of", "load", "validate"]
 
 _CONSTANT_INITIALIZERS_BEFORE_IR = 4
 _MOST_NODES = 1_000_000
 """Nodes that calls of local functions may come to."""
+_MOST_INLINED = 100_000
+"""Nodes, beyond which rewriting leaves calls as they are."""
 _MOST_BYTES = (1 << 31) - 1
 """Of a file: protobuf has no larger messages."""
 _MOST_TAKEN_IN = 1 << 30
@@ -55,11 +60,29 @@ class Source:
     notes: tuple[str, ...] = ()
 
 
+class Guard(Protocol):
+    """Finds out in another process whether native code survives a model, before it meets it in this one."""
+
+    def __call__(self, model: Runnable, name: str, *, freeze: bool, nodes: int) -> None:
+        """Have `examine` called on the model.
+
+        Args:
+            model: its files are read, and its weights found.
+            name: what messages call it.
+            freeze: as for `load`.
+            nodes: how many there are, with all functions put in place of their calls.
+
+        Raises:
+            InputError: it finds fault with the model, or does not come back.
+        """
+
+
 def load(
     model: str | os.PathLike[str] | onnx.ModelProto | ir.Model | Any,
     *,
     freeze: bool = False,
     external_root: str | os.PathLike[str] | None = None,
+    guard: Guard | None = None,
 ) -> Source:
     """Read a model from a file or take one from memory, check it, and learn its shapes.
 
@@ -67,19 +90,50 @@ def load(
         model: a path, an `onnx.ModelProto`, an `onnx_ir.Model`, or torch's `ONNXProgram`. It is not changed.
         freeze: make constants of the initializers that a feed could override.
         external_root: a folder in which weights may be, also behind links, instead of the model's folder.
+        guard: asked before native code is given anything of the model but its bytes to parse.
 
     Raises:
         InputError: it cannot be read, is no ONNX model, or is not a valid one; the text says why.
     """
     if isinstance(model, str | os.PathLike):
         path = Path(model)
-        return _load(_read(path), path, Files(path, None if external_root is None else Path(external_root)), freeze)
+        return _load(_read(path), path, _beside(path, external_root), freeze, guard)
     inner = getattr(model, "model", model)  # torch's ONNXProgram holds an onnx_ir.Model
     if isinstance(inner, ir.Model):
         inner = ir.to_proto(inner)
     if not isinstance(inner, onnx.ModelProto):
         raise UsageError(f"a {type(model).__name__} is no model: give a path, an onnx.ModelProto or an onnx_ir.Model")
-    return _load(_serialized(inner, "model"), None, None, freeze)
+    return _load(_serialized(inner, "model"), None, None, freeze, guard)
+
+
+def files_of(path: Path, external_root: str | os.PathLike[str] | None = None) -> tuple[Path, ...]:
+    """The files that hold the weights of a model; nothing else is looked at.
+
+    Raises:
+        InputError: it or one of them cannot be read, or is no ONNX model.
+    """
+    files = _beside(path, external_root)
+    _taken_in(_parsed(_read(path), str(path)), str(path), files)
+    return tuple(f.path for f in files.opened.values())
+
+
+def examine(model: Runnable, name: str, *, freeze: bool = False) -> None:
+    """Do all that `load` does once the files are read, and what follows once functions are put in place of calls.
+
+    Raises:
+        InputError: as `load`.
+    """
+    content, weights = (model.content, model.weights) if isinstance(model, Outside) else (model, {})
+    graph = _sorted(_parsed(content, name), weights, name)
+    _followed(graph, name, freeze)
+    if graph.model.functions and graph.nodes <= _MOST_INLINED:
+        with suppress(ValueError, TypeError, KeyError, RuntimeError):  # what cannot be put there will not be
+            InlinePass()(graph.model)
+            values.follow(graph.model)
+
+
+def _beside(path: Path, root: str | os.PathLike[str] | None) -> Files:
+    return Files(path, None if root is None else Path(root))
 
 
 def _serialized(proto: onnx.ModelProto, name: str) -> bytes:
@@ -113,8 +167,30 @@ def _read(path: Path) -> bytes:
 
 
 @resting()
-def _load(content: bytes, path: Path | None, files: Files | None, freeze: bool) -> Source:  # noqa: FBT001 - see `load`
+def _load(
+    content: bytes,
+    path: Path | None,
+    files: Files | None,
+    freeze: bool,  # noqa: FBT001 - see `load`
+    guard: Guard | None,
+) -> Source:
     name = str(path) if path else "model"
+    proto = _parsed(content, name)
+    weights = _taken_in(proto, name, files)
+    sha256, size = _digest(content, files)
+    runnable: Runnable = content
+    if files is not None and files.opened:
+        inside = _serialized(proto, name)
+        runnable = Outside(inside, weights) if weights else inside
+    graph = _sorted(proto, weights, name)
+    if guard is not None:
+        guard(runnable, name, freeze=freeze, nodes=graph.nodes)
+    frozen, notes = _followed(graph, name, freeze)
+    external = tuple(f.path for f in files.opened.values()) if files else ()
+    return Source(graph.model, name, runnable, sha256, size, graph.carried, path, external, frozen, notes)
+
+
+def _parsed(content: bytes, name: str) -> onnx.ModelProto:
     proto = onnx.ModelProto()
     try:
         proto.ParseFromString(content)
@@ -122,12 +198,24 @@ def _load(content: bytes, path: Path | None, files: Files | None, freeze: bool) 
         raise InputError(f"{name} is not a complete ONNX model: the file is truncated or of another format") from None
     if not proto.HasField("graph") or not proto.opset_import:
         raise InputError(f"{name} is not an ONNX model: it has no graph or no operator set")
-    weights = _taken_in(proto, name, files)
-    sha256, size = _digest(content, files)
-    runnable: Runnable = content
-    if files is not None and files.opened:
-        inside = _serialized(proto, name)
-        runnable = Outside(inside, weights) if weights else inside
+    return proto
+
+
+@dataclass(frozen=True)
+class _Graph:
+    """A graph that native code has not seen yet."""
+
+    model: ir.Model
+    carried: Carried
+    sparse: tuple[onnx.SparseTensorProto, ...]
+    """The sparse weights of all graphs."""
+    nodes: int
+    """With all functions put in place of their calls."""
+
+
+def _sorted(proto: onnx.ModelProto, weights: Mapping[str, Weight], name: str) -> _Graph:
+    """The graph of a model whose files are read."""
+    sparse = tuple(t for graph in graph_protos(proto.graph) for t in graph.sparse_initializer)
     try:
         model, carried = from_proto(proto)
     except (ValueError, TypeError, KeyError, RuntimeError, ir.serde.SerdeError) as problem:
@@ -135,13 +223,17 @@ def _load(content: bytes, path: Path | None, files: Files | None, freeze: bool) 
     for weight, value in ((weights[n], v) for n, v in model.graph.initializers.items() if n in weights):
         value.const_value = ir.Tensor(weight.array, name=value.name)
     _order(model, name)
-    _check_functions(model, name)
-    frozen, notes = _free_constants(model, freeze=freeze)
-    validate(model, name)
-    name_keys(model)
-    values.follow(model)
-    external = tuple(f.path for f in files.opened.values()) if files else ()
-    return Source(model, name, runnable, sha256, size, carried, path, external, frozen, notes)
+    return _Graph(model, carried, sparse, _counted(model, name))
+
+
+def _followed(graph: _Graph, name: str, freeze: bool) -> tuple[int, tuple[str, ...]]:  # noqa: FBT001 - see `load`
+    """Check a graph, and learn what it comes to: what native code thinks of it. Answers as `_free_constants`."""
+    _check_sparse(graph.sparse, name)
+    told = _free_constants(graph.model, freeze=freeze)
+    validate(graph.model, name)
+    name_keys(graph.model)
+    values.follow(graph.model)
+    return told
 
 
 def _taken_in(proto: onnx.ModelProto, name: str, files: Files | None) -> dict[str, Weight]:
@@ -171,16 +263,14 @@ def _taken_in(proto: onnx.ModelProto, name: str, files: Files | None) -> dict[st
         t.raw_data = piece.data.tobytes()
         t.ClearField("data_location")
         t.ClearField("external_data")
-    _check_sparse(proto, name)
     return weights
 
 
-def _check_sparse(proto: onnx.ModelProto, name: str) -> None:
+def _check_sparse(tensors: Iterable[onnx.SparseTensorProto], name: str) -> None:
     """The checker never sees sparse weights in the graph, which does not hold them: they are checked on their own."""
     try:
-        for graph in graph_protos(proto.graph):
-            for tensor in graph.sparse_initializer:
-                onnx.checker.check_sparse_tensor(tensor)
+        for tensor in tensors:
+            onnx.checker.check_sparse_tensor(tensor)
     except (onnx.checker.ValidationError, ValueError) as problem:
         raise InputError(f"{name} is not a valid ONNX model: {_first_line(problem)}") from None
 
@@ -203,14 +293,18 @@ def _order(model: ir.Model, name: str) -> None:
         raise InputError(f"{name} is not a valid ONNX model: its graph has a cycle") from None
 
 
-def _check_functions(model: ir.Model, name: str) -> None:
-    """A few functions that call each other twice come to more nodes than any machine can hold, and runtimes try."""
+def _counted(model: ir.Model, name: str) -> int:
+    """Nodes, with all functions put in place of their calls.
+
+    A few functions that call each other twice come to more nodes than any machine can hold, and runtimes try.
+    """
     size = functions.expanded(model)
     if endless := [f for f in model.functions if f not in size]:
         raise InputError(f"{name} is not a valid ONNX model: the function {endless[0][1]!r} comes to call itself")
     total = sum(size[f] * times for f, times in functions.calls(model, model.graph.all_nodes()).items())
     if total > _MOST_NODES:
         raise InputError(f"{name} is not safe: the calls of its functions come to {total:,} nodes")
+    return total + sum(1 for _ in model.graph.all_nodes())
 
 
 def _free_constants(model: ir.Model, *, freeze: bool) -> tuple[int, tuple[str, ...]]:
@@ -237,9 +331,9 @@ def _free_constants(model: ir.Model, *, freeze: bool) -> tuple[int, tuple[str, .
 def validate(model: ir.Model, name: str) -> None:
     """Insist on a valid graph: its structure by our own rules, its operators by the official checker.
 
-    The checker and inference are native code and run in this process: inference is asked about one node at a time, as
-    often as rewriting needs it, which no other process could answer in time. What made them hang or run out of their
-    memory is refused before: deep bodies, functions that come to millions of nodes, tensors that lie about their size.
+    The checker and inference are native code, and crafted models kill them: what they survive is for a guard to find
+    out. What no memory holds is refused before: deep bodies, functions that come to millions of nodes, tensors that lie
+    about their size. Rewriting asks inference again, of single nodes, which no other process could answer in time.
 
     Raises:
         InputError: it is not valid; the text says why.

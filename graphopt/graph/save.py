@@ -32,7 +32,7 @@ EXTERNAL_ABOVE = 2_000_000_000
 """Bytes of weights above which they are written beside the model: protobuf ends at 2 GiB."""
 _ALIGNED = 64
 """Weights in a file of their own begin at multiples of it."""
-_BLOCK = 1 << 20
+_BLOCK = 1 << 18
 """Bytes that are read back at once."""
 _LONGEST_NAME = 100
 """Characters of the target's name that a temporary file repeats: file systems end at 255."""
@@ -177,8 +177,10 @@ def _write(path: Path, pieces: Sequence[bytes | memoryview]) -> None:
             stream.write(piece)
         stream.flush()
         os.fsync(stream.fileno())
+    room = bytearray(_BLOCK)
     with path.open("rb") as stream:
-        same = all(stream.read(len(part)) == part.tobytes() for piece in pieces for part in _parts(piece))
+        # An array is compared with a view as blocks of memory; two views would be, element by element.
+        same = all(room[: stream.readinto(memoryview(room)[: len(p)])] == p for piece in pieces for p in _parts(piece))
         if not same or stream.read(1):
             raise OSError(0, "what was read back is not what was written")
 

@@ -31,6 +31,7 @@ _COUNTED_FROM_THE_END = 11
 """Opset from which `axes` may be negative. Before, inference passes over such ones, and the runtime takes them."""
 
 _NO_ANSWER = (
+    IndexError,
     onnx.checker.ValidationError,  # types that the operator does not take
     onnx.defs.SchemaError,
     onnx.shape_inference.InferenceError,
@@ -162,8 +163,16 @@ def _infer(
     if version < _COUNTED_FROM_THE_END and any(i < 0 for a in proto.attribute if a.name == "axes" for i in a.ints):
         for answer in found.values():
             answer.tensor_type.ClearField("shape")
-    infos = (onnx.ValueInfoProto(name=n, type=found[n]) if n in found else None for n in proto.output)
-    return [None if info is None else ir.serde.deserialize_value_info_proto(info, None) for info in infos]
+    return [_described(found[n], n) if n in found else None for n in proto.output]
+
+
+def _described(answer: onnx.TypeProto, name: str) -> ir.Value | None:
+    """A value of the type in an answer; None for what the graph in memory has no type for, as maps."""
+    try:
+        return ir.serde.deserialize_value_info_proto(onnx.ValueInfoProto(name=name, type=answer), None)
+    except ir.serde.SerdeError as problem:
+        _log.debug("no such type: %s", problem)
+        return None
 
 
 def _telling(value: ir.Value, node: ir.Node) -> ir.TensorProtocol | None:

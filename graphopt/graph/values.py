@@ -18,6 +18,7 @@ from types import MappingProxyType
 import onnx_ir as ir
 
 from graphopt.graph import follow_arithmetic, follow_layout, shapes
+from graphopt.graph.collector import resting
 from graphopt.graph.contents import Rule, Values
 from graphopt.graph.dims import Dim
 from graphopt.graph.nodes import graphs, static_shape, subgraphs
@@ -96,6 +97,7 @@ def _follow_node(node: ir.Node, values: Values, model: ir.Model, known: shapes.K
         values.open(value)
 
 
+@resting()
 def bound(model: ir.Model, inputs: Mapping[str, tuple[int, ...]]) -> shapes.ShapeOf:
     """Concrete shapes of all values where the inputs have the given ones, as a function of the value.
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from graphopt.errors import MachineError, UsageError
-from graphopt.graph.load import load
+from graphopt.graph.load import files_of
 
 __all__ = ["beside", "is_there", "refuse_out", "refuse_side_files"]
 
@@ -92,7 +92,7 @@ def refuse_side_files(
             _refuse_folder(path)
             for model in (m for m in models.values() if m is not None and path.exists()):
                 inside = is_there(model) and path.resolve().is_relative_to(model.resolve().parent)
-                if inside and any(_same(path, file) for file in load(model, external_root=external_root).external):
+                if inside and any(_same(path, file) for file in files_of(model, external_root)):
                     raise UsageError(f"{option} {path} holds the weights of {model}: give another file")
         taken[option] = path
 

@@ -8,21 +8,24 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from io import BufferedReader
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Final, Self
 
-from graphopt.graph.external import Outside, Runnable, Weight
+from graphopt.errors import MachineError
+from graphopt.graph.external import Outside, Runnable, Weight, weight_of
 from graphopt.run.session import Feed, Port, port
 from graphopt.run.worker import OUT_OF_MEMORY, Blobs, Limits, pack, receive, send, unpack
 
 __all__ = ["Child", "ChildDied", "ChildFailed", "Limits"]
 
 _STARTUP_SECONDS: Final = 60.0
+_LARGE: Final = 1 << 28
+"""Bytes of a model that takes more from others, as long as it is kept, than the start of another worker costs."""
 
 
 class ChildFailed(Exception):  # noqa: N818 - it states what happened to the child
@@ -46,15 +49,19 @@ class _Worker:
     def start(cls) -> Self:
         log = tempfile.TemporaryFile()  # noqa: SIM115 - `end` closes it
         path = os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, sys.path)])
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "graphopt.run.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            # The environment is passed on, not read: the system's loader may need it.
-            env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-            start_new_session=True,  # Ctrl-C is for us to handle
-        )
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "graphopt.run.worker"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                # The environment is passed on, not read: the system's loader may need it.
+                env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+                start_new_session=True,  # Ctrl-C is for us to handle
+            )
+        except BaseException:
+            log.close()
+            raise
         assert process.stdin is not None  # noqa: S101 - they are pipes
         assert isinstance(process.stdout, BufferedReader)  # noqa: S101
         return cls(process, log, process.stdin, process.stdout)
@@ -87,13 +94,15 @@ class _Worker:
 class Child:
     """A worker process under limits, started when it is first needed and again after it died.
 
-    Use it as a context manager: leaving it ends the worker.
+    Use it as a context manager: leaving it ends the worker. That none can be started is a MachineError.
     """
 
     def __init__(self, limits: Limits | None = None) -> None:
         self.limits = limits or Limits()
         self._worker: _Worker | None = None
-        self._held: tuple[Runnable, bool] | None = None
+        self._told = self.limits
+        self._held: tuple[Runnable, bool | None] | None = None
+        """The model that the worker has, and whether its session is optimized; None if there is no session yet."""
 
     def __enter__(self) -> Self:
         return self
@@ -108,6 +117,26 @@ class Child:
         worker, self._worker, self._held = self._worker, None, None
         if worker is not None:
             worker.end()
+
+    @contextmanager
+    def within(self, limits: Limits) -> Iterator[Self]:
+        """The same worker, under other limits meanwhile. A large model is not kept beyond."""
+        before, self.limits = self.limits, limits
+        try:
+            yield self
+        finally:
+            self.limits = before
+            if self._held is not None and weight_of(self._held[0]) > _LARGE:
+                self.close()
+
+    def examine(self, model: Runnable, name: str, *, freeze: bool = False) -> None:
+        """Calls `graph.load.examine` there, of which only what it says about the model is answered.
+
+        Raises:
+            ChildFailed: it found fault with the model, or the worker died or reached a limit.
+        """
+        self._held = None
+        self._asked(model, {"examine": {"name": name, "freeze": freeze}}, [], optimize=None)
 
     def evaluate(
         self, model: Runnable, feed: Feed | None = None, *, optimize: bool = False, fetch: bool = True
@@ -139,12 +168,12 @@ class Child:
         return tuple(port(name, kind, shape) for name, kind, shape in reply["inputs"])
 
     def _asked(
-        self, model: Runnable, request: Mapping[str, Any], blobs: Blobs, *, optimize: bool
+        self, model: Runnable, request: Mapping[str, Any], blobs: Blobs, *, optimize: bool | None
     ) -> tuple[dict[str, Any], memoryview]:
         """The answer to a request about a model, which is sent if the worker does not hold it."""
         header = {**request, "optimize": optimize}
         worker = self._started()
-        if self._held is None or self._held[0] is not model or self._held[1] != optimize:
+        if self._held is None or self._held[0] is not model or self._held[1] not in {None, optimize}:
             self._held = None
             content = model.content if isinstance(model, Outside) else model
             header["model"] = len(content)
@@ -152,8 +181,7 @@ class Child:
             if isinstance(model, Outside):
                 header["weights"] = {name: _told(weight) for name, weight in model.weights.items()}
         reply, payload = self._exchange(worker, header, blobs, self.limits.seconds)
-        if reply["loaded"] and self._worker is not None:
-            self._held = model, optimize
+        self._held = (model, optimize) if reply["loaded"] and self._worker is not None else None
         if "error" in reply:
             reason = self._explain(reply["error"])
             raise (ChildDied if reason.startswith(OUT_OF_MEMORY) else ChildFailed)(reason)
@@ -175,14 +203,19 @@ class Child:
 
     def _started(self) -> _Worker:
         if self._worker is None:
-            self._worker = _Worker.start()
-            self._exchange(self._worker, {"limits": asdict(self.limits)}, [], _STARTUP_SECONDS)
+            try:
+                self._worker, self._told = _Worker.start(), self.limits
+                self._exchange(self._worker, {"limits": asdict(self.limits)}, [], _STARTUP_SECONDS)
+            except (OSError, ChildDied) as problem:
+                raise MachineError(f"no process can be started in which a model may fail: {problem}") from problem
         return self._worker
 
     def _exchange(
         self, worker: _Worker, header: Mapping[str, Any], blobs: Blobs, seconds: float
     ) -> tuple[dict[str, Any], memoryview]:
         """Sends one message and returns the answer to it; a worker that is too slow or dies is ended and reaped."""
+        if self._told != self.limits:
+            header, self._told = {**header, "limits": asdict(self.limits)}, self.limits
         late = threading.Event()
 
         def kill() -> None:

@@ -82,6 +82,7 @@ def generate(
     domains: Mapping[str, Domain] = MappingProxyType({}),
     set_dims: Mapping[str, int] = MappingProxyType({}),
     seed: int = 0,
+    child: Child | None = None,
 ) -> Feeds:
     """Feeds on which the model runs, at up to two bindings, and at one of single rows.
 
@@ -90,6 +91,7 @@ def generate(
         domains: what values its inputs admit, as far as known.
         set_dims: extents that the user decided, by symbol (or `input[axis]` for an unnamed dimension).
         seed: the same seed gives the same feeds.
+        child: where to run it, if there is one already.
 
     Raises:
         UsageError: `set_dims` names a symbol that no input has.
@@ -98,10 +100,10 @@ def generate(
     """
     size = weight_of(model)
     limits = Limits(_TRY_SECONDS + size / _BYTES_PER_SECOND, min(_MEMORY[0] + 16 * size, _MEMORY[1] + 4 * size))
-    with Child(limits) as child:
-        ports, optimize = trial.inputs(child, model)
-        found = _searched(child, model, ports, domains, set_dims, seed, optimize=optimize)
-        trial.endure(child, model, found.feeds[:1], levels=(True,))
+    with trial.within(limits, child) as limited:
+        ports, optimize = trial.inputs(limited, model)
+        found = _searched(limited, model, ports, domains, set_dims, seed, optimize=optimize)
+        trial.endure(limited, model, found.feeds[:1], levels=(True,))
         return found
 
 

@@ -2,12 +2,13 @@
 
 A message in either direction is a length, a JSON header of that length, and raw bytes whose lengths stand in the
 header: nothing is unpickled. The first message holds the limits; each later one a feed (or the question what the model
-takes) and, if it changed, a model, or a model to simplify.
+takes, or whether it can be looked at) and, if they changed, the limits and a model, or a model to simplify.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import sys
@@ -20,7 +21,7 @@ from typing import IO, Any, Final
 import numpy as np
 
 from graphopt.errors import GraphoptError, InputError
-from graphopt.graph.external import Mapped, Outside, Weight
+from graphopt.graph.external import Mapped, Outside, Runnable, Weight
 from graphopt.run.session import Session
 
 __all__ = ["OUT_OF_MEMORY", "Blobs", "Limits", "pack", "receive", "send", "unpack"]
@@ -29,6 +30,8 @@ OUT_OF_MEMORY: Final = "out of memory"
 _LENGTH_BYTES: Final = 8
 _HEADER_BYTES: Final = 1 << 26
 _LOG_BYTES: Final = 1 << 20
+
+_log = logging.getLogger(__name__)
 
 Blobs = list[bytes | memoryview]
 """The raw bytes of a message, in the order in which its header names them."""
@@ -54,53 +57,91 @@ def main() -> None:
     requests = sys.stdin.buffer
     assert isinstance(requests, BufferedReader)  # noqa: S101 - stdin is a pipe
     limits = Limits(**receive(requests)[0]["limits"])
-    _confine(limits)
+    size = _size()
+    _confine(limits, size)
     send(replies, {}, [])
-    session: Session | None = None
+    desk = _Desk()
     while True:
         try:
             header, payload = receive(requests)
         except EOFError:
             return
+        if "limits" in header:
+            limits = Limits(**header["limits"])
+            _confine(limits, size)
         _bound_cpu(limits.seconds)
         reply: dict[str, Any] = {}
         blobs: Blobs = []
         try:
-            if "model" in header:
-                session = None  # frees the last model first
-            if header.get("simplify"):
-                blobs = [_checked(_simplified(bytes(payload[: header["model"]])), limits)]
-            else:
-                if "model" in header:
-                    session, payload = _load(header, payload)
-                if session is not None and "inputs" in header:
-                    reply["inputs"] = [(p.name, p.type, p.shape) for p in session.inputs]
-                else:
-                    reply["outputs"], blobs = _run(session, header, payload, limits)
+            reply, blobs = desk.answer(header, payload, limits)
         except MemoryError:
             reply["error"] = OUT_OF_MEMORY
         except (GraphoptError, ValueError, TypeError, RuntimeError) as error:
             reply["error"] = str(error)
-        send(replies, {**reply, "loaded": session is not None}, blobs)
+        send(replies, {**reply, "loaded": desk.loaded}, blobs)
 
 
-def _load(header: Mapping[str, Any], payload: memoryview) -> tuple[Session, memoryview]:
-    """The session of the model in a request, and the rest of the payload. Weights are mapped from their files."""
+@dataclass
+class _Desk:
+    """The model that lies here: as it came, until a session is made of it."""
+
+    model: Runnable | None = None
+    session: Session | None = None
+
+    @property
+    def loaded(self) -> bool:
+        return self.model is not None or self.session is not None
+
+    def answer(self, header: Mapping[str, Any], payload: memoryview, limits: Limits) -> tuple[dict[str, Any], Blobs]:
+        """What a request comes to."""
+        if "model" in header:
+            self.model = self.session = None  # frees the last model first
+        if header.get("simplify"):
+            return {}, [_checked(_simplified(bytes(payload[: header["model"]])), limits)]
+        if "model" in header:
+            self.model, payload = _received(header, payload)
+        if "examine" in header and self.model is not None:
+            _examine(self.model, header["examine"])
+            return {}, []
+        if self.model is not None:
+            model, self.model = self.model, None
+            self.session = Session(model, optimize=header["optimize"], threads=1)
+        if "inputs" in header and self.session is not None:
+            return {"inputs": [(p.name, p.type, p.shape) for p in self.session.inputs]}, []
+        outputs, blobs = _run(self.session, header, payload, limits)
+        return {"outputs": outputs}, blobs
+
+
+def _received(header: Mapping[str, Any], payload: memoryview) -> tuple[Runnable, memoryview]:
+    """The model in a request, and the rest of the payload. Weights are mapped from their files."""
     size = header["model"]
     content = bytes(payload[:size])
+    files: dict[str, Mapped] = {}
     try:
-        weights = {name: Weight(_mapped(w)) for name, w in header.get("weights", {}).items()}
+        weights = {name: Weight(_mapped(w, files)) for name, w in header.get("weights", {}).items()}
     except OSError as problem:
         raise InputError(f"the weights cannot be read again: {problem.strerror}") from None
-    return Session(Outside(content, weights) if weights else content, optimize=header["optimize"], threads=1), payload[
-        size:
-    ]
+    return Outside(content, weights) if weights else content, payload[size:]
 
 
-def _mapped(weight: Mapping[str, Any]) -> np.ndarray:
-    data = Mapped.again(Path(weight["path"]), weight["identity"]).data
+def _examine(model: Runnable, options: Mapping[str, Any]) -> None:
+    from graphopt.graph.load import examine  # noqa: PLC0415 - workers that only run models need none of it
+
+    try:
+        examine(model, **options)
+    except (InputError, MemoryError):
+        raise
+    except Exception:  # noqa: BLE001 - nothing died: the process that asked meets it as well, and tells it better
+        _log.debug("not examined to the end", exc_info=True)
+
+
+def _mapped(weight: Mapping[str, Any], files: dict[str, Mapped]) -> np.ndarray:
+    """A weight in its file, which is mapped once for all of them."""
+    path = weight["path"]
+    if path not in files:
+        files[path] = Mapped.again(Path(path), weight["identity"])
     start, dtype = weight["offset"], np.dtype(weight["dtype"])
-    return np.frombuffer(data.data, dtype, math.prod(weight["shape"]), start).reshape(weight["shape"])
+    return np.frombuffer(files[path].data.data, dtype, math.prod(weight["shape"]), start).reshape(weight["shape"])
 
 
 def _simplified(model: bytes) -> bytes:
@@ -135,7 +176,13 @@ def _run(session: Session | None, header: Mapping[str, Any], payload: memoryview
     return described, blobs
 
 
-def _confine(limits: Limits) -> None:
+def _size() -> int | None:
+    """Bytes of address space of this process, where the system tells."""
+    pages = Path("/proc/self/statm")
+    return int(pages.read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE") if pages.exists() else None
+
+
+def _confine(limits: Limits, size: int | None) -> None:
     """Bounds memory and log, and leaves no core files; where the system cannot (Windows), time is the only bound."""
     try:
         import resource  # noqa: PLC0415 - POSIX only
@@ -143,10 +190,11 @@ def _confine(limits: Limits) -> None:
         return
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (_LOG_BYTES, _LOG_BYTES))
-    pages = Path("/proc/self/statm")
-    if limits.memory is not None and pages.exists():
-        size = int(pages.read_text().split()[0]) * resource.getpagesize() + limits.memory
-        resource.setrlimit(resource.RLIMIT_AS, (size, size))
+    if size is not None:
+        _, hard = resource.getrlimit(resource.RLIMIT_AS)
+        wanted = resource.RLIM_INFINITY if limits.memory is None else size + limits.memory
+        bounds = [b for b in (wanted, hard) if b != resource.RLIM_INFINITY]
+        resource.setrlimit(resource.RLIMIT_AS, (min(bounds, default=resource.RLIM_INFINITY), hard))
 
 
 def _bound_cpu(seconds: float) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from tests.corpus import (
     hostile_bombs,
+    hostile_checker,
     hostile_crashes,
     hostile_data,
     hostile_external,
@@ -26,6 +27,7 @@ FAMILIES = (
     hostile_format,
     hostile_structure,
     hostile_bombs,
+    hostile_checker,
     hostile_crashes,
     hostile_names,
     hostile_data,
@@ -60,7 +62,7 @@ def test_hostile(case: Hostile, jail: Jail, tmp_path: Path) -> None:
     commands: list[list[object]] = [["optimize", model, "-o", out, "--json", "-", *case.words]]
     if not case.words:
         commands.append(["optimize", model, "-o", blind, "--unverified"])
-    if not case.words and case not in (*hostile_bombs.CASES, *hostile_crashes.CASES):
+    if not case.words and case not in (*hostile_bombs.CASES, *hostile_checker.CASES, *hostile_crashes.CASES):
         commands.append(["inspect", model])
     found = jail.run(place, *commands)
     _was_harmless(found, len(commands), case)

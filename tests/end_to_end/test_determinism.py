@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import onnx
 import pytest
 
 import graphopt
@@ -13,13 +14,18 @@ from tests.end_to_end.support import graphopt as process
 from tests.support.models import parse
 
 
-@pytest.mark.parametrize("name", ["digits_mobilenet", "digits_vit"])
-def test_two_processes_write_the_same_bytes(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "outside"),
+    [("digits_mobilenet", False), ("digits_mobilenet", True), ("digits_vit", False)],
+    ids=["mobilenet", "external data", "vit"],
+)
+def test_two_processes_write_the_same_bytes(name: str, outside: bool, tmp_path: Path) -> None:  # noqa: FBT001
     made = []
     for index, (seed, threads) in enumerate((("0", 1), ("4242", 2))):
         folder = tmp_path / f"folder {index}"
         folder.mkdir()
-        (folder / "in.onnx").write_bytes((MODELS / f"{name}.onnx").read_bytes())
+        given = onnx.load(MODELS / f"{name}.onnx")
+        onnx.save(given, folder / "in.onnx", save_as_external_data=outside, location="in.data", size_threshold=0)
         environment = {"PYTHONHASHSEED": seed, "OMP_NUM_THREADS": str(threads)}
         answer = process("optimize", "in.onnx", "--threads", threads, "-q", cwd=folder, env=environment)
         assert (answer.code, answer.err) == (0, "")

@@ -13,10 +13,14 @@ import pytest
 from graphopt import api, errors
 from graphopt.run.session import cuda_works
 from tests.end_to_end.support import DATA, Answer, assert_fails, command, graphopt, net, provenance, stored
+from tests.support.models import parse
 
 CYCLE = "g (float[2] x) => (float[2] y) { a = Add(x, b) b = Neg(a) y = Neg(b) }"
 CUSTOM = """<ir_version: 10, opset_import: ["" : 21, "some.where" : 1]>
 g (float[2] x) => (float[2] y) { a = Identity(x) b = some.where.Magic(a) y = Identity(b) }"""
+KILLS = """<ir_version: 10, opset_import: ["" : 21]>
+g (float[N,4] x) => (float[N,4] y) { n, m = LayerNormalization <axis = 1000000000000>(x, x) y = Identity(n) }"""
+"""Shape inference goes far beyond the end of a shape."""
 CUDA, _ = cuda_works()
 
 
@@ -53,6 +57,13 @@ def test_a_truncated_file(model: Path, share: float) -> None:
     model.write_bytes(content[: int(len(content) * share)])
     assert_fails(optimize(model), 3, "net.onnx")
     assert not model.with_suffix(".opt.onnx").exists()
+
+
+def test_a_file_that_kills_the_checker(model: Path, tmp_path: Path) -> None:
+    path = stored(parse(KILLS), tmp_path / "kills.onnx")
+    for words in (["optimize", path], ["optimize", path, "--unverified"], ["inspect", path], ["check", model, path]):
+        assert_fails(command(*words), 3, "kills.onnx is not safe: onnx does not survive the model: the worker was ki")
+    assert not path.with_suffix(".opt.onnx").exists()
 
 
 def test_a_file_of_another_kind(tmp_path: Path) -> None:

@@ -789,3 +789,9 @@ def test_the_first_rows_of_a_table_are_as_many_as_the_tokens() -> None:
     { m = Shape <start = 1, end = 2> (x) p = Slice (table, zero, m, one) y = Add (x, p) z = Add (p, y) }"""
     assert shown(text) == {"m": "M", "p": "[1, min(M, 3), 4]", "y": "[N, M, 4]", "z": "[N, M, 4]"}
     assert not wrong(text, *({"x": zeros(2, m, 4)} for m in (0, 1, 2, 3, 4)))
+
+
+def test_axes_that_an_unsqueeze_cannot_have_are_no_reason_to_stop() -> None:
+    for axes in ("0, 0", "7, 9", "-9, 0"):
+        text = f"g (float[N,4] x) => (float y) <int64[2] a = {{{axes}}}> {{ y = Unsqueeze(x, a) }}"
+        follow(ir.from_proto(parse(text)))
