@@ -82,7 +82,7 @@ def _add_input(g: Graph) -> None:
             shape = tuple(g.pick((*sizes, 0)) for _ in range(g.pick((0, 1, 2, 3))))
     name, dtype = g.fresh("x"), TensorProto.FLOAT
     if g.chance(6):
-        dtype = g.pick((TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.INT64, TensorProto.BOOL, *carrying.ODD))
+        dtype = g.pick((TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.INT64, TensorProto.BOOL, *carrying.odd(g)))
     g.inputs[name] = g.ports[name] = Port(dtype, shape)
 
 

@@ -33,6 +33,9 @@ ROOM = 1000
 PRODUCTS = frozenset({"Conv", "ConvTranspose", "Gemm", "GRU", "LSTM", "MatMul", "RNN"})
 """The runtime adds up in another order once a weight is an initializer, which it packs beforehand."""
 
+WRITTEN_OUT = frozenset({"ConcatFromSequence", "SplitToSequence"})
+"""Each tensor of such a sequence may need a node that cuts it out and one for its axis."""
+
 SLACK = 8.0
 """Tolerances that a result may be off by: random graphs normalize what hardly differs, and divide by almost nothing."""
 
@@ -79,7 +82,8 @@ def valid(model: onnx.ModelProto, result: Rewritten, told: str) -> None:
     assert not list(invariants.broken(ir.from_proto(result.model))), told
     assert result.model.graph.input == model.graph.input, told
     assert result.model.graph.output == model.graph.output, told
-    assert size(result.model) <= size(model), told
+    if WRITTEN_OUT.isdisjoint(operators(model)):
+        assert size(result.model) <= size(model), told
 
 
 def operators(model: onnx.ModelProto) -> list[str]:

@@ -11,11 +11,11 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from tests.support.growing import Graph, Port
+from tests.support.growing import Graph, Port, written
 
-__all__ = ["FRAGMENTS", "ODD"]
+__all__ = ["FRAGMENTS", "odd"]
 
-ODD = (
+_ODD = (
     TensorProto.UINT8,
     TensorProto.STRING,
     TensorProto.BFLOAT16,
@@ -24,7 +24,6 @@ ODD = (
     TensorProto.INT32,
     TensorProto.UINT16,
 )
-"""Types that inputs may have and that most nodes only hand on."""
 _STORED = (
     (TensorProto.INT8, np.int8),
     (TensorProto.UINT8, np.uint8),
@@ -33,6 +32,12 @@ _STORED = (
     (TensorProto.FLOAT8E4M3FN, ml_dtypes.float8_e4m3fn),
 )
 _SPLITTABLE = frozenset({TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.INT32, TensorProto.INT64})
+
+
+def odd(g: Graph) -> list[int]:
+    """Types that inputs may have and that most nodes only hand on, as far as this opset has them."""
+    known = onnx.defs.get_schema("Identity", g.opset).inputs[0].types
+    return [dtype for dtype in _ODD if written(dtype) in known]
 
 
 def sequences(g: Graph) -> None:
@@ -138,17 +143,22 @@ def narrow(g: Graph) -> None:
 
 
 def stored(g: Graph) -> None:
-    """A product with a weight that is kept in few bits."""
-    x = g.value(lambda p: p.dtype == TensorProto.FLOAT and p.rank > 1 and p.static(-1) and p.shape[-1])
+    """A constant that is kept in few bits.
+
+    It is no weight of a MatMul: whether onnxruntime makes MatMulNBits of that, which rounds what it is given to 8 bits,
+    depends on how many nodes come after it.
+    """
+    x = g.value(lambda p: p.dtype == TensorProto.FLOAT and p.rank > 0 and p.static(-1) and p.shape[-1])
     if not x or g.opset < 21:
         return
-    inner, width = int(g.ports[x].shape[-1]), g.pick((2, 4))
+    width = int(g.ports[x].shape[-1])
     dtype, kind = g.pick(_STORED)
-    weight = g.const(np.round(2 * np.abs(g.numbers(inner, width))).astype(kind))
+    weight = g.const(np.round(2 * np.abs(g.numbers(2, width))).astype(kind))
     extents = g.pick(((), (width,)))
     scale = g.const(np.abs(g.numbers(*extents)), TensorProto.FLOAT)
     zero = [g.const(np.full(extents, g.pick((0, 1))), dtype)] if g.chance(2) else []
-    g.node("MatMul", x, g.node("DequantizeLinear", weight, scale, *zero, axis=1))
+    row = g.node("Gather", g.node("DequantizeLinear", weight, scale, *zero, axis=1), g.const(np.array(g.pick((0, 1)))))
+    g.node(g.pick(("Add", "Mul")), x, row)
 
 
 FRAGMENTS: Mapping[str, Callable[[Graph], None]] = MappingProxyType(

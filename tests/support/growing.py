@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-__all__ = ["FLOATS", "Dim", "Graph", "Port", "info"]
+__all__ = ["FLOATS", "Dim", "Graph", "Port", "info", "written"]
 
 Array = NDArray[Any]
 Dim = int | str
@@ -176,7 +176,7 @@ class Graph:
         """Type and shape of each output; None where the node is wrong, too large or not understood."""
         ports = {name: self.port(name) for name in node.input if name}
         formal = [schema.inputs[min(i, len(schema.inputs) - 1)].types for i in range(len(node.input))]
-        if any(n and _written(ports[n]) not in types for n, types in zip(node.input, formal, strict=True)):
+        if any(n and written(ports[n].dtype) not in types for n, types in zip(node.input, formal, strict=True)):
             return None
         types = {name: helper.make_tensor_type_proto(p.dtype, p.shape) for name, p in ports.items()}
         data = {n: ir.to_proto(ir.tensor(self.constants[n], name=n)) for n in ports if n in self.constants}
@@ -206,8 +206,9 @@ def _ports(names: Sequence[str], types: Mapping[str, onnx.TypeProto]) -> list[Po
     return ports
 
 
-def _written(port: Port) -> str:
-    return f"tensor({TensorProto.DataType.Name(port.dtype).lower()})"
+def written(dtype: int) -> str:
+    """The type of such a tensor as schemas write it."""
+    return f"tensor({TensorProto.DataType.Name(dtype).lower()})"
 
 
 def info(name: str, port: Port) -> onnx.ValueInfoProto:
