@@ -8,6 +8,7 @@ the pass fires, so that a new pass is covered by being in the recipe. `-m soak` 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from itertools import islice
@@ -30,6 +31,7 @@ from graphopt.graph.save import serialize
 from graphopt.pipeline import Outcome, Settings
 from graphopt.protocol import Pass
 from graphopt.recipe import LOSSLESS, ON_REQUEST, Recipe
+from graphopt.run.child import Child
 from graphopt.run.session import Feed
 from tests.golden.cases import RULES, Case, every
 from tests.support.models import differences, feed, run
@@ -237,6 +239,14 @@ def subject(name: str) -> Subject | None:
         return Subject(case, case.passes, source, gather(source, None).feeds)
     except InputError:
         return None
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_child() -> Iterator[None]:
+    """A process for all: to start one takes longer than anything that is asked of it here."""
+    with Child() as child, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline, "Child", lambda: nullcontext(child))
+        yield
 
 
 def caught(tried: Subject, plan: Plan, monkeypatch: pytest.MonkeyPatch) -> bool:

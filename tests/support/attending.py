@@ -27,14 +27,18 @@ def attention(g: Graph) -> None:
     if g.chance(2):
         key = _heads(g, key, width, [0, 2, 3, 1])
     else:
-        key = g.node("Transpose", _heads(g, key, width, [0, 2, 1, 3]), perm=g.pick(([0, 1, 3, 2], [0, 1, 3, 2], [0, 1, 2, 3])))
+        key = g.node(
+            "Transpose", _heads(g, key, width, [0, 2, 1, 3]), perm=g.pick(([0, 1, 3, 2], [0, 1, 3, 2], [0, 1, 2, 3]))
+        )
     factor = (width // _HEADS) ** -0.5
     if g.chance(2):
         query, key = (s and g.node("Mul", s, g.number(s, factor**0.5)) for s in (query, key))
         scores = g.node("MatMul", query, key)
     else:
         scores = g.node("MatMul", query, key)
-        scores = scores and g.node(*g.pick((("Mul", scores, g.number(scores, factor)), ("Div", scores, g.number(scores, 1 / factor)))))
+        scores = scores and g.node(
+            *g.pick((("Mul", scores, g.number(scores, factor)), ("Div", scores, g.number(scores, 1 / factor))))
+        )
     scores = scores and _masked(g, scores)
     weights = g.node("Softmax", scores, axis=g.pick((-1, -1, 3, 2)))
     if g.chance(4) and weights:

@@ -130,15 +130,25 @@ def narrow(g: Graph) -> None:
     x = g.value(lambda p: p.dtype == TensorProto.FLOAT)
     if not x or x not in g.inputs:
         return
-    to = g.pick((TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.FLOAT8E4M3FN, TensorProto.DOUBLE, TensorProto.UINT8))
+    to = g.pick(
+        (TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.FLOAT8E4M3FN, TensorProto.DOUBLE, TensorProto.UINT8)
+    )
     if to == TensorProto.UINT8:
         x = g.node("Cast", g.node("Greater", x, g.number(x, 0.0)), to=TensorProto.INT32)
     y = g.node("Cast", x, to=to)
     for _ in range(g.pick((0, 1, 2))):
         kind = g.pick(("Identity", "Transpose", "Reshape", "Concat", "Unsqueeze"))
-        named: dict[str, Any] = {"Concat": {"axis": 0}, "Unsqueeze": {"axes": [0]}}.get(kind, {})
+        attributes: dict[str, dict[str, Any]] = {"Concat": {"axis": 0}, "Unsqueeze": {"axes": [0]}}
         if y and (kind != "Concat" or g.ports[y].rank):
-            y = g.node(kind, y, *([g.ints(-1)] if kind == "Reshape" else [y] if kind == "Concat" else []), **named) or y
+            y = (
+                g.node(
+                    kind,
+                    y,
+                    *([g.ints(-1)] if kind == "Reshape" else [y] if kind == "Concat" else []),
+                    **attributes.get(kind, {}),
+                )
+                or y
+            )
     y and not g.chance(3) and g.node("Cast", y, to=TensorProto.FLOAT)
 
 
