@@ -64,7 +64,7 @@ def survives(content: bytes, jail: Jail) -> None:
             onnx.ModelProto.FromString(out.read_bytes())
 
 
-@settings(usual, max_examples=60)
+@settings(usual, max_examples=15)
 @given(content=damaged(models()))
 def test_damaged_models(content: bytes, jail: Jail) -> None:
     survives(content, jail)
@@ -123,7 +123,7 @@ def archives(draw: st.DrawFn) -> bytes:
     names = st.sampled_from(("x.npy", "m.npy", "labels.npy", "../x.npy", "x", "\u202e.npy", "a\nb.npy"))
     with zipfile.ZipFile(file, "w", draw(st.sampled_from((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)))) as archive:
         for name in draw(st.lists(names, max_size=3, unique=True)):
-            content = draw(st.one_of(arrays(), st.just(bytes(1 << 22)), st.binary(max_size=100)))
+            content = draw(st.one_of(arrays(), st.just(bytes(1 << 17)), st.binary(max_size=100)))
             archive.writestr(name, content)
     made = file.getvalue()
     return draw(damaged([made])) if draw(st.booleans()) else made
@@ -164,13 +164,13 @@ def archive(content: bytes) -> Callable[[Path], str]:
     return write
 
 
-@settings(usual, max_examples=250)
+@settings(usual, max_examples=150)
 @given(content=st.one_of(archives(), damaged(ARCHIVES)))
 def test_damaged_archives(content: bytes) -> None:
     told(archive(content))
 
 
-@settings(usual, max_examples=250)
+@settings(usual, max_examples=150)
 @given(content=damaged([*TENSORS, *STORED]))
 def test_damaged_tensors(content: bytes) -> None:
     told(data_set(content))
