@@ -13,14 +13,15 @@ import onnx_ir as ir
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from tests.support import arranging, computing
+from tests.support import arranging, attending, carrying, computing
 from tests.support.growing import Dim, Graph, Port, info
+from tests.support.outlining import DOMAIN, outline
 
 __all__ = ["models"]
 
-OPSETS = (7, 9, 11, 12, 13, 14, 17, 18, 20, 21)
+OPSETS = (7, 9, 11, 12, 13, 14, 17, 18, 20, 23, 21)
 
-_FRAGMENTS = {**computing.FRAGMENTS, **arranging.FRAGMENTS}
+_FRAGMENTS = {**computing.FRAGMENTS, **arranging.FRAGMENTS, **attending.FRAGMENTS, **carrying.FRAGMENTS}
 _NAMES = (*_FRAGMENTS, "conv", "matmul", "transposes", "scales", "reshapes", "norm")
 """Those that products and layouts are made of come up more often."""
 
@@ -42,19 +43,28 @@ def _grown(g: Graph) -> onnx.ModelProto:
     if not made:
         made = [g.node("Identity", next(iter(g.inputs)))]
     read = {name for node in g.nodes for name in node.input}
-    outputs = {made[-1], *(n for n in made if (g.chance(12) if n in read else not g.chance(5)))}
+    often = 3 if g.chance(8) else 12
+    outputs = {made[-1], *(n for n in made if (g.chance(often) if n in read else not g.chance(5)))}
     held = {node.output[0] for node in g.nodes if node.op_type == "Constant"}
     kept = {n: a for n, a in g.constants.items() if n not in held}
     overridable = {n: g.port(n) for n, a in kept.items() if a.dtype.kind == "f" and g.chance(10)}
+    fixed = [n for n in kept if n not in overridable]
+    parts = [outline(g, {*outputs, *(o.name for o in g.given)}, fixed, f"Part{k}") for k in range(_functions(g))]
+    functions = [f for f in parts if f is not None]
     graph = helper.make_graph(
         g.nodes,
         "random",
         [info(n, p) for n, p in (g.inputs | overridable).items()],
-        [info(n, g.ports[n]) for n in made if n in outputs],
+        [*(info(n, g.ports[n]) for n in (*made, *g.promised) if n in {*outputs, *g.promised}), *g.given],
         [ir.to_proto(ir.tensor(a, name=n)) for n, a in kept.items()],
     )
-    imports = [helper.make_opsetid("", g.opset)]
-    return helper.make_model(graph, ir_version=10 if g.opset > 20 else 8, opset_imports=imports)
+    imports = [helper.make_opsetid("", g.opset), *([helper.make_opsetid(DOMAIN, 1)] if functions else [])]
+    version = helper.OP_SET_ID_VERSION_MAP["ai.onnx", g.opset]
+    return helper.make_model(graph, ir_version=max(8, version), opset_imports=imports, functions=functions)
+
+
+def _functions(g: Graph) -> int:
+    return g.pick((1, 1, 2)) if g.chance(4) else 0
 
 
 def _add_input(g: Graph) -> None:
@@ -72,7 +82,7 @@ def _add_input(g: Graph) -> None:
             shape = tuple(g.pick((*sizes, 0)) for _ in range(g.pick((0, 1, 2, 3))))
     name, dtype = g.fresh("x"), TensorProto.FLOAT
     if g.chance(6):
-        dtype = g.pick((TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.INT64, TensorProto.BOOL))
+        dtype = g.pick((TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.INT64, TensorProto.BOOL, *carrying.odd(g)))
     g.inputs[name] = g.ports[name] = Port(dtype, shape)
 
 

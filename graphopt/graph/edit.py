@@ -236,8 +236,7 @@ class Editor:
             raise Refused("nothing would change")
         if old.type is not None and new.type is not None and old.type != new.type:
             raise Refused(f"the type would change from {old.type} to {new.type}")
-        if old.shape is not None and new.shape is not None and not wholesale.agree(old.shape, new.shape):
-            raise Refused(f"the shape would change from {old.shape} to {new.shape}")
+        _check_shape(old, new)
         if is_protected(old) and not fresh:
             raise Refused("an annotation refers to the value")
         if old.is_graph_output():
@@ -291,7 +290,20 @@ class Editor:
         return name
 
     def _place(self, draft: Draft, root: ir.Node, replaced: Mapping[ir.Value, ir.Value]) -> None:
-        """Insert the draft before the root. What stands for an old value is named in `_substitute`."""
+        """Insert the draft before the root, unless what it computes turns out to have another shape."""
+        domains = set(self.model.opset_imports)
+        self._insert(draft, root, replaced)
+        try:
+            for old, new in replaced.items():
+                _check_shape(old, new)
+        except Refused:
+            _take_back(draft, root)
+            for domain in self.model.opset_imports.keys() - domains:
+                del self.model.opset_imports[domain]
+            raise
+
+    def _insert(self, draft: Draft, root: ir.Node, replaced: Mapping[ir.Value, ir.Value]) -> None:
+        """Put the draft before the root. What stands for an old value is named in `_substitute`."""
         graph = root.graph
         if graph is None:
             raise Refused("the node was removed")
@@ -362,6 +374,20 @@ class Editor:
 def is_read(value: ir.Value) -> bool:
     """Whether a node, an output or an annotation refers to `value`."""
     return is_used(value) or value.is_graph_output() or is_protected(value)
+
+
+def _check_shape(old: ir.Value, new: ir.Value) -> None:
+    if old.shape is not None and new.shape is not None and not wholesale.agree(old.shape, new.shape):
+        raise Refused(f"the shape would change from {old.shape} to {new.shape}")
+
+
+def _take_back(draft: Draft, root: ir.Node) -> None:
+    """What was placed goes again."""
+    if root.graph is not None:
+        root.graph.remove(draft.nodes)
+    draft.discard()
+    for value in draft.constants:
+        _drop_initializer(value)
 
 
 def _drop_initializer(value: ir.Value) -> None:

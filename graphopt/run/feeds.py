@@ -266,6 +266,12 @@ class _Search:
             found += taken([(dims, way) for way in ways])
         return found
 
+    @property
+    def _turns(self) -> range:
+        """Numbers of bold feeds: two of each kind where a lone truth value picks a branch, so that both see it."""
+        lone = any(p.element is not None and p.element.kind == "b" and self.sizes[p.name] == 1 for p in self.ports)
+        return range(_COUNT, _COUNT + 1 + lone)
+
     def _taken(
         self,
         tries: list[tuple[dict[str, int], Style]],
@@ -276,12 +282,12 @@ class _Search:
     ) -> list[tuple[dict[str, int], Feed]]:
         """The feeds of those tries that differ from those of `base` and give finite, steady results if demanded."""
         found = []
-        for dims, style in tries:
+        for (dims, style), index in itertools.product(tries, self._turns):
             try:
-                feed = self._draw(dims, style, _COUNT)
+                feed = self._draw(dims, style, index)
             except ValueError:
                 continue
-            outputs = None if equal(feed, self._draw(*base, _COUNT)) else self._outputs(feed, optimize=self.optimize)
+            outputs = None if equal(feed, self._draw(*base, index)) else self._outputs(feed, optimize=self.optimize)
             if outputs is not None and (not finite or _is_finite(outputs)):
                 found.append((dims, feed, outputs))
         kept = []

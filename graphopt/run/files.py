@@ -88,16 +88,23 @@ def read_pb(path: Path, *, sequence: bool = False) -> tuple[str, Any]:
     """
     try:
         with _opened(path) as file:
-            data = file.read(_MOST_MESSAGE + 1)
-        if len(data) > _MOST_MESSAGE:
-            raise InputError(f"{path} is larger than an ONNX tensor can be (2 GiB)")
+            size = os.fstat(file.fileno()).st_size
+            if size > _MOST_MESSAGE:
+                raise InputError(f"{path} is larger than an ONNX tensor can be (2 GiB)")
+            data = file.read(size)  # what it is asked for, it takes from memory before it reads
         if sequence:
             items = onnx.SequenceProto.FromString(data)
-            return items.name, [_tensor(t, path) for t in items.tensor_values]
+            return _name(items), [_tensor(t, path) for t in items.tensor_values]
         tensor = onnx.TensorProto.FromString(data)
-        return tensor.name, _tensor(tensor, path)
-    except (OSError, DecodeError, ValueError, TypeError) as error:
+        return _name(tensor), _tensor(tensor, path)
+    except (OSError, DecodeError, ValueError, TypeError, AssertionError) as error:  # the last is what onnx_ir says
         raise InputError(f"{path} cannot be read as an ONNX tensor: {error}") from error
+
+
+def _name(proto: onnx.TensorProto | onnx.SequenceProto) -> str:
+    """Its name; of what is no UTF-8, protobuf gives the bytes."""
+    name: str | bytes = proto.name
+    return name.decode(errors="replace") if isinstance(name, bytes) else name
 
 
 def _tensor(proto: onnx.TensorProto, path: Path) -> np.ndarray:

@@ -18,6 +18,7 @@ import struct
 import subprocess
 import sys
 import time
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,6 +30,9 @@ __all__ = ["SECONDS", "Jail", "Verdict"]
 
 SECONDS: Final = 30.0
 _MEMORY: Final = 12 << 30
+_MOST_MEGABYTES: Final = 2048
+_LONGEST: Final = 1500
+"""Characters of an error."""
 _ROOT: Final = Path(__file__).parents[2]
 _IN_ACCESS, _IN_MODIFY = 1, 2
 _READS: Final = (sys.prefix, sys.base_prefix, str(_ROOT), "/proc/", "/sys/", "/dev/null", "/usr/", "/etc/", "/lib")
@@ -49,6 +53,29 @@ class Verdict:
     err: str
     touched: tuple[str, ...]
     """Files that it opened and that are none of its business, and processes that it should not have started."""
+
+    @property
+    def told(self) -> str:
+        """What happened, for who reads why a test failed."""
+        times = f"after {self.seconds:.1f} s, {self.megabytes} MB"
+        return f"{self.codes} signal {self.signal} {times}\n{self.err[-2000:]}"
+
+    def insist(self, commands: int) -> None:
+        """Every command ended by itself, in time, with a result or one sentence, and did no harm."""
+        assert self.seconds < SECONDS, self.told
+        assert not self.signal, self.told
+        assert len(self.codes) == commands, self.told
+        assert not self.touched, self.touched
+        assert self.megabytes < _MOST_MEGABYTES, self.told
+        assert set(self.codes) <= {0, 2, 3}, self.told
+        assert "Traceback" not in self.err, self.told
+        errors = [line for line in self.err.splitlines() if line.startswith("error: ")]
+        assert len(errors) == sum(code != 0 for code in self.codes), self.told
+        if all(self.codes):
+            assert len(self.err.splitlines()) == commands, self.told
+        for line in (self.out + self.err).splitlines():
+            assert not [c for c in line if unicodedata.category(c) in {"Cc", "Cf", "Cs"}], ascii(line[:300])
+        assert max(map(len, errors), default=0) < _LONGEST, self.told
 
 
 class Jail:

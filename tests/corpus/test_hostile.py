@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from tests.corpus import (
     hostile_structure,
 )
 from tests.corpus.case import Hostile, Place
-from tests.corpus.jail import SECONDS, Jail, Verdict
+from tests.corpus.jail import Jail
 
 FAMILIES = (
     hostile_external,
@@ -33,7 +32,6 @@ FAMILIES = (
     hostile_data,
 )
 CASES = [case for family in FAMILIES for case in family.CASES]
-MEGABYTES = 2048
 _SAMPLED = 4
 """Every so many are tried in each run of the tests, and the others with `-m soak`."""
 FAILING: dict[str, str] = {}
@@ -65,7 +63,8 @@ def test_hostile(case: Hostile, jail: Jail, tmp_path: Path) -> None:
     if not case.words and case not in (*hostile_bombs.CASES, *hostile_checker.CASES, *hostile_crashes.CASES):
         commands.append(["inspect", model])
     found = jail.run(place, *commands)
-    _was_harmless(found, len(commands), case)
+    found.insist(len(commands))
+    assert 0 not in (() if case.passes else found.codes[:1] if case.blind else found.codes), found.told
     assert _contents(place.outside) == before
     assert not (place.inner / "tripped").exists()
     left = {p.name for p in place.inner.iterdir() if p.name.startswith(".")}
@@ -76,26 +75,6 @@ def test_hostile(case: Hostile, jail: Jail, tmp_path: Path) -> None:
             content = written.read_bytes()
             onnx.ModelProto.FromString(content)
             assert b"SECRET##" not in content
-
-
-def _was_harmless(found: Verdict, commands: int, case: Hostile) -> None:
-    told = f"{found.codes} signal {found.signal} after {found.seconds:.1f} s, {found.megabytes} MB\n{found.err[-2000:]}"
-    assert found.seconds < SECONDS, told
-    assert not found.signal, told
-    assert len(found.codes) == commands, told
-    assert not found.touched, found.touched
-    assert found.megabytes < MEGABYTES, told
-    assert set(found.codes) <= {0, 2, 3}, told
-    refused = () if case.passes else found.codes[:1] if case.blind else found.codes
-    assert 0 not in refused, told
-    assert "Traceback" not in found.err, told
-    errors = [line for line in found.err.splitlines() if line.startswith("error: ")]
-    assert len(errors) == sum(code != 0 for code in found.codes), told
-    if all(found.codes):
-        assert len(found.err.splitlines()) == commands, told
-    for line in (found.out + found.err).splitlines():
-        assert not [c for c in line if unicodedata.category(c) in {"Cc", "Cf", "Cs"}], ascii(line[:300])
-    assert max(map(len, errors), default=0) < 1500, told
 
 
 def _contents(folder: Path) -> dict[str, bytes]:

@@ -26,8 +26,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 
+from graphopt.graph.load import Source, load
 from graphopt.protocol import Pass
 from graphopt.recipe import PASSES, parse_pass
+from tests.support.models import parse
 
 FOLDER = Path(__file__).parent
 FIELDS = ("dims", "growth", "fast", "passes", "target", "notes", "why", "unrunnable")
@@ -53,6 +55,15 @@ class Case:
     @property
     def passes(self) -> tuple[Pass, ...]:
         return tuple(parse_pass(text) for text in self.fields.get("passes", RULES[self.rule]).split())
+
+    def source(self) -> Source:
+        """The model, with notes on the nodes that are to have some."""
+        source = load(parse(self.before))
+        for node in source.model.graph:
+            if node.name in self.fields.get("notes", "").split():
+                node.doc_string = node.outputs[0].doc_string = "File /home/someone/model.py, line 1"
+                node.metadata_props["namespace"] = node.outputs[0].metadata_props["scope"] = "layer1"
+        return source
 
     @property
     def growth(self) -> int:

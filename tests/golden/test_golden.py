@@ -12,7 +12,7 @@ import onnx_ir as ir
 import pytest
 
 from graphopt.graph import invariants, probes
-from graphopt.graph.load import Source, load
+from graphopt.graph.load import Source
 from graphopt.graph.record import Exactness
 from graphopt.graph.save import serialize
 from graphopt.protocol import Evaluator
@@ -21,15 +21,6 @@ from tests.support.models import Rewritten, differences, feed, overrides, parse,
 
 CASES = every()
 BITWISE, ROUNDED = 0.0, 1e-5
-
-
-def loaded(case: Case) -> Source:
-    source = load(parse(case.before))
-    for node in source.model.graph:
-        if node.name in case.fields.get("notes", "").split():
-            node.doc_string = node.outputs[0].doc_string = "File /home/someone/model.py, line 1"
-            node.metadata_props["namespace"] = node.outputs[0].metadata_props["scope"] = "layer1"
-    return source
 
 
 def assert_valid(model: onnx.ModelProto) -> None:
@@ -54,7 +45,7 @@ def compare_runs(case: Case, source: Source, result: Rewritten) -> list[str]:
 def test_golden(case: Case, evaluate: Evaluator, request: pytest.FixtureRequest) -> None:
     given = parse(case.before)
     assert_valid(given)
-    source = loaded(case)
+    source = case.source()
     fast = "fast" in case.fields
     result = rewritten(source, case.passes, evaluate, growth=case.growth, target=case.target, fast_math=fast)
     assert_valid(result.model)

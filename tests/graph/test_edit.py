@@ -113,6 +113,17 @@ def test_several_outputs_at_once() -> None:
     assert [n.op_type for n in given.model.graph] == ["TopK", "Cast", "Add", "Add"]
 
 
+def test_a_shape_that_is_found_to_be_another_is_refused() -> None:
+    def wider(edit: Editor) -> None:
+        known = values(edit.model)
+        draft = Draft(nodes(edit.model)["nb"])
+        extra = draft.node("Mul", [known["a"], draft.const(np.array([1, 2], np.float32), "extra")])
+        made = draft.node("Concat", [known["a"], extra], {"axis": 1})
+        edit.commit("r", BITWISE, {known["b"]: made}, draft=draft)
+
+    refused(source(CHAIN), wider, r"the shape would change from \[N,2\] to \[N,4\]")
+
+
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [

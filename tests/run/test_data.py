@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import tracemalloc
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -373,3 +374,26 @@ def test_a_folder_of_real_data() -> None:
     data = open_data(f"{SHARED / 'data' / 'feeds.py'}:cifar10_calib", (port("input", "batch", 3, 32, 32),))
     assert count(data) == 1000
     assert set(labels_of(data)) == set(range(10))
+
+
+def test_a_tensor_file_takes_no_more_memory_than_it_has_bytes(tmp_path: Path) -> None:
+    (tmp_path / "input_0.pb").write_bytes(ir.to_proto(ir.tensor(X[:1], name="x")).SerializeToString())
+    tracemalloc.start()
+    try:
+        assert count(open_data(str(tmp_path), FIXED)) == 1
+        assert tracemalloc.get_traced_memory()[1] < 1 << 24
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_tensor_whose_name_is_no_text_is_taken_by_its_number(tmp_path: Path) -> None:
+    for index, tensor in enumerate((ir.tensor(X, name="QQ"), ir.tensor(M, name="m"))):
+        content = ir.to_proto(tensor).SerializeToString()
+        (tmp_path / f"input_{index}.pb").write_bytes(content.replace(b"QQ", b"\xff\xfe"))
+    assert count(open_data(str(tmp_path), ROWS)) == 10
+
+
+def test_a_tensor_whose_data_is_of_another_type_is_refused(tmp_path: Path) -> None:
+    tensor = onnx.TensorProto(name="x", data_type=onnx.TensorProto.FLOAT, dims=[1, 2], int32_data=[1, 2])
+    (tmp_path / "input_0.pb").write_bytes(tensor.SerializeToString())
+    refused(str(tmp_path), "cannot be read as an ONNX tensor", FIXED)

@@ -219,12 +219,23 @@ def test_a_lone_integer_stays_small_and_a_lone_truth_value_takes_both() -> None:
     m = model("g (int64 trips, bool flag, float[2] x) => (float[2] y) { y = Neg(x) }")
     feeds = generate(m, domains={"trips": Domain(0, 2**40)})
     assert all(1 <= f["trips"] <= 4 for f in feeds)
-    assert [bool(f["flag"]) for f in feeds] == [True, False, True]
+    assert [bool(f["flag"]) for f in feeds] == [True, False, True, False]
 
 
 def test_a_crash_is_only_a_failed_try() -> None:
     divide = model("g (int64[n] x) => (int64[n] y) <int64 twelve = {12}> { y = Div(twelve, x) }")
     assert all((feed["x"] > 0).all() for feed in generate(divide))
+
+
+def test_each_branch_sees_floats_of_both_signs() -> None:
+    then, other = (
+        "then_branch = t () => (float[N] p) { p = Relu (x) }",
+        "else_branch = e () => (float[N] q) { q = Abs (x) }",
+    )
+    feeds = generate(model(f"g (bool c, float[N] x) => (float[N] y) {{ y = If (c) <{then}, {other}> }}"))
+    for taken in (True, False):
+        values = np.concatenate([f["x"] for f in feeds if bool(f["c"]) is taken])
+        assert values.min() < 0 < values.max()
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "double", "uint8", "int8", "bool", "string", "uint64"])

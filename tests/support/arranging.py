@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -113,21 +113,11 @@ def extents(g: Graph) -> None:
         return
     known = (g.ports[x].shape[0], math.prod(rest)) if kind == "flat" else g.ports[x].shape
     if kind == "zeros":
-        zeros = _claimed(g, "ConstantOfShape", [target], Port(TensorProto.FLOAT, known))
+        zeros = g.claimed("ConstantOfShape", [target], Port(TensorProto.FLOAT, known))
         if g.ports[x].dtype == TensorProto.FLOAT:
             g.node("Add", x, zeros)
     elif g.opset > 7 or kind != "expand":
-        _claimed(g, "Expand" if kind == "expand" else "Reshape", [x, target], Port(g.ports[x].dtype, known))
-
-
-def _claimed(g: Graph, op: str, inputs: Sequence[str], port: Port) -> str:
-    """A node whose shape we know better than inference."""
-    if not onnx.defs.has(op, g.opset):
-        return ""
-    name = g.fresh()
-    g.nodes.append(helper.make_node(op, inputs, [name]))
-    g.ports[name] = port
-    return name
+        g.claimed("Expand" if kind == "expand" else "Reshape", [x, target], Port(g.ports[x].dtype, known))
 
 
 def slices(g: Graph) -> None:

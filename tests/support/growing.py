@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-__all__ = ["FLOATS", "Dim", "Graph", "Port", "info"]
+__all__ = ["FLOATS", "Dim", "Graph", "Port", "info", "written"]
 
 Array = NDArray[Any]
 Dim = int | str
@@ -56,6 +56,10 @@ class Graph:
         self.constants: dict[str, Array] = {}
         self.ports: dict[str, Port] = {}
         self.inputs: dict[str, Port] = {}
+        self.given: list[onnx.ValueInfoProto] = []
+        """Outputs that are no tensors."""
+        self.promised: list[str] = []
+        """Values that are outputs in any case."""
         self.count = 0
 
     # -- drawing -----------------------------------------------------------------------------------------------------
@@ -147,6 +151,16 @@ class Graph:
         self.ports.update(zip(names, found, strict=True))
         return names[0]
 
+    def claimed(self, op: str, inputs: Sequence[str], port: Port | None = None, **attributes: Any) -> str:
+        """A node whose shape we know better than inference; without a port, its result is no tensor."""
+        if not onnx.defs.has(op, self.opset):
+            return ""
+        name = self.fresh()
+        self.nodes.append(helper.make_node(op, inputs, [name], **attributes))
+        if port is not None:
+            self.ports[name] = port
+        return name
+
     def _parameter(self, value: Any, like: str) -> str:
         if isinstance(value, float):
             return self.const(np.array(value), self.port(like).dtype)
@@ -161,6 +175,9 @@ class Graph:
     def _infer(self, node: onnx.NodeProto, schema: onnx.defs.OpSchema) -> list[Port] | None:
         """Type and shape of each output; None where the node is wrong, too large or not understood."""
         ports = {name: self.port(name) for name in node.input if name}
+        formal = [schema.inputs[min(i, len(schema.inputs) - 1)].types for i in range(len(node.input))]
+        if any(n and written(ports[n].dtype) not in types for n, types in zip(node.input, formal, strict=True)):
+            return None
         types = {name: helper.make_tensor_type_proto(p.dtype, p.shape) for name, p in ports.items()}
         data = {n: ir.to_proto(ir.tensor(self.constants[n], name=n)) for n in ports if n in self.constants}
         try:
@@ -187,6 +204,11 @@ def _ports(names: Sequence[str], types: Mapping[str, onnx.TypeProto]) -> list[Po
             return None
         ports.append(Port(tensor.elem_type, shape))
     return ports
+
+
+def written(dtype: int) -> str:
+    """The type of such a tensor as schemas write it."""
+    return f"tensor({TensorProto.DataType.Name(dtype).lower()})"
 
 
 def info(name: str, port: Port) -> onnx.ValueInfoProto:

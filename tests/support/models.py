@@ -166,6 +166,8 @@ def _tensors(result: Any) -> Sequence[NDArray[Any]]:
 
 
 def _equal(a: NDArray[Any], b: NDArray[Any], relative: float) -> bool:
+    if a.dtype.kind == "V":  # bfloat16 and float8
+        a, b = a.astype(np.float32), b.astype(np.float32)
     if a.dtype.kind != "f":
         return bool(np.array_equal(a, b))
     if not relative:
