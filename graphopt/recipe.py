@@ -35,6 +35,7 @@ from graphopt.protocol import Pass
 from graphopt.rewrite import (
     Absorb,
     Algebra,
+    Border,
     Branches,
     Clean,
     Fold,
@@ -63,6 +64,7 @@ LOSSLESS: tuple[type[Pass], ...] = (
     Sandwich,
     Algebra,
     Absorb,
+    Border,
     FuseNorm,
     FuseActivation,
     FuseRotary,

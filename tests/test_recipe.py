@@ -101,6 +101,7 @@ def test_passes_are_known_by_name() -> None:
         "sandwich",
         "algebra",
         "absorb",
+        "border",
         "fuse-norm",
         "fuse-activation",
         "fuse-rotary",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from graphopt.rewrite.absorb import Absorb
 from graphopt.rewrite.algebra import Algebra
+from graphopt.rewrite.border import Border
 from graphopt.rewrite.branches import Branches
 from graphopt.rewrite.clean import Clean, Strip
 from graphopt.rewrite.fold import Fold
@@ -17,6 +18,7 @@ from graphopt.rewrite.shape import Shape
 __all__ = [
     "Absorb",
     "Algebra",
+    "Border",
     "Branches",
     "Clean",
     "Fold",
