@@ -40,13 +40,15 @@ class Rows:
     """What a product reads and should give at some positions of all samples; rows are the last axis."""
 
     x: NDArray[np.float32]
-    """(groups, columns, rows): of the compressed side."""
+    """(groups, columns, rows): of the compressed side, less `mean`."""
+    mean: NDArray[np.float32]
+    """(groups, columns): its mean where the product has a place for a bias, else zeros."""
     target: NDArray[np.float32]
     """(groups, out, rows): of the dense side, the other operand of an Add behind it included."""
     base: NDArray[np.float32] | None
     """(groups, out, rows): that operand on the compressed side; W·x + b + base should be the target."""
-    held: NDArray[np.bool_]
-    """(rows,): what is held back from fitting, to choose between fits."""
+    fitted: int
+    """So many rows come first; the others are held back, to choose between fits."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,30 +167,40 @@ class Frontier:
         """See `Site.sample`. Only while the frontier stands before the site, and once."""
         share = -(-rows // sum(self._sizes))
         starts = np.cumsum([0, *self._sizes])
-        x, targets, bases, held = [], [], [], []
-        source = self._compressed.cache[str(site.linear.node.inputs[site.linear.x].name)]  # type: ignore[union-attr]
+        linear, wide = site.linear, list[list[int]]()
+        chosen: list[_Chosen] = []
+        targets: list[NDArray[Any]] = []
 
         def take(index: int, z: NDArray[Any]) -> None:
-            at, samples = _positions(z.size // site.dense.channels, int(starts[index]), self._sizes[index], share)
-            target = _flat(site.dense, z, at)
+            at = _choose(z.size // site.dense.channels, int(starts[index]), self._sizes[index], share)
+            target = at.of(site.dense, z)
             if site.other is not None:
-                before, after = (w.cache[site.other][index] for w in (self._dense, self._compressed))
-                target = target + _flat(site.dense, np.broadcast_to(before, z.shape), at)
-                shape = list(z.shape)
-                shape[site.linear.y_axis] = site.linear.channels
-                bases.append(_flat(site.linear, np.broadcast_to(after, shape), at))
+                target += at.of(site.dense, np.broadcast_to(self._dense.cache[site.other][index], z.shape))
             targets.append(target if kept is None else target[kept])
-            x.append(site.linear.unfold(source[index], at).astype(np.float32))
-            held.append(samples % _FOLD == _FOLD - 1)
+            chosen.append(at)
+            wide.append([linear.channels if axis == linear.y_axis % z.ndim else d for axis, d in enumerate(z.shape)])
 
         self._dense.advance(self._dense.done + 1, {site.value: take})
-        shape = (site.linear.groups, site.linear.channels // site.linear.groups, -1)
-        return Rows(
-            np.concatenate(x, -1),
-            np.concatenate(targets, -1).reshape(shape),
-            np.concatenate(bases, -1).reshape(shape) if bases else None,
-            np.concatenate(held),
-        )
+        held = np.concatenate([at.held for at in chosen])
+        order = np.argsort(held, kind="stable")
+        to = np.split(np.argsort(order), np.cumsum([len(at.held) for at in chosen])[:-1])
+        source = self._compressed.cache[str(linear.node.inputs[linear.x].name)]  # type: ignore[union-attr]
+        x = np.empty((linear.groups, linear.reduction, len(held)), np.float32)
+        target = np.empty((linear.channels, len(held)), np.float32)
+        base = np.empty_like(target) if site.other is not None else None
+        for index, at in enumerate(chosen):
+            x[..., to[index]] = linear.unfold(source[index], at.positions)
+            target[..., to[index]] = targets[index]
+            if base is not None and site.other is not None:
+                s = np.broadcast_to(self._compressed.cache[site.other][index], wide[index])
+                base[..., to[index]] = at.of(linear, s)
+        mean = np.zeros(x.shape[:2], np.float32)
+        if site.biased:
+            mean = x.mean(axis=-1, dtype=np.float64).astype(np.float32)
+            x -= mean[..., None]
+        shape = (linear.groups, linear.channels // linear.groups, -1)
+        bases = None if base is None else base.reshape(shape)
+        return Rows(x, mean, target.reshape(shape), bases, int(np.sum(~held)))
 
     def _site(self, node: ir.Node) -> Site | None:
         linears, twins = ops.linears(node), ops.linears(self._dense.nodes[key(node)])
@@ -278,15 +290,20 @@ def _set(node: ir.Node, index: int, contents: NDArray[Any]) -> None:
     node.replace_input_with(index, value)
 
 
-def _flat(linear: ops.Linear, y: NDArray[Any], at: NDArray[np.intp]) -> NDArray[np.float32]:
-    """(channels, positions)."""
-    return linear.rows(y, at).reshape(linear.channels, -1).astype(np.float32)
+@dataclass(frozen=True, eq=False)
+class _Chosen:
+    """Some positions of a batch."""
+
+    positions: NDArray[np.intp]
+    held: NDArray[np.bool_]
+
+    def of(self, linear: ops.Linear, y: NDArray[Any]) -> NDArray[np.float32]:
+        """(channels, positions): a result there."""
+        return linear.rows(y, self.positions).reshape(linear.channels, -1).astype(np.float32)
 
 
-def _positions(
-    count: int, first: int, samples: int, share: int
-) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """`share` of the positions of each sample, drawn from the sample's number, and these numbers.
+def _choose(count: int, first: int, samples: int, share: int) -> _Chosen:
+    """`share` of the positions of each sample, drawn from the sample's number.
 
     Positions are numbered sample by sample; where they cannot be, all of a batch count as the first sample's.
     """
@@ -297,4 +314,5 @@ def _positions(
         index * each + np.sort(np.random.default_rng(first + index).choice(each, min(share, each), replace=False))
         for index in range(samples)
     ]
-    return np.concatenate(found), np.repeat(np.arange(first, first + samples), [len(f) for f in found])
+    held = [np.full(len(f), (first + index) % _FOLD == _FOLD - 1) for index, f in enumerate(found)]
+    return _Chosen(np.concatenate(found), np.concatenate(held))

@@ -30,8 +30,11 @@ Array = NDArray[Any]
 
 DAMPINGS: Final = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 1e1, 1e2, 1e3)
 STEPS: Final = 4
-_BLOCK: Final = 2048
-"""Rows that are multiplied in float64 at once."""
+TRY = 0
+_BLOCK: Final = 1024
+"""Rows that are multiplied at once."""
+_PATIENCE: Final = 1
+"""How many dampings in a row may be worse than the best."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,22 +78,24 @@ def fit(
         dampings: those that are tried.
         steps: how often one-sided targets are moved.
     """
-    goal = _Goal(rows, bounds)
-    train, held = np.flatnonzero(~rows.held), np.flatnonzero(rows.held)
-    scale = goal.scale(held if len(held) else train)
-    before = goal.error(matrix, bias, held) / scale
-    columns, count = rows.x.shape[1:]
-    damping, after, form = inf, before, "kept"
-    if len(held) and len(train) > 1:
-        ridge = _Ridge(rows.x[..., train], biased=biased, spectrum=True)
+    goal, system = _Goal(rows, bounds), _System(rows, biased=biased)
+    count, columns = rows.x.shape[2], rows.x.shape[1]
+    start = (matrix, bias + (matrix @ rows.mean[..., None])[..., 0])
+    held, damping, worse = slice(rows.fitted, count), None, 0
+    before = after = goal.error(*start, held)
+    if 1 < rows.fitted < count:
+        part = system.part(slice(rows.fitted), spectrum=True)
         for candidate in (inf, *sorted(dampings, reverse=True)):
-            error = goal.error(*goal.solve(ridge, train, matrix, bias, candidate), held) / scale
+            error = goal.error(*goal.solve(part, *start, candidate, TRY), held)
+            worse = 0 if error < after else worse + 1
             if error < after:
-                damping, after, form = candidate, error, ridge.form
-    if form != "kept":
-        every = np.arange(count)
-        matrix, bias = goal.solve(_Ridge(rows.x, biased=biased), every, matrix, bias, damping, steps)
-    return Fit(matrix, bias, damping, form, before, after, count, columns)
+                damping, after = candidate, error
+            elif damping is not None and worse > _PATIENCE:
+                break
+    if damping is None:
+        return Fit(matrix, bias, inf, "kept", before, before, count, columns)
+    matrix, bias = goal.solve(system.part(slice(count)), *start, damping, steps)
+    return Fit(matrix, bias - (matrix @ rows.mean[..., None])[..., 0], damping, system.form, before, after, count, columns)
 
 
 class _Goal:
@@ -99,64 +104,83 @@ class _Goal:
     def __init__(self, rows: Rows, bounds: tuple[float, float]) -> None:
         self._rows = rows
         self._low, self._high = bounds
+        self._clips = bool(np.isfinite(bounds).any())
+        target = np.clip(rows.target, *bounds) if self._clips else rows.target
+        self._scale = float(np.sum(np.var(target, axis=-1, dtype=np.float64))) or 1.0
 
-    def moved(self, prediction: Array, at: Array) -> Array:
+    def moved(self, prediction: Array, at: slice) -> Array:
         """The nearest right values to a prediction W·x + b, as targets for it."""
         target = self._rows.target[..., at]
-        total = prediction if self._rows.base is None else prediction + self._rows.base[..., at]
-        right = np.where(target <= self._low, np.minimum(total, self._low), target)
-        right = np.where(target >= self._high, np.maximum(total, self._high), right)
-        return right if self._rows.base is None else right - self._rows.base[..., at]
+        base = None if self._rows.base is None else self._rows.base[..., at]
+        if self._clips:
+            total = prediction if base is None else prediction + base
+            right = np.where(target <= self._low, np.minimum(total, self._low), target)
+            target = np.where(target >= self._high, np.maximum(total, self._high), right)
+        return target if base is None else target - base
 
-    def plain(self, at: Array) -> Array:
-        """The targets themselves."""
-        target = self._rows.target[..., at]
-        return target if self._rows.base is None else target - self._rows.base[..., at]
+    def error(self, matrix: Array, bias: Array, at: slice) -> float:
+        """Mean squared distance to the nearest right values, relative to the variance of the clipped target."""
+        prediction = self.predicted(matrix, bias, at)
+        distance = np.sum(np.square(prediction - self.moved(prediction, at)), dtype=np.float64)
+        return float(distance) / max(1, prediction.shape[-1]) / self._scale
 
-    def error(self, matrix: Array, bias: Array, at: Array) -> float:
-        """Mean over rows of the squared distance to the nearest right values."""
-        if not len(at):
-            return 0.0
-        prediction = _predict(matrix, bias, self._rows.x[..., at])
-        return float(np.sum((prediction - self.moved(prediction, at)) ** 2, dtype=np.float64) / len(at))
-
-    def scale(self, at: Array) -> float:
-        """Mean over rows of the squared distance of the clipped target to its mean; never 0."""
-        target = np.clip(self._rows.target[..., at], self._low, self._high)
-        return float(np.sum(np.var(target, axis=-1, dtype=np.float64))) or 1.0
+    def predicted(self, matrix: Array, bias: Array, at: slice) -> Array:
+        """W·x + b."""
+        x = self._rows.x[..., at]
+        return matrix.astype(x.dtype) @ x + bias[..., None].astype(x.dtype)
 
     def solve(
-        self, ridge: _Ridge, at: Array, matrix: Array, bias: Array, damping: float, steps: int = 0
+        self, part: _Part, matrix: Array, bias: Array, damping: float, steps: int = 0
     ) -> tuple[Array, Array]:
         """The fit to some rows, with `steps` moves of one-sided targets."""
-        x = self._rows.x[..., at]
-        start = _predict(matrix, np.zeros_like(bias), x)
-        step = ridge.solver(damping)
-        found = step(self.plain(at) - start, matrix, bias)
-        for _ in range(steps if np.isfinite((self._low, self._high)).any() else 0):
-            found = step(self.moved(_predict(*found, x), at) - start, matrix, bias)
+        target = self._rows.target[..., part.at]
+        start = self.predicted(matrix, np.zeros_like(bias), part.at)
+        step = part.solver(damping)
+        plain = target if self._rows.base is None else target - self._rows.base[..., part.at]
+        found = step(plain - start, matrix, bias)
+        for _ in range(steps if self._clips else 0):
+            found = step(self.moved(self.predicted(*found, part.at), part.at) - start, matrix, bias)
         return found
 
 
-class _Ridge:
-    """The left side of the least squares problem, of each group.
+class _System:
+    """The left side of the least squares problem of each group, over any of the rows."""
 
-    Args:
-        x: (groups, columns, rows).
-        biased: whether the bias is free.
-        spectrum: factorize it for all dampings.
-    """
+    def __init__(self, rows: Rows, *, biased: bool) -> None:
+        self.x, self.biased = rows.x, biased
+        self.form = "primal" if rows.x.shape[1] <= rows.x.shape[2] else "dual"
+        if self.form == "dual":
+            across = rows.x.transpose(0, 2, 1)
+            self._sums = [_times(across, across)]
+        else:
+            self._sums = [_times(x, x) for x in (rows.x[..., : rows.fitted], rows.x[..., rows.fitted :])]
+        self._fitted = rows.fitted
 
-    def __init__(self, x: Array, *, biased: bool, spectrum: bool = False) -> None:
-        self.form = "primal" if x.shape[1] <= x.shape[2] else "dual"
-        self._biased = biased
-        self._mean = x.mean(axis=-1, keepdims=True, dtype=np.float64) if biased else np.zeros((*x.shape[:2], 1))
-        self._x = x - self._mean.astype(x.dtype)
-        power = np.mean(np.square(self._x), axis=(1, 2), dtype=np.float64)
+    def part(self, at: slice, *, spectrum: bool = False) -> _Part:
+        """The rows before the ones held back, or all; factorized for all dampings, or not."""
+        x = self.x[..., at]
+        mean = x.mean(axis=-1, dtype=np.float64) * self.biased
+        if self.form == "dual":
+            gram = self._sums[0][:, at, at] / x.shape[-1]
+            if self.biased:
+                gram -= gram.mean(axis=1, keepdims=True)
+                gram -= gram.mean(axis=2, keepdims=True)
+        else:
+            gram = self._sums[0] + self._sums[1] if at.stop > self._fitted else self._sums[0]
+            gram = gram / x.shape[-1] - mean[:, :, None] * mean[:, None, :]
+        return _Part(at, x, mean, gram, self.form, biased=self.biased, spectrum=spectrum)
+
+
+class _Part:
+    """Least squares over some of the rows."""
+
+    def __init__(
+        self, at: slice, x: Array, mean: Array, gram: Array, form: str, *, biased: bool, spectrum: bool
+    ) -> None:
+        self.at, self._x, self._mean, self._gram, self._dual, self._biased = at, x, mean, gram, form == "dual", biased
+        power = np.trace(gram, axis1=1, axis2=2) / x.shape[1]
         self._scale = np.maximum(power, np.finfo(np.float32).tiny)[:, None]
-        side = self._x if self.form == "primal" else self._x.transpose(0, 2, 1)
-        self._gram = _times(side, side) / x.shape[-1]
-        self._spectrum = np.linalg.eigh(self._gram) if spectrum else None
+        self._spectrum = np.linalg.eigh(gram) if spectrum else None
 
     def solver(self, damping: float) -> Callable[[Array, Array, Array], tuple[Array, Array]]:
         """What makes of a residual Z − W₀·X, W₀ and b₀ the matrix and bias that bring it closest to zero."""
@@ -168,11 +192,11 @@ class _Ridge:
             if inverse is None:
                 return matrix, mean
             residual = residual - mean[..., None].astype(np.float32)
-            if self.form == "primal":
-                change = _times(residual, self._x) @ inverse / rows
+            if self._dual:
+                change = _times(residual @ inverse, self._x) / rows
             else:
-                change = _times((residual @ inverse), self._x) / rows
-            return matrix + change, mean - (change @ self._mean)[..., 0] if self._biased else bias
+                change = _times(residual, self._x) @ inverse / rows
+            return matrix + change, mean - (change @ self._mean[..., None])[..., 0]
 
         return solve
 
@@ -185,16 +209,14 @@ class _Ridge:
 
 
 def _times(a: Array, b: Array) -> Array:
-    """a·bᵀ of each group, in float64, block by block: (groups, n, rows), (groups, m, rows) to (groups, n, m)."""
+    """a·bᵀ of each group, summed up in float64: (groups, n, rows), (groups, m, rows) to (groups, n, m).
+
+    A Gram matrix is multiplied in float64, since what is added to its diagonal may be small.
+    """
+    kind = np.float64 if a is b else np.float32
     total = np.zeros((len(a), a.shape[1], b.shape[1]))
     for start in range(0, a.shape[-1], _BLOCK):
-        block = slice(start, start + _BLOCK)
-        left = a[..., block].astype(np.float64)
-        right = left if a is b else b[..., block].astype(np.float64)
+        left = a[..., start : start + _BLOCK].astype(kind, copy=False)
+        right = left if a is b else b[..., start : start + _BLOCK].astype(kind, copy=False)
         total += left @ right.transpose(0, 2, 1)
     return total
-
-
-def _predict(matrix: Array, bias: Array, x: Array) -> Array:
-    """W·x + b."""
-    return matrix.astype(x.dtype) @ x + bias[..., None].astype(x.dtype)
