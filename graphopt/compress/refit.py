@@ -30,9 +30,10 @@ Array = NDArray[Any]
 
 DAMPINGS: Final = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 1e1, 1e2, 1e3)
 STEPS: Final = 4
-TRY = 0
 _BLOCK: Final = 1024
 """Rows that are multiplied at once."""
+_NOTHING: Final = 1e-9
+"""An error that is none."""
 _PATIENCE: Final = 1
 """How many dampings in a row may be worse than the best."""
 
@@ -45,10 +46,10 @@ class Fit:
     """(groups, out, columns)."""
     bias: Array
     """(groups, out)."""
-    damping: float
-    """λ; inf where the matrix is the old one."""
+    damping: float | None
+    """λ; inf where the matrix is the old one, None where the bias is, too."""
     form: str
-    """"primal", "dual", or "kept" where nothing is better than what there was."""
+    """How it was solved: "primal", or "dual" where rows are fewer than columns."""
     before: float
     """Error on the rows held back, with the old weights, relative to the variance of the target."""
     after: float
@@ -83,17 +84,17 @@ def fit(
     start = (matrix, bias + (matrix @ rows.mean[..., None])[..., 0])
     held, damping, worse = slice(rows.fitted, count), None, 0
     before = after = goal.error(*start, held)
-    if 1 < rows.fitted < count:
+    if 1 < rows.fitted < count and before > _NOTHING:
         part = system.part(slice(rows.fitted), spectrum=True)
         for candidate in (inf, *sorted(dampings, reverse=True)):
-            error = goal.error(*goal.solve(part, *start, candidate, TRY), held)
+            error = goal.error(*goal.solve(part, *start, candidate), held)
             worse = 0 if error < after else worse + 1
             if error < after:
                 damping, after = candidate, error
             elif damping is not None and worse > _PATIENCE:
                 break
     if damping is None:
-        return Fit(matrix, bias, inf, "kept", before, before, count, columns)
+        return Fit(matrix, bias, None, system.form, before, before, count, columns)
     matrix, bias = goal.solve(system.part(slice(count)), *start, damping, steps)
     return Fit(matrix, bias - (matrix @ rows.mean[..., None])[..., 0], damping, system.form, before, after, count, columns)
 
