@@ -1,0 +1,223 @@
+"""The best weights for a product whose input has changed: ridge least squares towards the ones that it has.
+
+    min  Σ |z − W·x − b|² / n  +  λ·m·|W − W₀|²        m: mean variance of the columns; b is free
+
+With X and Z centred and the residual E = Z − W₀·X, the answer is W = W₀ + E·Xᵀ·(X·Xᵀ/n + λ·m)⁻¹/n, and one
+eigendecomposition, of X·Xᵀ or, where rows are fewer than columns, of Xᵀ·X, serves every λ. The damping is the one with
+the least error on rows that were held back; to keep W₀, with another bias or with its own, are choices as well. With it
+all rows are fitted once more. A grouped product is one such problem per group, a depthwise one per channel.
+
+One-sided targets. Where the original's value is at or below the lower bound of a clipping behind (0 of a Relu), a
+prediction is right if it is, too; and so above an upper bound. That error is majorized by the distance to the nearest
+right value (the prediction itself, or the bound), so fitting to these again and again only ever lowers it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import inf
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graphopt.analysis.frontier import Rows
+
+__all__ = ["DAMPINGS", "Fit", "fit"]
+
+Array = NDArray[Any]
+
+DAMPINGS: Final = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 1e1, 1e2, 1e3)
+STEPS: Final = 4
+_BLOCK: Final = 1024
+"""Rows that are multiplied at once."""
+_NOTHING: Final = 1e-9
+"""An error that is none."""
+_PATIENCE: Final = 1
+"""How many dampings in a row may be worse than the best."""
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """New weights, and how they were found."""
+
+    matrix: Array
+    """(groups, out, columns)."""
+    bias: Array
+    """(groups, out)."""
+    damping: float | None
+    """λ; inf where the matrix is the old one, None where the bias is, too."""
+    form: str
+    """How it was solved: "primal", or "dual" where rows are fewer than columns."""
+    before: float
+    """Error on the rows held back, with the old weights, relative to the variance of the target."""
+    after: float
+    """The same with the weights fitted to the other rows."""
+    rows: int
+    columns: int
+
+
+def fit(
+    rows: Rows,
+    matrix: Array,
+    bias: Array,
+    *,
+    bounds: tuple[float, float] = (-inf, inf),
+    biased: bool = True,
+    dampings: Sequence[float] = DAMPINGS,
+    steps: int = STEPS,
+) -> Fit:
+    """Fit a product to what it should give.
+
+    Args:
+        rows: what it reads and should give.
+        matrix: (groups, out, columns): the weights that it has.
+        bias: (groups, out): the bias that it has.
+        bounds: where what follows clips, once `rows.base` is added.
+        biased: whether there is a place for a bias.
+        dampings: those that are tried.
+        steps: how often one-sided targets are moved.
+    """
+    goal, system = _Goal(rows, bounds), _System(rows, biased=biased)
+    count, columns = rows.x.shape[2], rows.x.shape[1]
+    start = (matrix, bias + (matrix @ rows.mean[..., None])[..., 0])
+    held, damping, worse = slice(rows.fitted, count), None, 0
+    before = after = goal.error(*start, held)
+    if 1 < rows.fitted < count and before > _NOTHING:
+        part = system.part(slice(rows.fitted), spectrum=True)
+        for candidate in (inf, *sorted(dampings, reverse=True)):
+            error = goal.error(*goal.solve(part, *start, candidate), held)
+            worse = 0 if error < after else worse + 1
+            if error < after:
+                damping, after = candidate, error
+            elif damping is not None and worse > _PATIENCE:
+                break
+    if damping is None:
+        return Fit(matrix, bias, None, system.form, before, before, count, columns)
+    matrix, bias = goal.solve(system.part(slice(count)), *start, damping, steps)
+    return Fit(matrix, bias - (matrix @ rows.mean[..., None])[..., 0], damping, system.form, before, after, count, columns)
+
+
+class _Goal:
+    """What a product should give, and how far from it it is."""
+
+    def __init__(self, rows: Rows, bounds: tuple[float, float]) -> None:
+        self._rows = rows
+        self._low, self._high = bounds
+        self._clips = bool(np.isfinite(bounds).any())
+        target = np.clip(rows.target, *bounds) if self._clips else rows.target
+        self._scale = float(np.sum(np.var(target, axis=-1, dtype=np.float64))) or 1.0
+
+    def moved(self, prediction: Array, at: slice) -> Array:
+        """The nearest right values to a prediction W·x + b, as targets for it."""
+        target = self._rows.target[..., at]
+        base = None if self._rows.base is None else self._rows.base[..., at]
+        if self._clips:
+            total = prediction if base is None else prediction + base
+            right = np.where(target <= self._low, np.minimum(total, self._low), target)
+            target = np.where(target >= self._high, np.maximum(total, self._high), right)
+        return target if base is None else target - base
+
+    def error(self, matrix: Array, bias: Array, at: slice) -> float:
+        """Mean squared distance to the nearest right values, relative to the variance of the clipped target."""
+        prediction = self.predicted(matrix, bias, at)
+        distance = np.sum(np.square(prediction - self.moved(prediction, at)), dtype=np.float64)
+        return float(distance) / max(1, prediction.shape[-1]) / self._scale
+
+    def predicted(self, matrix: Array, bias: Array, at: slice) -> Array:
+        """W·x + b."""
+        x = self._rows.x[..., at]
+        return matrix.astype(x.dtype) @ x + bias[..., None].astype(x.dtype)
+
+    def solve(
+        self, part: _Part, matrix: Array, bias: Array, damping: float, steps: int = 0
+    ) -> tuple[Array, Array]:
+        """The fit to some rows, with `steps` moves of one-sided targets."""
+        target = self._rows.target[..., part.at]
+        start = self.predicted(matrix, np.zeros_like(bias), part.at)
+        step = part.solver(damping)
+        plain = target if self._rows.base is None else target - self._rows.base[..., part.at]
+        found = step(plain - start, matrix, bias)
+        for _ in range(steps if self._clips else 0):
+            found = step(self.moved(self.predicted(*found, part.at), part.at) - start, matrix, bias)
+        return found
+
+
+class _System:
+    """The left side of the least squares problem of each group, over any of the rows."""
+
+    def __init__(self, rows: Rows, *, biased: bool) -> None:
+        self.x, self.biased = rows.x, biased
+        self.form = "primal" if rows.x.shape[1] <= rows.x.shape[2] else "dual"
+        if self.form == "dual":
+            across = rows.x.transpose(0, 2, 1)
+            self._sums = [_times(across, across)]
+        else:
+            self._sums = [_times(x, x) for x in (rows.x[..., : rows.fitted], rows.x[..., rows.fitted :])]
+        self._fitted = rows.fitted
+
+    def part(self, at: slice, *, spectrum: bool = False) -> _Part:
+        """The rows before the ones held back, or all; factorized for all dampings, or not."""
+        x = self.x[..., at]
+        mean = x.mean(axis=-1, dtype=np.float64) * self.biased
+        if self.form == "dual":
+            gram = self._sums[0][:, at, at] / x.shape[-1]
+            if self.biased:
+                gram -= gram.mean(axis=1, keepdims=True)
+                gram -= gram.mean(axis=2, keepdims=True)
+        else:
+            gram = self._sums[0] + self._sums[1] if at.stop > self._fitted else self._sums[0]
+            gram = gram / x.shape[-1] - mean[:, :, None] * mean[:, None, :]
+        return _Part(at, x, mean, gram, self.form, biased=self.biased, spectrum=spectrum)
+
+
+class _Part:
+    """Least squares over some of the rows."""
+
+    def __init__(
+        self, at: slice, x: Array, mean: Array, gram: Array, form: str, *, biased: bool, spectrum: bool
+    ) -> None:
+        self.at, self._x, self._mean, self._gram, self._dual, self._biased = at, x, mean, gram, form == "dual", biased
+        power = np.trace(gram, axis1=1, axis2=2) / x.shape[1]
+        self._scale = np.maximum(power, np.finfo(np.float32).tiny)[:, None]
+        self._spectrum = np.linalg.eigh(gram) if spectrum else None
+
+    def solver(self, damping: float) -> Callable[[Array, Array, Array], tuple[Array, Array]]:
+        """What makes of a residual Z − W₀·X, W₀ and b₀ the matrix and bias that bring it closest to zero."""
+        inverse = self._inverse(damping) if np.isfinite(damping) else None
+        rows = self._x.shape[-1]
+
+        def solve(residual: Array, matrix: Array, bias: Array) -> tuple[Array, Array]:
+            mean = residual.mean(axis=-1, dtype=np.float64) if self._biased else bias
+            if inverse is None:
+                return matrix, mean
+            residual = residual - mean[..., None].astype(np.float32)
+            if self._dual:
+                change = _times(residual @ inverse, self._x) / rows
+            else:
+                change = _times(residual, self._x) @ inverse / rows
+            return matrix + change, mean - (change @ self._mean[..., None])[..., 0]
+
+        return solve
+
+    def _inverse(self, damping: float) -> Array:
+        if self._spectrum is None:
+            return np.linalg.inv(self._gram + (damping * self._scale)[..., None] * np.eye(self._gram.shape[-1]))
+        values, vectors = self._spectrum
+        weights = 1 / (np.maximum(values, 0.0) + damping * self._scale)
+        return (vectors * weights[:, None, :]) @ vectors.transpose(0, 2, 1)
+
+
+def _times(a: Array, b: Array) -> Array:
+    """a·bᵀ of each group, summed up in float64: (groups, n, rows), (groups, m, rows) to (groups, n, m).
+
+    A Gram matrix is multiplied in float64, since what is added to its diagonal may be small.
+    """
+    kind = np.float64 if a is b else np.float32
+    total = np.zeros((len(a), a.shape[1], b.shape[1]))
+    for start in range(0, a.shape[-1], _BLOCK):
+        left = a[..., start : start + _BLOCK].astype(kind, copy=False)
+        right = left if a is b else b[..., start : start + _BLOCK].astype(kind, copy=False)
+        total += left @ right.transpose(0, 2, 1)
+    return total
