@@ -11,7 +11,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from graphopt.graph.nodes import attr, input_at, is_constant
-from graphopt.ops.linear import Linear, is_weight
+from graphopt.ops.linear import Linear, Positions, Unfolder, is_weight
 from graphopt.ops.spec import OpSpec, ShapeOf
 
 __all__ = ["SPECS"]
@@ -20,9 +20,7 @@ SPATIAL = 2
 """The first spatial axis."""
 
 
-def _linear(
-    w_out: int, unfolder: Callable[[Linear, NDArray[Any]], NDArray[Any]]
-) -> Callable[[ir.Node], tuple[Linear, ...]]:
+def _linear(w_out: int, unfolder: Unfolder) -> Callable[[ir.Node], tuple[Linear, ...]]:
     """`linears` of a convolution whose weight has its output channels on axis `w_out`: 0, or 1 if it is transposed.
 
     A transposed one counts as padded: where strides leave gaps, and at borders, fewer products are summed.
@@ -80,23 +78,38 @@ def _reads_transposed(node: ir.Node, axis: int, count: int, size: int, kernel: i
     return np.where((rest == 0) & (found >= 0) & (found < size), found, size)
 
 
-def _unfolder(
-    reads: Callable[[ir.Node, int, int, int, int], NDArray[np.intp]],
-) -> Callable[[Linear, NDArray[Any]], NDArray[Any]]:
-    def unfold(linear: Linear, x: NDArray[Any]) -> NDArray[Any]:
+def _unfolder(reads: Callable[[ir.Node, int, int, int, int], NDArray[np.intp]]) -> Unfolder:
+    def unfold(linear: Linear, x: NDArray[Any], positions: Positions) -> NDArray[Any]:
         """(N, C, spatial…) to (groups, C/groups·kernel, N·output positions)."""
         kernel = linear.weights.shape[SPATIAL:]
         count = len(kernel)
-        for i, k in enumerate(kernel):  # each spatial axis becomes two: offset in the kernel, position in the output
-            axis = SPATIAL + 2 * i
-            found = reads(linear.node, i, count, x.shape[axis], k)
-            zero = np.zeros_like(x, shape=(*x.shape[:axis], 1, *x.shape[axis + 1 :]))
-            x = np.take(np.concatenate([x, zero], axis), found, axis)
-        offsets, positions = range(SPATIAL, x.ndim, 2), range(SPATIAL + 1, x.ndim, 2)
-        columns = prod(x.shape[i] for i in (1, *offsets)) // linear.groups
-        return x.transpose(1, *offsets, 0, *positions).reshape(linear.groups, columns, -1)
+        found = [reads(linear.node, i, count, x.shape[SPATIAL + i], k) for i, k in enumerate(kernel)]
+        columns = _everywhere(x, found) if positions is None else _gathered(x, found, positions)
+        return columns.reshape(linear.groups, x.shape[1] * prod(kernel) // linear.groups, -1)
 
     return unfold
+
+
+def _everywhere(x: NDArray[Any], reads: Sequence[NDArray[np.intp]]) -> NDArray[Any]:
+    """(C, kernel…, N, output…): what each kernel offset reads at each output position."""
+    for i, found in enumerate(reads):  # each spatial axis becomes two: offset in the kernel, position in the output
+        axis = SPATIAL + 2 * i
+        zero = np.zeros_like(x, shape=(*x.shape[:axis], 1, *x.shape[axis + 1 :]))
+        x = np.take(np.concatenate([x, zero], axis), found, axis)
+    return x.transpose(1, *range(SPATIAL, x.ndim, 2), 0, *range(SPATIAL + 1, x.ndim, 2))
+
+
+def _gathered(x: NDArray[Any], reads: Sequence[NDArray[np.intp]], positions: NDArray[np.intp]) -> NDArray[Any]:
+    """(C, kernel…, positions): the same for some of the output positions, numbered over all of N."""
+    kernel, output = zip(*(found.shape for found in reads), strict=True)
+    sample, *places = np.unravel_index(positions, (len(x), *output))
+    columns = np.zeros((x.shape[1], *kernel, len(positions)), x.dtype)
+    for offset in np.ndindex(*kernel) if x.size else ():
+        at = [found[o][place] for found, o, place in zip(reads, offset, places, strict=True)]
+        inside = np.all([a < size for a, size in zip(at, x.shape[SPATIAL:], strict=True)], axis=0)
+        at = [np.where(inside, a, 0) for a in at]
+        columns[(slice(None), *offset)] = np.where(inside, x[(sample, slice(None), *at)].T, 0)
+    return columns
 
 
 def _macs(weight: int) -> Callable[[ir.Node, ShapeOf], int | None]:

@@ -9,7 +9,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from graphopt.graph.nodes import attr, input_at, is_constant, rank, static_shape
-from graphopt.ops.linear import Linear, is_weight
+from graphopt.ops.linear import Linear, Positions, is_weight
 from graphopt.ops.spec import OpSpec, ShapeOf
 
 __all__ = ["SPECS"]
@@ -18,9 +18,10 @@ MATRIX = 2
 """The rank of one."""
 
 
-def _unfold(_linear: Linear, x: NDArray[Any]) -> NDArray[Any]:
+def _unfold(_linear: Linear, x: NDArray[Any], positions: Positions) -> NDArray[Any]:
     """(…, K) to (1, K, rows)."""
-    return x.reshape(-1, x.shape[-1]).T[None]
+    rows = x.reshape(-1, x.shape[-1])
+    return (rows if positions is None else rows[positions]).T[None]
 
 
 def _is_row(value: ir.Value | None, width: int) -> bool:

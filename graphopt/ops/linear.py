@@ -16,7 +16,11 @@ from graphopt.graph.nodes import array, input_at, is_constant, rank, static_shap
 if TYPE_CHECKING:
     from graphopt.graph.draft import Draft
 
-__all__ = ["Linear", "is_weight"]
+Positions = NDArray[np.intp] | None
+"""Which rows are wanted, by their numbers; None for all."""
+Unfolder = Callable[["Linear", NDArray[Any], Positions], NDArray[Any]]
+
+__all__ = ["Linear", "Positions", "Unfolder", "is_weight"]
 
 
 def is_weight(value: ir.Value | None) -> bool:
@@ -44,7 +48,7 @@ class Linear:
     w_out: int
     w_in: int
     y_axis: int
-    unfolder: Callable[[Linear, NDArray[Any]], NDArray[Any]]
+    unfolder: Unfolder
     x: int = 0
     """Index of the node's data input."""
     groups: int = 1
@@ -93,13 +97,25 @@ class Linear:
         grouped = np.moveaxis(self._grouped(self.weights), 1 + self.w_out, 1)
         return grouped.reshape(*grouped.shape[:2], -1)
 
-    def unfold(self, x: NDArray[Any]) -> NDArray[Any]:
-        """What the matrix is multiplied with, for a data input `x`: (groups, in/groups·kernel, rows)."""
-        return self.unfolder(self, x)
+    def unmatrix(self, matrix: NDArray[Any]) -> NDArray[Any]:
+        """The inverse of `matrix`: the weight as the node reads it, in the weight's own dtype."""
+        weights = self.weights
+        shape = np.moveaxis(self._grouped(weights), 1 + self.w_out, 1).shape
+        return np.moveaxis(matrix.reshape(shape), 1, 1 + self.w_out).reshape(weights.shape).astype(weights.dtype)
 
-    def rows(self, y: NDArray[Any]) -> NDArray[Any]:
-        """The node's output as the matrix product gives it: (groups, out/groups, rows)."""
-        return np.moveaxis(y, self.y_axis, 0).reshape(self.groups, self.channels // self.groups, -1)
+    def unfold(self, x: NDArray[Any], positions: Positions = None) -> NDArray[Any]:
+        """What the matrix is multiplied with, for a data input `x`: (groups, in/groups·kernel, rows).
+
+        Of the rows that are not among `positions` nothing is read.
+        """
+        return self.unfolder(self, x, positions)
+
+    def rows(self, y: NDArray[Any], positions: Positions = None) -> NDArray[Any]:
+        """The node's output as the matrix product gives it: (groups, out/groups, rows), all or some of the rows."""
+        moved = np.moveaxis(y, self.y_axis, 0)[:, None]
+        if positions is not None:
+            moved = moved[(slice(None), *np.unravel_index(positions, moved.shape[1:]))]
+        return moved.reshape(self.groups, len(moved) // self.groups, -1)
 
     def scaled(self, out: ArrayLike = 1.0, shift: ArrayLike = 0.0) -> tuple[NDArray[Any], NDArray[Any] | None]:
         """Weight and bias of the node that computes `out·y + shift`, with one number of each per output channel.

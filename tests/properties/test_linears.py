@@ -101,6 +101,10 @@ def test_a_linear_is_matrix_times_unfolded_input_plus_bias(example: Example) -> 
     bias = linear.beta * linear.bias_vector().astype(np.float64)
     assert linear.matrix().shape == (linear.groups, linear.channels // linear.groups, linear.reduction)
     assert close(linear.rows(y), product + bias.reshape(linear.groups, -1, 1))
+    assert np.array_equal(linear.unmatrix(linear.matrix()), linear.weights)
+    some = np.random.default_rng(0).permutation(product.shape[-1])[: 1 + product.shape[-1] // 2]
+    assert np.array_equal(linear.unfold(x, some), linear.unfold(x)[..., some])
+    assert np.array_equal(linear.rows(y, some), linear.rows(y)[..., some])
 
 
 @settings(max_examples=150, deadline=None)

@@ -1,0 +1,300 @@
+"""A dense graph and a compressed copy, advanced side by side over a set of samples.
+
+    for site in frontier:        # each product with a constant weight, in topological order
+        rows = site.sample(n)    # what it reads and should give, while everything before it is compressed already
+        site.put(matrix, bias)   # the frontier moves on with this
+
+What nothing before has changed is not computed twice: the compressed side then holds the very arrays of the dense one.
+
+Where the result z of a product meets another operand s in an Add, and s is known on both sides, the product is asked to
+make up for the drift of s (the identity path of a residual block, or its shortcut if that comes first):
+
+    W·x̃ + b ≈ z + s − s̃
+
+and what follows may say that some errors do not count: below the lower bound of a Relu or a Clip, all is one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from math import inf
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from graphopt import ops
+from graphopt.analysis.segments import BATCH, MEMORY, Pieces, Samples, Store, Walk, batches, differs
+from graphopt.graph.nodes import array, input_at, is_constant, key, scalar, static_shape
+
+__all__ = ["Frontier", "Rows", "Site"]
+
+_FOLD = 4
+"""One sample in so many is held back."""
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """What a product reads and should give at some positions of all samples; rows are the last axis."""
+
+    x: NDArray[np.float32]
+    """(groups, columns, rows): of the compressed side."""
+    target: NDArray[np.float32]
+    """(groups, out, rows): of the dense side, the other operand of an Add behind it included."""
+    base: NDArray[np.float32] | None
+    """(groups, out, rows): that operand on the compressed side; W·x + b + base should be the target."""
+    held: NDArray[np.bool_]
+    """(rows,): what is held back from fitting, to choose between fits."""
+
+
+@dataclass(frozen=True, eq=False)
+class Site:
+    """A product of the compressed graph, when the frontier stands before it."""
+
+    key: str
+    linear: ops.Linear
+    """In the compressed graph."""
+    dense: ops.Linear
+    drifted: bool
+    """Whether what it reads differs from what the dense one reads."""
+    offset: ir.Value | None
+    """The constant of an Add behind it that serves as its bias, where the operator has none (MatMul)."""
+    value: str
+    """Name of the result, its bias included, on both sides."""
+    other: str | None
+    """Name of the other operand of the Add in which the result ends, on both sides."""
+    low: float
+    """What is below counts as this, once that is added; −inf where it is not so."""
+    high: float
+    frontier: Frontier = field(repr=False)
+
+    @property
+    def biased(self) -> bool:
+        """Whether there is a place for a bias."""
+        return self.offset is not None or (self.linear.bias is not None and self.linear.beta != 0)
+
+    @property
+    def intact(self) -> bool:
+        """Whether nothing has changed here yet: the same weights, and the same data."""
+        return not self.drifted and not differs(self.linear.node, self.dense.node)
+
+    def matrix(self) -> NDArray[np.float64]:
+        """(groups, out, columns): what the data is multiplied with now."""
+        return self.linear.alpha * self.linear.matrix().astype(np.float64)
+
+    def bias(self) -> NDArray[np.float64]:
+        """(groups, out): what is added to the product now."""
+        found = self.linear.beta * self.linear.bias_vector().astype(np.float64)
+        if self.offset is not None:
+            found = np.asarray(array(self.offset), np.float64).reshape(-1)
+        return np.broadcast_to(found, self.linear.channels).reshape(self.linear.groups, -1)
+
+    def sample(self, rows: int, kept: NDArray[np.bool_] | None = None) -> Rows:
+        """What it reads and should give, at about `rows` positions, the same number of each sample.
+
+        Args:
+            rows: how many; at least one of each sample.
+            kept: (channels of the dense product,): which of them the compressed one still has.
+        """
+        return self.frontier.sample(self, rows, kept)
+
+    def put(self, matrix: NDArray[Any], bias: NDArray[Any]) -> None:
+        """Give the compressed product other weights, shaped as `matrix()` and `bias()` answer."""
+        linear = self.linear
+        weight = linear.unmatrix(matrix / linear.alpha)
+        _set(linear.node, linear.weight, weight)
+        if self.offset is not None:
+            (reader,) = self.offset.consumers()
+            shape = np.ones(max(1, -linear.y_axis), np.int64)
+            shape[linear.y_axis if linear.y_axis < 0 else 0] = -1
+            _set(reader, list(reader.inputs).index(self.offset), bias.reshape(shape).astype(weight.dtype))
+        elif linear.bias is not None and linear.beta:
+            _set(linear.node, linear.bias, (bias.reshape(-1) / linear.beta).astype(weight.dtype))
+
+
+class Frontier:
+    """Advances samples through a dense graph and a compressed one, product by product.
+
+    Args:
+        dense: the original, canonical.
+        compressed: a cut copy, in which nodes have the same keys and values the same names; changed in place.
+        samples: what is fed, in an order that does not depend on how it was given.
+        batch: samples of one run, unless the model says it.
+        memory: bytes above which activations are kept on disk.
+        threads: of the runtime; 0 for all.
+        keep: names of values that are kept to the end on both sides, for `values`.
+    """
+
+    def __init__(
+        self,
+        dense: ir.Model,
+        compressed: ir.Model,
+        samples: Samples,
+        *,
+        batch: int = BATCH,
+        memory: int = MEMORY,
+        threads: int = 0,
+        keep: Iterable[str] = (),
+    ) -> None:
+        feeds, self._sizes = batches(dense, samples, batch)
+        store, keep = Store(memory), tuple(keep)
+        self._dense = Walk(dense, feeds, store, threads=threads, keep=keep)
+        self._compressed = Walk(compressed, feeds, store, threads=threads, keep=keep)
+
+    def __iter__(self) -> Iterator[Site]:
+        dense, compressed = self._dense, self._compressed
+        while compressed.done < len(compressed.segments):
+            segment = compressed.segments[compressed.done]
+            place = dense.place(key(segment[0])) if compressed.done else 0
+            if place is not None:
+                dense.advance(place)
+                site = self._site(segment[0]) if compressed.done and dense.done == place else None
+                if site is not None:
+                    yield site
+                dense.advance(place + 1)
+            compressed.follow(dense)
+        dense.advance(len(dense.segments))
+
+    def values(self, name: str) -> tuple[Pieces, Pieces]:
+        """A value that was asked to be kept, batch by batch, of the dense and of the compressed side."""
+        return self._dense.cache[name], self._compressed.cache[name]
+
+    def sample(self, site: Site, rows: int, kept: NDArray[np.bool_] | None) -> Rows:
+        """See `Site.sample`. Only while the frontier stands before the site, and once."""
+        share = -(-rows // sum(self._sizes))
+        starts = np.cumsum([0, *self._sizes])
+        x, targets, bases, held = [], [], [], []
+        source = self._compressed.cache[str(site.linear.node.inputs[site.linear.x].name)]  # type: ignore[union-attr]
+
+        def take(index: int, z: NDArray[Any]) -> None:
+            at, samples = _positions(z.size // site.dense.channels, int(starts[index]), self._sizes[index], share)
+            target = _flat(site.dense, z, at)
+            if site.other is not None:
+                before, after = (w.cache[site.other][index] for w in (self._dense, self._compressed))
+                target = target + _flat(site.dense, np.broadcast_to(before, z.shape), at)
+                shape = list(z.shape)
+                shape[site.linear.y_axis] = site.linear.channels
+                bases.append(_flat(site.linear, np.broadcast_to(after, shape), at))
+            targets.append(target if kept is None else target[kept])
+            x.append(site.linear.unfold(source[index], at).astype(np.float32))
+            held.append(samples % _FOLD == _FOLD - 1)
+
+        self._dense.advance(self._dense.done + 1, {site.value: take})
+        shape = (site.linear.groups, site.linear.channels // site.linear.groups, -1)
+        return Rows(
+            np.concatenate(x, -1),
+            np.concatenate(targets, -1).reshape(shape),
+            np.concatenate(bases, -1).reshape(shape) if bases else None,
+            np.concatenate(held),
+        )
+
+    def _site(self, node: ir.Node) -> Site | None:
+        linears, twins = ops.linears(node), ops.linears(self._dense.nodes[key(node)])
+        if len(linears) != 1 or len(twins) != 1:
+            return None  # not one matrix
+        linear = linears[0]
+        weight, x = node.inputs[linear.weight], node.inputs[linear.x]
+        if weight is None or x is None or len(weight.uses()) > 1 or not linear.alpha or not linear.channels:
+            return None  # what it does is another product's concern as well
+        value, offset = _past_offset(linear)
+        total, other = self._past_sum(value)
+        low, high = _bounds(total)
+        drifted = str(x.name) in self._compressed.changed
+        return Site(key(node), linear, twins[0], drifted, offset, str(value.name), other, low, high, self)
+
+    def _past_sum(self, value: ir.Value) -> tuple[ir.Value, str | None]:
+        """The Add in which `value` ends, if its other operand is known on both sides, and the name of that."""
+        reader = _only_reader(value)
+        if reader is None or reader.op_type != "Add" or reader.domain:
+            return value, None
+        other = reader.inputs[1 - list(reader.inputs).index(value)]
+        name = None if other is None or other is value else str(other.name)
+        if name is None or name not in self._compressed.cache or name not in self._dense.cache:
+            return value, None
+        return reader.outputs[0], name
+
+
+def _only_reader(value: ir.Value) -> ir.Node | None:
+    uses = value.uses()
+    if len(uses) != 1 or value.is_graph_output():
+        return None
+    reader = uses[0].node
+    return reader if reader.graph is value.graph else None
+
+
+def _past_offset(linear: ops.Linear) -> tuple[ir.Value, ir.Value | None]:
+    """The result of a product with the constant row that is added to it, and that row."""
+    value = linear.node.outputs[0]
+    reader = _only_reader(value)
+    if linear.bias is not None or reader is None or reader.op_type != "Add" or reader.domain:
+        return value, None
+    other = reader.inputs[1 - list(reader.inputs).index(value)]
+    shape = static_shape(other)
+    if other is None or not is_constant(other) or len(other.uses()) > 1 or not shape or linear.y_axis != -1:
+        return value, None
+    if shape[-1] != linear.channels or any(d != 1 for d in shape[:-1]):
+        return value, None
+    return reader.outputs[0], other
+
+
+def _bounds(value: ir.Value) -> tuple[float, float]:
+    """Where its only reader clips it."""
+    reader = _only_reader(value)
+    if reader is None or reader.domain:
+        return -inf, inf
+    if reader.op_type == "Relu":
+        return 0.0, inf
+    if reader.op_type != "Clip" or reader.inputs[0] is not value:
+        return -inf, inf
+    ends = [input_at(reader, i) for i in (1, 2)]
+    found = [scalar(v) for v in ends]
+    if any(v is not None and f is None for v, f in zip(ends, found, strict=True)):
+        return -inf, inf
+    low, high = (default if f is None else float(f) for f, default in zip(found, (-inf, inf), strict=True))
+    return (low, high) if low <= high else (-inf, inf)
+
+
+def _set(node: ir.Node, index: int, contents: NDArray[Any]) -> None:
+    """Let an input be a constant, in the place of the one that is there if nothing else reads that."""
+    graph, old = node.graph, input_at(node, index)
+    tensor = ir.tensor(np.ascontiguousarray(contents))
+    if old is not None and len(old.uses()) == 1 and not old.is_graph_output():
+        old.const_value, old.shape = tensor, ir.Shape(contents.shape)
+        return
+    if graph is None or not isinstance(graph, ir.Graph):
+        raise TypeError(f"{node.name!r} stands in no graph")
+    wish = name = str(old.name) if old is not None else f"{key(node)}.bias"
+    taken = {str(v.name) for n in graph for v in (*n.inputs, *n.outputs) if v is not None}
+    number = 0
+    while name in taken or name in graph.initializers:
+        number += 1
+        name = f"{wish}_{number}"
+    value = ir.Value(name=name, const_value=tensor, type=ir.TensorType(tensor.dtype), shape=ir.Shape(contents.shape))
+    graph.register_initializer(value)
+    if index >= len(node.inputs):
+        node.resize_inputs(index + 1)
+    node.replace_input_with(index, value)
+
+
+def _flat(linear: ops.Linear, y: NDArray[Any], at: NDArray[np.intp]) -> NDArray[np.float32]:
+    """(channels, positions)."""
+    return linear.rows(y, at).reshape(linear.channels, -1).astype(np.float32)
+
+
+def _positions(
+    count: int, first: int, samples: int, share: int
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """`share` of the positions of each sample, drawn from the sample's number, and these numbers.
+
+    Positions are numbered sample by sample; where they cannot be, all of a batch count as the first sample's.
+    """
+    if count % samples:
+        share, samples = share * samples, 1
+    each = count // samples
+    found = [
+        index * each + np.sort(np.random.default_rng(first + index).choice(each, min(share, each), replace=False))
+        for index in range(samples)
+    ]
+    return np.concatenate(found), np.repeat(np.arange(first, first + samples), [len(f) for f in found])

@@ -1,0 +1,269 @@
+"""A graph run piece by piece over many samples, each node once, with everything in between at hand.
+
+A *segment* is a node with a product (the first one has none) and all nodes behind it that need no later product. Nodes
+are sorted so that products come as late as they can: when one is reached, all that does not depend on it is known.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from heapq import heappop, heappush
+from typing import Any, Final
+
+import numpy as np
+import onnx_ir as ir
+
+from graphopt import ops
+from graphopt.errors import InputError
+from graphopt.graph.carry import Carried
+from graphopt.graph.nodes import bodies, key
+from graphopt.graph.save import runnable
+from graphopt.run.session import Feed, Session
+
+__all__ = ["BATCH", "MEMORY", "Pieces", "Samples", "Store", "Walk", "batches", "differs"]
+
+Samples = Feed | Sequence[Feed]
+"""Input name → (samples, …); or feeds that are run as they are, where rows are no samples."""
+
+Pieces = list[Any]
+"""What a value holds, batch by batch."""
+
+BATCH: Final = 50
+MEMORY: Final = 1 << 30
+
+
+def batches(model: ir.Model, samples: Samples, size: int = BATCH) -> tuple[list[Feed], list[int]]:
+    """Feeds of equal size, the last one smaller unless the model fixes the size, and how many samples each holds.
+
+    Raises:
+        InputError: there are fewer samples than the model takes at once.
+    """
+    if not isinstance(samples, Mapping):
+        return list(samples), [1] * len(samples)
+    count = min((len(v) for v in samples.values()), default=0)
+    firsts = {v.shape[0] for v in model.graph.inputs if v.name in samples and v.shape is not None and len(v.shape)}
+    fixed = next((int(d) for d in firsts if isinstance(d, int)), None)
+    size = fixed or size
+    ends = range(size, count + 1, size) if fixed else [*range(size, count, size), count]
+    if not count or not ends:
+        raise InputError(f"{count} samples are too few: the model takes {size} at once")
+    starts = [0, *ends][:-1]
+    feeds = [{n: v[a:b] for n, v in samples.items()} for a, b in zip(starts, ends, strict=True)]
+    return feeds, [b - a for a, b in zip(starts, ends, strict=True)]
+
+
+class Store:
+    """Holds arrays in memory, and above a limit in unnamed files that are mapped.
+
+    Args:
+        limit: bytes.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._used = 0
+
+    def hold(self, value: Any) -> Any:
+        """The same array, wherever it lies from now on. What is no array is passed on."""
+        if not isinstance(value, np.ndarray) or not value.nbytes:
+            return value
+        if self._used + value.nbytes > self._limit and value.dtype != object:
+            with tempfile.TemporaryFile() as file:  # gone as soon as nothing maps it any more
+                mapped = np.memmap(file, value.dtype, "w+", shape=value.shape)
+            mapped[...] = value
+            return mapped
+        self._used += value.nbytes
+        weakref.finalize(value, self._release, value.nbytes)
+        return value
+
+    def _release(self, count: int) -> None:
+        self._used -= count
+
+
+class Walk:
+    """One graph, advanced segment by segment.
+
+    Args:
+        model: its weights may change ahead of the walk.
+        feeds: what goes in, batch by batch.
+        store: where values are held.
+        threads: of the runtime.
+        keep: names of values that are held to the end.
+    """
+
+    def __init__(
+        self, model: ir.Model, feeds: Sequence[Feed], store: Store, *, threads: int = 0, keep: Iterable[str] = ()
+    ) -> None:
+        self.model = model
+        self.segments = _segments(model.graph)
+        self.done = 0
+        """How many segments were run."""
+        self.cache: dict[str, Pieces] = {n: [f[n] for f in feeds] for n in (feeds[0] if feeds else ())}
+        """The values that a later segment reads, or that are kept."""
+        self.changed: set[str] = set()
+        """The values that differ from those of the walk that is followed."""
+        self.nodes = {key(n): n for n in model.graph}
+        self._where = {key(nodes[0]): i for i, nodes in enumerate(self.segments) if i}
+        self._keep = frozenset(keep)
+        self._store, self._threads, self._count = store, threads, len(feeds)
+        self._last = {name: i for i, nodes in enumerate(self.segments) for n in nodes for name in _reads(n)}
+
+    def place(self, product: str) -> int | None:
+        """The segment that begins with the product of this key."""
+        return self._where.get(product)
+
+    def advance(self, stop: int, tap: Mapping[str, Callable[[int, Any], None]] | None = None) -> None:
+        """Run the segments before number `stop`.
+
+        Args:
+            stop: at most the number of segments.
+            tap: names of values of the last of them to what is told them, with the number of the batch.
+        """
+        while self.done < stop:
+            nodes = self.segments[self.done]
+            made = {str(v.name) for n in nodes for v in n.outputs}
+            self._run(nodes, {n for n in made if self._is_read_later(n)}, tap if self.done == stop - 1 else None)
+            self._leave()
+
+    def follow(self, leader: Walk) -> None:
+        """Run the next segment, but take over from `leader`, who was there, what is the same."""
+        nodes = self.segments[self.done]
+        for node in nodes:
+            twin = leader.nodes.get(key(node))
+            if twin is None or not self.changed.isdisjoint(_reads(node)) or differs(node, twin):
+                self.changed.update(str(v.name) for v in node.outputs)
+        made = {str(v.name): node for node in nodes for v in node.outputs if v.name}
+        own: set[str] = set()
+        pending = [n for n in made if self._is_read_later(n)]
+        live = set(pending)
+        while pending:
+            name = pending.pop()
+            if name in self.changed or name not in leader.cache:
+                if name not in own:
+                    own.add(name)
+                    pending.extend(n for n in _reads(made[name]) if n in made)
+            else:
+                self.cache[name] = leader.cache[name]
+        self._run([n for n in nodes if not own.isdisjoint(str(v.name) for v in n.outputs)], live & own)
+        self._leave()
+
+    def _is_read_later(self, name: str) -> bool:
+        return self._last.get(name, -1) > self.done or name in self._keep
+
+    def _leave(self) -> None:
+        """Let go of what nothing reads any more."""
+        self.cache = {n: v for n, v in self.cache.items() if self._is_read_later(n)}
+        self.done += 1
+
+    def _run(
+        self, nodes: Sequence[ir.Node], live: set[str], tap: Mapping[str, Callable[[int, Any], None]] | None = None
+    ) -> None:
+        tap = tap or {}
+        wanted = sorted(live | tap.keys())
+        if not nodes or not wanted:
+            return
+        session, inputs = _session(self.model, nodes, self.cache, wanted, self._threads)
+        found: dict[str, Pieces] = {n: [] for n in live}
+        for index in range(self._count):
+            results = session.run({n: self.cache[n][index] for n in inputs}, wanted)
+            for name, told in tap.items():
+                told(index, results[name])
+            for name in live:
+                found[name].append(self._store.hold(results[name]))
+        self.cache |= found
+
+
+def differs(node: ir.Node, twin: ir.Node) -> bool:
+    """Whether two nodes may compute different things from the same data."""
+    if (node.op_type, node.domain, node.overload) != (twin.op_type, twin.domain, twin.overload):
+        return True
+    if len(node.inputs) != len(twin.inputs) or set(node.attributes) != set(twin.attributes):
+        return True
+    if any(a.type is ir.AttributeType.GRAPH or a.value != twin.attributes[n].value for n, a in node.attributes.items()):
+        return True
+    for mine, other in zip(node.inputs, twin.inputs, strict=True):
+        a, b = (None if v is None else v.const_value for v in (mine, other))
+        if (mine is None) != (other is None) or (a is None) != (b is None):
+            return True
+        if a is not b and a is not None and b is not None and not np.array_equal(a.numpy(), b.numpy()):
+            return True
+    return False
+
+
+def _segments(graph: ir.Graph) -> list[list[ir.Node]]:
+    """All nodes, sorted topologically, products as late as possible."""
+    nodes = list(graph)
+    made = {v.name: i for i, n in enumerate(nodes) for v in n.outputs if v.name}
+    sources = [{made[name] for name in _reads(n) if name in made} for n in nodes]
+    readers: list[list[int]] = [[] for _ in nodes]
+    for i, found in enumerate(sources):
+        for j in found:
+            readers[j].append(i)
+    missing = [len(found) for found in sources]
+    product = [bool(ops.linears(n)) for n in nodes]
+    ready: list[tuple[bool, int]] = []
+    segments: list[list[ir.Node]] = [[]]
+    for i, count in enumerate(missing):
+        if not count:
+            heappush(ready, (product[i], i))
+    while ready:
+        is_product, i = heappop(ready)
+        if is_product:
+            segments.append([])
+        segments[-1].append(nodes[i])
+        for j in readers[i]:
+            missing[j] -= 1
+            if not missing[j]:
+                heappush(ready, (product[j], j))
+    return segments
+
+
+def _reads(node: ir.Node) -> set[str]:
+    """Names of all values that the node reads, its bodies included."""
+    names = {str(v.name) for v in node.inputs if v is not None}
+    for body in bodies(node):
+        names.update(str(v.name) for n in body for v in n.inputs if v is not None)
+        names.update(str(v.name) for v in body.outputs)
+    return names
+
+
+def _session(
+    model: ir.Model, nodes: Sequence[ir.Node], cache: Mapping[str, Pieces], outputs: Sequence[str], threads: int
+) -> tuple[Session, list[str]]:
+    """A session of some nodes, and which values of `cache` it takes."""
+    made = {str(v.name): v for n in nodes for v in n.outputs}
+    inner = [n for node in nodes for body in bodies(node) for n in body]
+    read = {str(v.name): v for n in (*nodes, *inner) for v in n.inputs if v is not None and v.graph is model.graph}
+    read |= {str(v.name): v for node in nodes for b in bodies(node) for v in b.outputs if v.graph is model.graph}
+    inputs = [n for n in read if n in cache and n not in made]
+    constants = [v for n, v in read.items() if n not in made and n not in cache and v.const_value is not None]
+    view = ir.GraphView(
+        [read[n] for n in inputs],
+        [made[n] for n in outputs],
+        nodes=nodes,
+        initializers=constants,
+        opset_imports=model.graph.opset_imports,
+        name=model.graph.name,
+    )
+    graph = view.clone()
+    for value in graph.inputs:
+        _describe(value, cache[str(value.name)])
+    for node in graph:
+        for value in node.outputs:
+            value.shape = None  # what the graph says may be wrong where widths have changed
+    part = ir.Model(graph, ir_version=model.ir_version, functions=list(model.functions.values()))
+    return Session(runnable(part, Carried()), threads=threads), inputs
+
+
+def _describe(value: ir.Value, pieces: Pieces) -> None:
+    """Declare a value as what it holds: an extent is a symbol where it differs from batch to batch."""
+    if not all(isinstance(p, np.ndarray) for p in pieces):
+        return
+    shapes: list[tuple[int, ...]] = [p.shape for p in pieces]
+    value.type = ir.TensorType(ir.DataType.from_numpy(pieces[0].dtype))
+    dims = [d[0] if len(set(d)) == 1 else None for d in zip(*shapes, strict=True)]
+    value.shape = ir.Shape(dims) if len({len(s) for s in shapes}) == 1 else None
+
+
