@@ -27,7 +27,7 @@ from graphopt.errors import InputError
 from graphopt.graph.carry import Carried
 from graphopt.graph.nodes import key
 from graphopt.graph.save import runnable
-from graphopt.graph.segments import part
+from graphopt.graph.parts import part
 from graphopt.run.session import Device, Feed, Session
 
 __all__ = ["Kind", "Moment", "collect", "products", "sampled"]

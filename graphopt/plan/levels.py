@@ -26,7 +26,7 @@ from graphopt.analysis.groups import Channels, Group, Widths
 from graphopt.analysis.moments import Moment
 from graphopt.graph.carry import Carried
 from graphopt.graph.save import runnable
-from graphopt.graph.segments import behind, boundary, part
+from graphopt.graph.parts import behind, boundary, part
 from graphopt.plan.distance import Distance
 from graphopt.plan.variants import Variants
 from graphopt.run.session import Device, Feed, Session

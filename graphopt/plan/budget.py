@@ -1,0 +1,174 @@
+"""What may remain of a model, and what plans cost.
+
+    {"macs": 0.5, "params": 0.35, "bytes": 0.25, "latency": 0.7}     shares of the model as given; several at once
+    {"accuracy": 0.002, "agreement": 0.99, "sqnr": 30.0}             how much worse it may do
+
+A plan is a row of widths, one per group. Multiply-accumulates and parameters of a product are bilinear in the widths
+of what it reads and writes, so the cost of a whole plan is a quadratic form in them: exact, and cheap for many plans.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal, Protocol, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graphopt.analysis.groups import Channels, Port, Product, Widths
+from graphopt.errors import UsageError
+
+__all__ = ["Cost", "Limit", "Metric", "Quadratic", "Resource", "drops", "limits", "quadratics", "row", "shares"]
+
+Array = NDArray[Any]
+Resource = Literal["macs", "params", "bytes", "latency"]
+Metric = Literal["accuracy", "f1", "agreement", "sqnr", "cosine"]
+
+_BYTES: Final = 4
+"""Of a parameter."""
+
+
+class Cost(Protocol):
+    """What many plans cost."""
+
+    def __call__(self, plans: Array) -> Array:
+        """(plans, groups) widths to (plans,)."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Quadratic:
+    """rest + k'·form·k, where k is (1, widths…)."""
+
+    form: Array
+    """(1 + groups, 1 + groups)."""
+    rest: float = 0.0
+    """What no plan changes."""
+
+    def __call__(self, plans: Array) -> Array:
+        k = np.concatenate([np.ones((len(plans), 1)), plans], axis=1)
+        return np.asarray(self.rest + np.einsum("pi,pi->p", k @ self.form, k))
+
+
+@dataclass(frozen=True)
+class Limit:
+    """One resource, what plans cost of it, and how much of it there is."""
+
+    resource: str
+    cost: Cost
+    most: float
+
+
+def shares(budget: Mapping[str, float] | Sequence[str]) -> dict[str, float]:
+    """A budget, checked: the share of each resource that may remain.
+
+    Args:
+        budget: a mapping, or words like "macs=0.5".
+
+    Raises:
+        UsageError: a resource is not known, a share is none.
+    """
+    found = dict(_pairs(budget, "budget", "macs=0.5"))
+    names = get_args(Resource)
+    for name, share in found.items():
+        if name not in names:
+            raise UsageError(f"there is no budget {name!r}: give one of {', '.join(names)}")
+        if not 0 < share < 1:
+            raise UsageError(f"the budget {name}={share:g} is no share: give a number above 0 and below 1")
+    return found
+
+
+def drops(wanted: Mapping[str, float] | Sequence[str]) -> dict[str, float]:
+    """What a result may lose, checked: by metric, for agreement, sqnr and cosine the least value itself.
+
+    Raises:
+        UsageError: a name is no word, a number makes no sense.
+    """
+    found = dict(_pairs(wanted, "max_drop", "accuracy=0.002"))
+    for name, value in found.items():
+        if not name.isidentifier():
+            raise UsageError(f"{name!r} is no metric: give {', '.join(get_args(Metric))} or the name of your own")
+        if name in {"accuracy", "f1"} and not 0 <= value < 1:
+            raise UsageError(f"max_drop {name}={value:g} is no loss: give a number from 0 to below 1")
+        if name in {"agreement", "cosine"} and not 0 < value <= 1:
+            raise UsageError(f"max_drop {name}={value:g} cannot be reached: give a number above 0 and up to 1")
+    return found
+
+
+def quadratics(channels: Channels) -> dict[str, Quadratic]:
+    """Multiply-accumulates and parameters of plans; groups are numbered as `channels` lists them."""
+    return {
+        "macs": Quadratic(_form(channels, lambda p: p.macs)),
+        "params": Quadratic(_form(channels, lambda p: p.params)),
+    }
+
+
+def limits(channels: Channels, budget: Mapping[str, float], given: Mapping[str, float], now: Mapping[str, float]) -> list[Limit]:
+    """The limits on plans of a model; a latency table is added by who measured it.
+
+    Args:
+        channels: of the model at hand.
+        budget: as `shares` has it.
+        given: macs, params and bytes of the model as given, which shares are of.
+        now: the same of the model at hand, which a plan changes.
+    """
+    forms = quadratics(channels)
+    full = np.array([[g.units for g in channels.groups.values()]], np.float64)
+    found = []
+    for name in ("macs", "params", "bytes"):
+        if name in budget:
+            scale, form = (_BYTES, forms["params"]) if name == "bytes" else (1, forms[name])
+            rest = now[name] - scale * float(form(full)[0])
+            found.append(Limit(name, Quadratic(scale * form.form, rest), budget[name] * given[name]))
+    return found
+
+
+def row(channels: Channels, widths: Widths) -> Array:
+    """(1, groups): a plan as costs take it."""
+    return np.array([[widths.get(key, g.units) for key, g in channels.groups.items()]], np.float64)
+
+
+def _pairs(given: Mapping[str, float] | Sequence[str], what: str, example: str) -> list[tuple[str, float]]:
+    items: list[tuple[Any, Any]] = list(given.items()) if isinstance(given, Mapping) else []
+    if not isinstance(given, Mapping):
+        for word in [given] if isinstance(given, str) else given:
+            name, equals, value = str(word).partition("=")
+            if not equals:
+                raise UsageError(f"{what} {word!r} has no value: write {example}")
+            items.append((name.strip(), value))
+    found = []
+    for name, value in items:
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            raise UsageError(f"{what} {name}={value} has no number: write {example}") from None
+        if not np.isfinite(number):
+            raise UsageError(f"{what} {name}={value} has no finite number: write {example}")
+        if name in dict(found):
+            raise UsageError(f"{what} {name} is given twice")
+        found.append((str(name), number))
+    if not found:
+        raise UsageError(f"{what} is empty: write {example}")
+    return found
+
+
+def _form(channels: Channels, amount: Callable[[Product], int]) -> Array:
+    """The quadratic form of all products' shares of an amount."""
+    place = {key: i + 1 for i, key in enumerate(channels.groups)}
+    form = np.zeros((len(place) + 1, len(place) + 1))
+    for product in channels.products.values():
+        result = _counts(product.result, channels, place)
+        source = np.eye(1, len(form))[0] if product.diagonal else _counts(product.source, channels, place)
+        form += amount(product) * np.outer(source, result)
+    return (form + form.T) / 2
+
+
+def _counts(port: Port, channels: Channels, place: Mapping[str, int]) -> Array:
+    """(1 + groups,): the share of a port's channels that stay, as a line in the widths."""
+    line = np.zeros(len(place) + 1)
+    count = max(1, len(port.group))
+    line[0] = np.sum(port.group < 0) / count
+    for index, key in enumerate(port.groups):
+        line[place[key]] += np.sum(port.group == index) / count / channels.groups[key].units
+    return line
