@@ -92,12 +92,12 @@ class Variants:
         mine = {g for g in port.groups if g in self._orders and name in self.readers(g)}
         if name in self._given and all(widths.get(g) is None for g in mine):
             matrix, bias = self._given[name]
-            return _folded(linear, matrix), bias.astype(linear.weights.dtype)
+            return linear.unmatrix(matrix), bias.astype(linear.weights.dtype)
         at = {g: widths.get(g, self._base.get(g, self._channels.groups[g].units)) for g in mine}
         keep = port.kept({g: self._kept(g, w) for g, w in at.items()})
         matrix, shift = self._moments[name].refit(linear.matrix(), keep)
         bias = linear.beta * linear.bias_vector() + linear.alpha * shift
-        return _folded(linear, matrix), bias.astype(linear.weights.dtype)
+        return linear.unmatrix(matrix), bias.astype(linear.weights.dtype)
 
     def _is_diagonal(self, reader: Key) -> bool:
         found = self._channels.products.get(reader)
@@ -140,13 +140,3 @@ def _own(graph: ir.Graph, linear: ops.Linear, name: Key) -> tuple[ir.Value, ir.V
             graph.outputs[position] = shifted
             result.name, shifted.name = shifted.name, result.name
     return weight, bias
-
-
-def _folded(linear: ops.Linear, matrix: Array) -> Array:
-    """The weight tensor whose `matrix()` this is."""
-    weights = linear.weights
-    spatial = weights.shape[2:]
-    grouped = matrix.reshape(linear.groups, matrix.shape[1], -1, *spatial)  # (groups, out/groups, in/groups, kernel…)
-    if linear.w_out > linear.w_in:
-        grouped = np.moveaxis(grouped, 1, 2)
-    return np.ascontiguousarray(grouped.reshape(weights.shape), dtype=weights.dtype)
