@@ -65,12 +65,14 @@ class Product:
     """Its output channels."""
     diagonal: bool = False
     """Depthwise: input and output channels are the same units, and cost is linear in their number."""
-    value: str = ""
-    """Name of the result (the node's output)."""
+    batch: Port | None = None
+    """A further axis along which there are more products (the heads of attention)."""
 
     def share(self, widths: Widths, units: Mapping[str, int]) -> float:
         """The part of `macs` and `params` that is left."""
-        ports = (self.result,) if self.diagonal else (self.source, self.result)
+        ports = [self.result] if self.diagonal else [self.source, self.result]
+        if self.batch is not None:
+            ports.append(self.batch)
         return prod(p.count(widths, units) / max(1, len(p.group)) for p in ports)
 
 
@@ -101,6 +103,8 @@ class Channels:
     """By (key, index), in graph order."""
     frozen: Mapping[str, str]
     """Why the result of a product cannot be cut, by the key of its node."""
+    values: Mapping[str, tuple[Port | None, ...]]
+    """For each value that something can be cut from, by name, the units along each of its axes."""
 
     @property
     def units(self) -> dict[str, int]:

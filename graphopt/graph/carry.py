@@ -8,8 +8,8 @@ What cannot be set aside safely makes the model untouchable: it is emitted as it
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 import onnx
 import onnx_ir as ir
@@ -32,6 +32,10 @@ class Carried:
     stand_ins: frozenset[str] = frozenset()
     """Inputs that stand for sparse initializers in the meantime."""
     untouchable: str | None = None
+
+    def without(self, names: Collection[str]) -> Carried:
+        """Without what the file said of some inner values, which are no longer what they were."""
+        return replace(self, described={n: infos for n, infos in self.described.items() if n not in names})
 
     def declared(self, value: ir.Value) -> ir.Value:
         """An input or output as the file declares it, without what was learned since."""

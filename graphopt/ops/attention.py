@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from math import prod
 
+import numpy as np
 import onnx_ir as ir
 
 from graphopt.graph.nodes import attr, input_at
+from graphopt.ops.flow import Axes, Axis, opaque
+from graphopt.ops.reshape import merged, parted
+from graphopt.ops.resize import Cut
 from graphopt.ops.spec import OpSpec, ShapeOf, admit, index_into, length_up_to
 
 __all__ = ["SPECS"]
@@ -44,11 +48,60 @@ def _linear_attention(node: ir.Node, shape: ShapeOf) -> int | None:
     return batch * tokens * (heads + updates * v[1]) * size * v[3]
 
 
+def _attention_flow(node: ir.Node, axes: Axes) -> None:
+    """(N, heads, length, size), or (N, length, heads·size). Sizes are free only where the scale does not depend on them.
+
+    Heads of queries in groups belong to one head of keys and values.
+    """
+    values = node.inputs[:3]
+    if any(v is None for v in values) or any(v.name for v in node.outputs[1:]):
+        return opaque(node, axes)
+    for value in node.inputs[3:]:
+        for axis in axes.of(value) if value is not None else ():
+            axes.hold(axis, "Attention needs it as it is")
+    counts = [attr(node, name) for name in ("q_num_heads", "kv_num_heads", "kv_num_heads")]
+    parts = [_by_head(node, axes, v, n) for v, n in zip(values, counts, strict=True) if v is not None]
+    (q_heads, q_size), (k_heads, k_size), (v_heads, v_size) = parts
+    axes.tie(k_heads, v_heads)
+    axes.tie(np.repeat(k_heads, len(q_heads) // len(k_heads)), q_heads)
+    axes.tie(q_size, k_size)
+    if attr(node, "scale") is None:
+        axes.hold(q_size, "the scale of Attention depends on it")
+    y = node.outputs[0]
+    first, *_ = axes.of(values[0]) if values[0] is not None else [axes.held(1, "")]
+    if counts[0]:
+        length = axes.held(axes.shape(y)[1], "Attention works along it")
+        axes.put(y, [first, length, merged(node, axes, [q_heads, v_size])])
+    else:
+        axes.put(y, [first, q_heads, axes.held(axes.shape(y)[2], "Attention works along it"), v_size])
+    axes.product(node, q_size, v_size, batch=q_heads, diagonal=not axes.inner)
+
+
+def _by_head(node: ir.Node, axes: Axes, value: ir.Value, heads: int | None) -> tuple[Axis, Axis]:
+    """The axes of heads and of what is inside them."""
+    given = axes.of(value)
+    axes.hold(given[1 if heads else 2], "Attention works along it")
+    if heads is None:
+        return given[1], given[3]
+    split, inside = parted(node, axes, given[2], [heads, len(given[2]) // heads])
+    return split, inside
+
+
+def _attention_resize(node: ir.Node, cut: Cut) -> None:
+    """The number of heads that are left."""
+    for name, value in zip(("q_num_heads", "kv_num_heads"), node.inputs[:2], strict=True):
+        count = attr(node, name)
+        if count and value is not None and not (stay := cut.stays(value)[2]).all():
+            cut.attribute(node, name, int(stay.reshape(count, -1).any(axis=1).sum()))
+
+
 SPECS = (
     OpSpec(
         op="Attention",
         summary="softmax(scale · Q·Kᵀ + mask) · V, with grouped heads and a cache of past keys and values",
         macs=_attention,
+        flow=_attention_flow,
+        resize=_attention_resize,
         admits=admit({6: lambda n: length_up_to(n.inputs[1], -2)}),
     ),
     OpSpec(

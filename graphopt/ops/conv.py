@@ -11,7 +11,9 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from graphopt.graph.nodes import attr, input_at, is_constant
+from graphopt.ops.flow import Axes, opaque, tie_all
 from graphopt.ops.linear import Linear, Positions, Unfolder, is_weight
+from graphopt.ops.resize import grouped
 from graphopt.ops.spec import OpSpec, ShapeOf
 
 __all__ = ["SPECS"]
@@ -128,18 +130,57 @@ def _macs_transposed(node: ir.Node, shape: ShapeOf) -> int | None:
     return None if x is None or w is None else prod(x) * prod(w[1:])
 
 
+def _flow(node: ir.Node, axes: Axes) -> None:
+    """Input channels belong to axis `w_in` of the weight, output channels to axis `w_out`, `w_out` of Conv being 0.
+
+    With groups, blocks of input channels make blocks of output channels: of a depthwise one each channel its own; of
+    others the channels at one place in all blocks live or die together, or else whole blocks do.
+    """
+    x, w, bias = node.inputs[0], node.inputs[1], input_at(node, 2)
+    if x is None or w is None:
+        return opaque(node, axes)
+    given, weight, groups = axes.of(x), axes.of(w), attr(node, "group", 1)
+    transposed = node.op_type == "ConvTranspose"
+    for axis in given[SPATIAL:]:
+        axes.hold(axis, f"{node.op_type} works along it")
+    source, (outer, inside) = given[1], weight[:SPATIAL]
+    blocks = not axes.inner or len(source) == groups  # whether they live or die as a whole
+    if groups > 1 and blocks:
+        ids = tie_all(axes, source.reshape(groups, -1))
+        axes.hold(inside, "all blocks have the same number of channels")
+        axes.tie(outer, np.repeat(ids, len(outer) // groups))
+        result = np.repeat(ids, len(inside)) if transposed else outer
+    elif transposed:
+        axes.tie(outer, source)
+        tie_all(axes, source.reshape(groups, -1).T)
+        result = np.tile(inside, groups)
+    else:
+        axes.tie(inside, tie_all(axes, source.reshape(groups, -1).T))
+        tie_all(axes, outer.reshape(groups, -1).T)
+        result = outer
+    if bias is not None:
+        axes.tie(axes.of(bias)[0], result)
+    spatial = axes.shape(node.outputs[0])[SPATIAL:]
+    axes.put(node.outputs[0], [given[0], result, *(axes.held(n, f"{node.op_type} makes it") for n in spatial)])
+    return axes.product(node, source, result, index=0, weight=1, diagonal=groups > 1 and blocks)
+
+
 SPECS = (
     OpSpec(
         op="Conv",
         summary="Y = W ⋆ X + B; W: (M, C/group, kernel…), B: (M,)",
         linears=_linear(0, _unfolder(_reads)),
         macs=_macs(1),
+        flow=_flow,
+        resize=grouped("group"),
     ),
     OpSpec(
         op="ConvTranspose",
         summary="the transpose of Conv; W: (C, M/group, kernel…), B: (M,)",
         linears=_linear(1, _unfolder(_reads_transposed)),
         macs=_macs_transposed,
+        flow=_flow,
+        resize=grouped("group"),
     ),
     OpSpec(op="DeformConv", summary="Conv whose reading positions are moved by an input, offset", macs=_macs(1)),
     OpSpec(op="ConvInteger", summary="Conv of 8-bit integers, minus zero points, into int32", macs=_macs(1)),

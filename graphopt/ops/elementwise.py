@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from graphopt.graph.domain import Bound, Domain
 from graphopt.graph.nodes import input_at
+from graphopt.ops.flow import first_only, pointwise
 from graphopt.ops.spec import OpSpec, admit, carry, contents, family
 
 __all__ = ["SPECS"]
@@ -185,4 +187,10 @@ ACTIVATIONS = family(
     }
 )
 
-SPECS = (*ARITHMETIC, *VARIADIC, *LOGIC, *ROUNDING, *FUNCTIONS, *ACTIVATIONS)
+_SETTINGS = frozenset({"Clip", "CastLike"})
+"""Operators that work on input 0 alone, whatever else they are given."""
+
+SPECS = tuple(
+    replace(spec, flow=first_only if spec.op in _SETTINGS else pointwise)
+    for spec in (*ARITHMETIC, *VARIADIC, *LOGIC, *ROUNDING, *FUNCTIONS, *ACTIVATIONS)
+)

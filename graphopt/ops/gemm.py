@@ -9,6 +9,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from graphopt.graph.nodes import attr, input_at, is_constant, rank, static_shape
+from graphopt.ops.flow import Axes, Axis, opaque
 from graphopt.ops.linear import Linear, Positions, is_weight
 from graphopt.ops.spec import OpSpec, ShapeOf
 
@@ -90,14 +91,61 @@ def _einsum_macs(node: ir.Node, shape: ShapeOf) -> int | None:
     return prod(extents.values())
 
 
+def _gemm_flow(node: ir.Node, axes: Axes) -> None:
+    """Rows of A', columns of B', and what both sum over."""
+    a, b, c = node.inputs[0], node.inputs[1], input_at(node, 2)
+    if a is None or b is None:
+        return opaque(node, axes)
+    row, source = axes.of(a)[:: -1 if attr(node, "transA", 0) else 1]
+    other, column = axes.of(b)[:: -1 if attr(node, "transB", 0) else 1]
+    axes.tie(source, other)
+    result = [row, column]
+    if c is not None:
+        for place, axis in enumerate(reversed(axes.of(c)), 1):
+            if len(axis) == len(result[-place]):
+                axes.tie(result[-place], axis)
+            else:
+                axes.hold(axis, "Gemm broadcasts it")
+    axes.put(node.outputs[0], result)
+    return axes.product(node, source, column, index=0, weight=1)
+
+
+def _matmul_flow(node: ir.Node, axes: Axes) -> None:
+    """As Gemm, for each index of the axes before, which belong together."""
+    a, b, y = node.inputs[0], node.inputs[1], node.outputs[0]
+    if a is None or b is None or min(len(axes.of(a)), len(axes.of(b))) < MATRIX:
+        return opaque(node, axes)
+    (*few, row, source), (*many, other, column) = axes.of(a), axes.of(b)
+    axes.tie(source, other)
+    batch: list[Axis] = []
+    for place, extent in enumerate(reversed(axes.shape(y)[:-MATRIX]), 1):
+        here = [rest[-place] for rest in (few, many) if place <= len(rest)]
+        for axis in here:
+            if len(axis) != extent:
+                axes.hold(axis, "MatMul broadcasts it")
+        full = [axis for axis in here if len(axis) == extent]
+        for axis in full[1:]:
+            axes.tie(full[0], axis)
+        batch.insert(0, full[0])
+    axes.put(y, [*batch, row, column])
+    return axes.product(node, source, column, index=0, weight=1, batch=batch[-1] if batch and many else None)
+
+
 SPECS = (
     OpSpec(
         op="Gemm",
         summary="Y = alpha·A'·B' + beta·C; A': (M, K), B': (K, N), C broadcasts to (M, N)",
         linears=_gemm,
         macs=_gemm_macs,
+        flow=_gemm_flow,
     ),
-    OpSpec(op="MatMul", summary="Y = A·B over the last two axes; (…, M, K)·(…, K, N)", linears=_matmul, macs=_product),
+    OpSpec(
+        op="MatMul",
+        summary="Y = A·B over the last two axes; (…, M, K)·(…, K, N)",
+        linears=_matmul,
+        macs=_product,
+        flow=_matmul_flow,
+    ),
     OpSpec(op="MatMulInteger", summary="MatMul of 8-bit integers, minus zero points, into int32", macs=_product),
     OpSpec(op="QLinearMatMul", summary="MatMul of quantized tensors into a quantized tensor", macs=_product),
     OpSpec(op="Einsum", summary="sums of products by an equation over named axes", macs=_einsum_macs),

@@ -8,6 +8,8 @@ import onnx_ir as ir
 
 from graphopt.graph.domain import Domain
 from graphopt.graph.nodes import attr, input_at
+from graphopt.ops.reshape import gather
+from graphopt.ops.resize import picked
 from graphopt.ops.spec import COUNT, OpSpec, admit, carry, contents, extent, family, index_into, length_up_to
 
 __all__ = ["SPECS"]
@@ -47,11 +49,17 @@ def _write_start(node: ir.Node) -> Domain:
 
 
 SPECS = (
-    *family(
-        {
-            "Gather": "slices of the data along `axis`, by indices of any shape",
-            "GatherElements": "one element along `axis` per element of the indices",
-        },
+    OpSpec(
+        op="Gather",
+        summary="slices of the data along `axis`, by indices of any shape",
+        admits=admit({1: _along_axis}),
+        carries=carry(0),
+        flow=gather,
+        resize=picked,
+    ),
+    OpSpec(
+        op="GatherElements",
+        summary="one element along `axis` per element of the indices",
         admits=admit({1: _along_axis}),
         carries=carry(0),
     ),

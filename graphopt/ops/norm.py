@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+import numpy as np
 import onnx_ir as ir
 
 from graphopt.graph.domain import Domain
 from graphopt.graph.nodes import attr
+from graphopt.ops.flow import Axes, along, opaque, tie_all
+from graphopt.ops.resize import grouped
 from graphopt.ops.spec import OpSpec, admit, family, is_off
 
 __all__ = ["SPECS"]
 
+PER_AXIS_OPSET = 13
+"""From which Softmax works along one axis."""
 FIRST_INFERENCE_OPSET = 7
 """Up to opset 6 BatchNormalization and Dropout train unless `is_test` is set."""
 
@@ -30,25 +37,104 @@ def _batchnorm_is_pure(node: ir.Node) -> bool:
     return not _trains(node) or "training_mode" in node.attributes
 
 
+def _opset(node: ir.Node) -> int:
+    found = node.version or (node.graph.opset_imports.get("") if isinstance(node.graph, ir.Graph) else None)
+    return found or PER_AXIS_OPSET
+
+
+def _soft_axes(node: ir.Node, rank: int) -> Iterable[int]:
+    """One axis from opset 13 on; before, that one and all behind it."""
+    if _opset(node) >= PER_AXIS_OPSET:
+        return [attr(node, "axis", -1)]
+    return range(attr(node, "axis", 1) % rank, rank)
+
+
+def _per_channel(node: ir.Node, axes: Axes) -> None:
+    """Axis 1 has a number for each channel in each further input."""
+    (x, *rest) = node.inputs
+    if x is None:
+        return opaque(node, axes)
+    given = axes.of(x)
+    for value in rest:
+        if value is not None:
+            axes.tie(given[1], axes.of(value)[0])
+    if node.op_type != "BatchNormalization":
+        for axis in given[2:]:
+            axes.hold(axis, f"{node.op_type} works along it")
+    for value in node.outputs:
+        if len(axes.shape(value)) == len(given):
+            axes.put(value, given)
+        else:
+            axes.put(value, [given[1]])
+    return None
+
+
+def _per_group(node: ir.Node, axes: Axes) -> None:
+    """Whole groups of channels have statistics of their own."""
+    x, scale, bias = node.inputs
+    if x is None or scale is None or bias is None or axes.inner:
+        return opaque(node, axes)
+    given, groups = axes.of(x), attr(node, "num_groups", 1)
+    ids = tie_all(axes, given[1].reshape(groups, -1))
+    for value in (scale, bias):  # for each group up to opset 20, for each channel from 21 on
+        (axis,) = axes.of(value)
+        axes.tie(axis, np.repeat(ids, len(axis) // groups))
+    for axis in given[2:]:
+        axes.hold(axis, f"{node.op_type} works along it")
+    return axes.put(node.outputs[0], given)
+
+
+def _from_axis(node: ir.Node, rank: int) -> Iterable[int]:
+    return range(attr(node, "axis", -1) % rank, rank)
+
+
 SPECS = (
     OpSpec(
         op="BatchNormalization",
         summary="(X − mean) / sqrt(var + epsilon) · scale + B per channel; X: (N, C, …), the others (C,)",
         pure=_batchnorm_is_pure,
         admits=admit({4: Domain(0)}),
+        flow=_per_channel,
+    ),
+    OpSpec(
+        op="InstanceNormalization",
+        summary="each channel of each sample to mean B and deviation scale; X: (N, C, …)",
+        flow=_per_channel,
+    ),
+    OpSpec(
+        op="GroupNormalization",
+        summary="each group of channels of each sample normalized, then scale and bias; X: (N, C, …)",
+        flow=_per_group,
+        resize=grouped("num_groups"),
     ),
     *family(
         {
-            "InstanceNormalization": "each channel of each sample to mean B and deviation scale; X: (N, C, …)",
-            "GroupNormalization": "each group of channels of each sample normalized, then scale and bias; X: (N, C, …)",
             "LayerNormalization": "all axes from `axis` on normalized, then Scale and B",
             "RMSNormalization": "all axes from `axis` on divided by their root mean square, then scale",
-            "MeanVarianceNormalization": "(X − mean) / deviation over `axes`",
-            "LpNormalization": "X divided by its p-norm along `axis`",
-            "LRN": "X / (bias + alpha/size · sum of squares of neighbouring channels)^beta",
+        },
+        flow=along(_from_axis),
+    ),
+    OpSpec(
+        op="MeanVarianceNormalization",
+        summary="(X − mean) / deviation over `axes`",
+        flow=along(lambda node, rank: attr(node, "axes") or (0, *range(2, rank))),
+    ),
+    OpSpec(
+        op="LpNormalization",
+        summary="X divided by its p-norm along `axis`",
+        flow=along(lambda node, _: [attr(node, "axis", -1)]),
+    ),
+    OpSpec(
+        op="LRN",
+        summary="X / (bias + alpha/size · sum of squares of neighbouring channels)^beta",
+        flow=along(lambda _node, _rank: [1]),
+    ),
+    *family(
+        {
             "Softmax": "exp(X) / sum of exp(X) along `axis` (all axes from `axis` on before opset 13)",
             "LogSoftmax": "log of Softmax",
             "Hardmax": "one at the first maximum along `axis`, zero elsewhere",
-        }
+        },
+        flow=along(_soft_axes),
     ),
 )

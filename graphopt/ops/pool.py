@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from graphopt.graph.domain import Domain
+from graphopt.ops.flow import windowed
 from graphopt.ops.spec import OpSpec, admit, carry, family
 
 __all__ = ["SPECS"]
@@ -13,6 +14,7 @@ SPECS = (
             "MaxPool": "largest element of each window, and where it was",
             "GlobalMaxPool": "largest element of each channel",
         },
+        flow=windowed,
         carries=carry(0),
     ),
     *family(
@@ -21,7 +23,8 @@ SPECS = (
             "LpPool": "p-norm of each window",
             "GlobalAveragePool": "mean of each channel",
             "GlobalLpPool": "p-norm of each channel",
-        }
+        },
+        flow=windowed,
     ),
     OpSpec(
         op="MaxUnpool",

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from math import prod
 
+import numpy as np
 import onnx_ir as ir
 
 from graphopt.graph.nodes import attr
+from graphopt.ops.flow import Axes, opaque
+from graphopt.ops.resize import hidden
 from graphopt.ops.spec import ShapeOf, admit, family, length_up_to
 
 __all__ = ["SPECS"]
@@ -18,6 +21,38 @@ def _macs(node: ir.Node, shape: ShapeOf) -> int | None:
     return None if x is None or w is None or r is None else prod(x[:2]) * (prod(w) + prod(r))
 
 
+def _flow(node: ir.Node, axes: Axes) -> None:
+    """A hidden unit has a row of W and R for each gate, a column of R, and the numbers of its bias and peepholes."""
+    x, w, r = node.inputs[:3]
+    if x is None or w is None or r is None:
+        return opaque(node, axes)
+    given, weight, recurrence = axes.of(x), axes.of(w), axes.of(r)
+    unit = recurrence[2]
+    gates = np.tile(unit, len(recurrence[1]) // len(unit))
+    axes.tie(gates, recurrence[1])
+    axes.tie(gates, weight[1])
+    axes.tie(given[2], weight[2])
+    for index, value in enumerate(node.inputs[3:], 3):
+        if value is None:
+            continue
+        *others, last = axes.of(value)
+        for axis in (*others, *([last] if index == _LENGTHS else ())):
+            axes.hold(axis, f"{node.op_type} needs it as it is")
+        if index != _LENGTHS:
+            axes.tie(last, np.tile(unit, len(last) // len(unit)))
+    for axis in (*given[:2], weight[0], recurrence[0]):
+        axes.hold(axis, f"{node.op_type} works along it")
+    for value in node.outputs:
+        why = f"{node.op_type} works along it"
+        axes.put(value, [*(axes.held(n, why) for n in axes.shape(value)[:-1]), unit])
+    part = len(given[2]) / (len(given[2]) + len(unit))
+    axes.product(node, given[2], gates, index=-1, weight=1, part=part)
+    return axes.product(node, unit, gates, index=-2, weight=2, part=1 - part)
+
+
+_LENGTHS = 4
+"""The input that holds the lengths of sequences."""
+
 SPECS = family(
     {
         "RNN": "H' = f(X·Wᵀ + H·Rᵀ + B)",
@@ -25,5 +60,7 @@ SPECS = family(
         "LSTM": "gates i, o, f, c; C' = f · C + i · c, H' = o · h(C')",
     },
     macs=_macs,
+    flow=_flow,
+    resize=hidden,
     admits=admit({4: lambda n: length_up_to(n.inputs[0], attr(n, "layout", 0))}),
 )

@@ -2,10 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+import onnx_ir as ir
+
 from graphopt.graph.domain import Domain
+from graphopt.graph.nodes import array, attr, input_at, readers
+from graphopt.ops.flow import Axes, opaque
+from graphopt.ops.reshape import slice_range, slice_words
 from graphopt.ops.spec import COUNT, OpSpec, admit, family
 
 __all__ = ["SPECS"]
+
+
+def _picked(reader: ir.Node, count: int) -> Iterable[int]:
+    """Which of `count` numbers a node looks at."""
+    if reader.op_type == "Gather" and (index := array(input_at(reader, 1))) is not None:
+        return [int(i) for i in index.reshape(-1)]
+    if reader.op_type == "Slice" and (words := slice_words(reader)) is not None:
+        return [i for start, end, _, step in zip(*words, strict=True) for i in slice_range(start, end, step, count)]
+    return range(count)
+
+
+def _shape(node: ir.Node, axes: Axes) -> None:
+    """Only the extents that are looked at have to stay."""
+    x, y = node.inputs[0], node.outputs[0]
+    if x is None:
+        return opaque(node, axes)
+    given = axes.of(x)
+    seen = range(len(given))[slice(attr(node, "start", 0), attr(node, "end"))]
+    looked: set[int] = set()
+    for reader in readers(y):
+        looked.update(seen[i] for i in _picked(reader, len(seen)))
+    for i in seen if y.is_graph_output() else looked:
+        axes.hold(given[i], "its extent is computed with")
+    return axes.put(y, [axes.held(len(seen), "it holds extents")])
+
 
 SPECS = (
     OpSpec(op="ConstantOfShape", summary="one value in a given shape", admits=admit({0: COUNT})),
@@ -18,10 +50,10 @@ SPECS = (
         {
             "Constant": "the tensor in its attribute",
             "EyeLike": "ones on a diagonal, in the shape of the input",
-            "Shape": "the extents of the input, from axis `start` to `end`",
             "Size": "the number of elements",
         }
     ),
+    OpSpec(op="Shape", summary="the extents of the input, from axis `start` to `end`", flow=_shape),
     *family(
         {
             "BlackmanWindow": "a window of given size",

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from graphopt.graph.domain import Bound, Domain
 from graphopt.graph.nodes import input_at, rank
 from graphopt.graph.shapes import ShapeOf
+from graphopt.ops.flow import Flow, opaque
 from graphopt.ops.linear import Linear
+from graphopt.ops.resize import Resize, unchanged
 
 __all__ = [
     "COUNT",
@@ -97,6 +99,12 @@ class OpSpec:
     carries: Carries = _no_pairs
     """Pairs (source, target) of values: each element of the target is one of a source's, unchanged, or padding, so that
     what the target's readers accept holds for the sources. Control flow pairs its values with those of its bodies."""
+
+    flow: Flow = opaque
+    """How the indices of its axes hang together, for cutting channels; see `ops.flow`."""
+
+    resize: Resize = unchanged
+    """What has to change in a node once indices are taken out of the axes of its values; see `ops.resize`."""
 
     pulls: Callable[[ir.Node, int, Domain], Domain | None] = _no_pull
     """The values of input `index` for which output 0 stays inside a domain; None where nothing simple can be said."""

@@ -6,6 +6,7 @@ import onnx_ir as ir
 
 from graphopt.graph.domain import Domain
 from graphopt.graph.nodes import input_at
+from graphopt.ops.flow import first_only
 from graphopt.ops.norm import infers
 from graphopt.ops.spec import OpSpec, admit, carry, contents, family, never
 
@@ -43,6 +44,7 @@ SPECS = (
         summary="in inference the data as it is, and a mask of ones",
         pure=_dropout_is_pure,
         admits=admit({1: Domain(0, 1)}),
+        flow=first_only,
         carries=lambda node: carry(0)(node) if _dropout_is_pure(node) else (),
     ),
 )

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from graphopt.analysis.groups import Channels
 from graphopt.errors import Verdict
 from graphopt.plan.budget import Limit, row
-from graphopt.plan.levels import Curve
+from graphopt.plan.levels import LossCurve
 
 __all__ = ["Unreachable", "allocate"]
 
@@ -52,7 +52,7 @@ class Unreachable(Verdict):  # noqa: N818 - a negative answer, not a malfunction
 
 def allocate(
     channels: Channels,
-    curves: Mapping[str, Curve],
+    curves: Mapping[str, LossCurve],
     widths: Mapping[str, Sequence[int]],
     limits: Sequence[Limit],
 ) -> dict[str, int]:
@@ -81,7 +81,7 @@ class _Choice:
     def __init__(
         self,
         channels: Channels,
-        curves: Mapping[str, Curve],
+        curves: Mapping[str, LossCurve],
         widths: Mapping[str, Sequence[int]],
         limits: Sequence[Limit],
     ) -> None:

@@ -3,23 +3,23 @@
     {"macs": 0.5, "params": 0.35, "bytes": 0.25, "latency": 0.7}     shares of the model as given; several at once
     {"accuracy": 0.002, "agreement": 0.99, "sqnr": 30.0}             how much worse it may do
 
-A plan is a row of widths, one per group. Multiply-accumulates and parameters of a product are bilinear in the widths
-of what it reads and writes, so the cost of a whole plan is a quadratic form in them: exact, and cheap for many plans.
+A plan is a row of widths, one per group. Multiply-accumulates and parameters of a product are its full ones times the
+shares that stay of what it reads, writes and repeats: exact, and cheap for many plans at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from graphopt.analysis.groups import Channels, Port, Product, Widths
+from graphopt.analysis.groups import Channels, Port, Widths
 from graphopt.errors import UsageError
 
-__all__ = ["Cost", "Limit", "Metric", "Quadratic", "Resource", "drops", "limits", "quadratics", "row", "shares"]
+__all__ = ["Cost", "Limit", "Metric", "Multilinear", "Resource", "amounts", "drops", "limits", "lines", "row", "shares"]
 
 Array = NDArray[Any]
 Resource = Literal["macs", "params", "bytes", "latency"]
@@ -38,17 +38,19 @@ class Cost(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Quadratic:
-    """rest + k'·form·k, where k is (1, widths…)."""
+class Multilinear:
+    """rest + Σ over products of amount·(line₁·k)·(line₂·k)·(line₃·k), where k is (1, widths…)."""
 
-    form: Array
-    """(1 + groups, 1 + groups)."""
+    amounts: Array
+    """(products,)."""
+    lines: Array
+    """(3, 1 + groups, products): which share of a product's inputs, outputs and repetitions stays."""
     rest: float = 0.0
     """What no plan changes."""
 
     def __call__(self, plans: Array) -> Array:
         k = np.concatenate([np.ones((len(plans), 1)), plans], axis=1)
-        return np.asarray(self.rest + np.einsum("pi,pi->p", k @ self.form, k))
+        return np.asarray(self.rest + (k @ self.lines).prod(axis=0) @ self.amounts)
 
 
 @dataclass(frozen=True)
@@ -96,15 +98,29 @@ def drops(wanted: Mapping[str, float] | Sequence[str]) -> dict[str, float]:
     return found
 
 
-def quadratics(channels: Channels) -> dict[str, Quadratic]:
-    """Multiply-accumulates and parameters of plans; groups are numbered as `channels` lists them."""
+def lines(channels: Channels) -> Array:
+    """(3, 1 + groups, products): see `Multilinear`; groups and products are numbered as `channels` lists them."""
+    place = {key: i + 1 for i, key in enumerate(channels.groups)}
+    found = np.zeros((3, len(place) + 1, len(channels.products)))
+    for column, product in enumerate(channels.products.values()):
+        ports = (None if product.diagonal else product.source, product.result, product.batch)
+        for side, port in enumerate(ports):
+            found[side, :, column] = _line(port, channels, place)
+    return found
+
+
+def amounts(channels: Channels) -> dict[str, Multilinear]:
+    """Multiply-accumulates and parameters of plans."""
+    shared = lines(channels)
     return {
-        "macs": Quadratic(_form(channels, lambda p: p.macs)),
-        "params": Quadratic(_form(channels, lambda p: p.params)),
+        "macs": Multilinear(np.array([p.macs for p in channels.products.values()], np.float64), shared),
+        "params": Multilinear(np.array([p.params for p in channels.products.values()], np.float64), shared),
     }
 
 
-def limits(channels: Channels, budget: Mapping[str, float], given: Mapping[str, float], now: Mapping[str, float]) -> list[Limit]:
+def limits(
+    channels: Channels, budget: Mapping[str, float], given: Mapping[str, float], now: Mapping[str, float]
+) -> list[Limit]:
     """The limits on plans of a model; a latency table is added by who measured it.
 
     Args:
@@ -113,14 +129,13 @@ def limits(channels: Channels, budget: Mapping[str, float], given: Mapping[str, 
         given: macs, params and bytes of the model as given, which shares are of.
         now: the same of the model at hand, which a plan changes.
     """
-    forms = quadratics(channels)
-    full = np.array([[g.units for g in channels.groups.values()]], np.float64)
+    costs = amounts(channels)
+    costs["bytes"] = replace(costs["params"], amounts=_BYTES * costs["params"].amounts)
     found = []
-    for name in ("macs", "params", "bytes"):
+    for name, cost in costs.items():
         if name in budget:
-            scale, form = (_BYTES, forms["params"]) if name == "bytes" else (1, forms[name])
-            rest = now[name] - scale * float(form(full)[0])
-            found.append(Limit(name, Quadratic(scale * form.form, rest), budget[name] * given[name]))
+            rest = now[name] - float(cost(row(channels, {}))[0])
+            found.append(Limit(name, replace(cost, rest=rest), budget[name] * given[name]))
     return found
 
 
@@ -153,22 +168,13 @@ def _pairs(given: Mapping[str, float] | Sequence[str], what: str, example: str) 
     return found
 
 
-def _form(channels: Channels, amount: Callable[[Product], int]) -> Array:
-    """The quadratic form of all products' shares of an amount."""
-    place = {key: i + 1 for i, key in enumerate(channels.groups)}
-    form = np.zeros((len(place) + 1, len(place) + 1))
-    for product in channels.products.values():
-        result = _counts(product.result, channels, place)
-        source = np.eye(1, len(form))[0] if product.diagonal else _counts(product.source, channels, place)
-        form += amount(product) * np.outer(source, result)
-    return (form + form.T) / 2
-
-
-def _counts(port: Port, channels: Channels, place: Mapping[str, int]) -> Array:
+def _line(port: Port | None, channels: Channels, place: Mapping[str, int]) -> Array:
     """(1 + groups,): the share of a port's channels that stay, as a line in the widths."""
     line = np.zeros(len(place) + 1)
-    count = max(1, len(port.group))
-    line[0] = np.sum(port.group < 0) / count
+    if port is None or not len(port.group):
+        line[0] = 1.0
+        return line
+    line[0] = np.mean(port.group < 0)
     for index, key in enumerate(port.groups):
-        line[place[key]] += np.sum(port.group == index) / count / channels.groups[key].units
+        line[place[key]] += np.mean(port.group == index) / channels.groups[key].units
     return line

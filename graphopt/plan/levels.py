@@ -31,7 +31,7 @@ from graphopt.plan.distance import Distance
 from graphopt.plan.variants import Variants
 from graphopt.run.session import Device, Feed, Session
 
-__all__ = ["FRACTIONS", "Curve", "Cut", "candidates", "measure"]
+__all__ = ["FRACTIONS", "LossCurve", "Cut", "candidates", "measure"]
 
 Array = NDArray[Any]
 Cut = Callable[[ir.Model, Mapping[str, NDArray[np.bool_]]], ir.Model]
@@ -47,7 +47,7 @@ _TINY: Final = 1e-12
 
 
 @dataclass(frozen=True)
-class Curve:
+class LossCurve:
     """The loss of one group by its width."""
 
     widths: tuple[int, ...]
@@ -56,7 +56,7 @@ class Curve:
     """Never falling: what was measured less at a smaller width was noise."""
 
     @classmethod
-    def through(cls, measured: Mapping[int, float]) -> Curve:
+    def through(cls, measured: Mapping[int, float]) -> LossCurve:
         """The curve through these losses by width."""
         widths = sorted(measured, reverse=True)
         losses = np.maximum.accumulate([measured[w] for w in widths])
@@ -117,7 +117,7 @@ def measure(
     device: Device = "cpu",
     threads: int = 0,
     progress: Callable[[str], None] = lambda _: None,
-) -> dict[str, Curve]:
+) -> dict[str, LossCurve]:
     """The loss of each group at some widths, the other groups at those of `base`.
 
     Args:
@@ -151,7 +151,7 @@ def measure(
     known = {key: g for key, g in channels.groups.items() if key in orders}
     linear = [key for key in known if variants.readers(key)]
     here = distance(keeper.outputs()) if base else 0.0
-    curves: dict[str, Curve] = {}
+    curves: dict[str, LossCurve] = {}
     segments = {key: _Segment(variants, key) for key in linear}
     for batch in keeper.batched(segments):
         for key, kept in batch.items():
@@ -164,11 +164,11 @@ def measure(
                 elif width not in losses:
                     fed = variants.feed(key, width)
                     losses[width] = distance(runner.run(values | fed) for values in kept)
-            curves[key] = Curve.through(losses)
+            curves[key] = LossCurve.through(losses)
     for key in known if cut else ():
         if key not in curves and cut is not None:
             progress(f"measuring the loss of {key}")
-            curves[key] = Curve.through(
+            curves[key] = LossCurve.through(
                 {
                     width: distance(map(_session(cut(variants.base, variants.masks(key, width)), device, threads).run, feeds))
                     for width in _widths(known[key], step, fractions, base)

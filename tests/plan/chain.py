@@ -29,7 +29,7 @@ def chain(widths: Sequence[int], work: Sequence[int] | None = None) -> Channels:
         products[f"p{i}", 0] = Product(
             f"p{i}", 0, size * (work[i] if work else 1), size, port(source, keys.get(i)), port(result, keys.get(i + 1))
         )
-    return Channels(groups, products, {})
+    return Channels(groups, products, {}, {})
 
 
 def port(channels: int, group: str | None) -> Port:
