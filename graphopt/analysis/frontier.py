@@ -283,9 +283,7 @@ def _flat(linear: ops.Linear, y: NDArray[Any], at: NDArray[np.intp]) -> NDArray[
     return linear.rows(y, at).reshape(linear.channels, -1).astype(np.float32)
 
 
-def _positions(
-    count: int, first: int, samples: int, share: int
-) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def _positions(count: int, first: int, samples: int, share: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """`share` of the positions of each sample, drawn from the sample's number, and these numbers.
 
     Positions are numbered sample by sample; where they cannot be, all of a batch count as the first sample's.

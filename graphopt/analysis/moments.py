@@ -5,7 +5,11 @@ taken, and E[x] and E[xxᵀ] are summed in float64, batch by batch, so that the 
 and their order. How well W can be replaced by a poorer matrix follows from these alone. With K the columns that stay,
 R the others, G = E[xxᵀ] − E[x]E[x]ᵀ and D = damping·mean(diag G)·I:
 
-    W' = W_K + W_R·G_RK·(G_KK + D)⁻¹        y + (W − W')·E[x] keeps its mean
+    W' = W_K + W_R·G_RK·(G_KK + D)⁻¹            b' = b + (W − W')·E[x], so that the mean stays
+
+At another point, where x has drifted and something else, z, is to be given, with C the covariance of z and x:
+
+    W' = W_K + (C_K − W_K·G_KK)·(G_KK + D)⁻¹    b' = E[z] − W'·E[x]
 
 Where memory does not allow a Gram matrix (`Kind`), the best that it allows is kept, and says so.
 """
@@ -23,11 +27,12 @@ import scipy.linalg
 from numpy.typing import NDArray
 
 from graphopt import ops
+from graphopt.analysis.segments import MEMORY, Samples, batches
 from graphopt.errors import InputError
 from graphopt.graph.carry import Carried
 from graphopt.graph.nodes import key
-from graphopt.graph.save import runnable
 from graphopt.graph.parts import part
+from graphopt.graph.save import runnable
 from graphopt.run.session import Device, Feed, Session
 
 __all__ = ["Kind", "Moment", "collect", "products", "sampled"]
@@ -63,6 +68,10 @@ class Moment:
     """(channels,): E[y]."""
     result_energy: Array
     """(channels,): E[y²]."""
+    cross: Array | None = None
+    """(groups, outputs, d): E[zxᵀ] − E[z]E[x]ᵀ, where something else than W·x + b is to be given; full only."""
+    target: Array | None = None
+    """(groups, outputs): E[z]."""
 
     @property
     def damping(self) -> float:
@@ -94,38 +103,45 @@ class Moment:
             case _:
                 return np.stack([np.diag(np.maximum(e - m**2, 0)) for e, m in zip(self.gram, self.mean, strict=True)])
 
-    def refit(self, matrix: Array, keep: NDArray[np.bool_], damping: float | None = None) -> tuple[Array, Array]:
-        """The matrix with columns cut and the others refit, and what to add to W·x so that its mean stays.
+    def refit(
+        self, matrix: Array, bias: Array, keep: NDArray[np.bool_], damping: float | None = None
+    ) -> tuple[Array, Array]:
+        """The product with columns cut and the others refit.
 
         Args:
-            matrix: (groups, outputs, d).
+            matrix: (groups, outputs, d): what x is multiplied with.
+            bias: (groups·outputs,): what is added.
             keep: (input channels,): which ones stay.
             damping: see `damping`, its default.
 
         Returns:
-            (groups, outputs, d) with zeros where columns were cut, and (groups·outputs,), both in float64.
+            Both in float64, the matrix with zeros where columns were cut.
         """
         strength = self.damping if damping is None else damping
         columns = keep.reshape(len(matrix), -1).repeat(matrix.shape[2] * len(matrix) // len(keep), axis=1)
         fitted = np.stack([self._fit(g, w.astype(np.float64), columns[g], strength) for g, w in enumerate(matrix)])
-        shift = np.einsum("god,gd->go", matrix - fitted, self.mean)
-        return fitted, shift.reshape(-1)
+        target = self.target
+        if target is None:
+            target = np.einsum("god,gd->go", matrix, self.mean) + bias.reshape(len(matrix), -1)
+        return fitted, (target - np.einsum("god,gd->go", fitted, self.mean)).reshape(-1)
 
     def _fit(self, group: int, matrix: Array, kept: NDArray[np.bool_], damping: float) -> Array:
         """One group of `refit`."""
         fitted = np.where(kept, matrix, 0.0)
-        if kept.all() or not kept.any() or self.kind == "diagonal":
+        if not kept.any() or self.kind == "diagonal" or (kept.all() and self.cross is None):
             return fitted
         cut = ~kept
         if self.kind == "rows":
             x = (self.gram[group] - self.mean[group][:, None]).astype(np.float64)
             square = x[kept].T @ x[kept] / self.rows
-            scale = np.trace(square) / np.sum(kept)
-            fitted[:, kept] += _solve(square, matrix[:, cut] @ x[cut] / self.rows, damping * scale) @ x[kept].T
+            pull = matrix[:, cut] @ x[cut] / self.rows
+            fitted[:, kept] += _solve(square, pull, damping * np.trace(square) / np.sum(kept)) @ x[kept].T
         elif self.kind == "full":
             square = self.gram[group] - np.outer(self.mean[group], self.mean[group])
             pull = matrix[:, cut] @ square[np.ix_(cut, kept)]
             square = square[np.ix_(kept, kept)]
+            if self.cross is not None:
+                pull = self.cross[group][:, kept] - matrix[:, kept] @ square
             fitted[:, kept] += _solve(square, pull, damping * np.trace(square) / len(square))
         else:
             square = self._channels()[group]
@@ -179,26 +195,24 @@ def sampled(first: int, samples: int, length: int, take: int) -> NDArray[np.intp
 def collect(
     model: ir.Model,
     wanted: Iterable[Key],
-    feeds: Iterable[Feed],
+    samples: Samples,
     *,
-    rows: bool = True,
-    memory: int = 1 << 30,
+    memory: int = MEMORY,
     device: Device = "cpu",
     threads: int = 0,
 ) -> dict[Key, Moment]:
-    """The moments of these products of `model`; what cannot be run or is no constant weight's is left out.
+    """The moments of these products; what is no product with a constant weight in the main graph is left out.
 
     Args:
         model: the dense model.
         wanted: (key, index) as `products` has them.
-        feeds: the samples in fixed batches, iterated several times.
-        rows: whether the rows of a feed are its samples; else each feed is one.
-        memory: bytes that the results of one pass over the feeds may take; a product alone half of it.
+        samples: what is fed, in an order that does not depend on how it was given.
+        memory: bytes that the results of one pass over the samples may take, and those of one product half of it.
         device: where to run.
         threads: as in `Session`.
 
     Raises:
-        InputError: there are no feeds, or the model does not run on them.
+        InputError: there are no samples, or the model does not run on them.
     """
     linears = products(model)
     sites: dict[Any, _Site] = {}
@@ -206,22 +220,21 @@ def collect(
         if name in linears:
             site = _Site(linears[name])
             sites.setdefault(site.signature, site).readers[name] = linears[name]
-    survey = _Survey(feeds, rows)
-    found: dict[Key, Moment] = {}
+    survey = _Survey(model, samples)
     pending = list(sites.values())
     if pending:
-        with_lengths = _Taps(model, pending, device, threads)
-        for site, x in with_lengths.run(survey.first):
-            site.size(x, survey.samples, memory // 2)
+        for site, x in _Taps(model, pending, device, threads).run(survey.probe):
+            site.size(x, survey.share, survey.samples, memory // 2)
+    found: dict[Key, Moment] = {}
     while pending:
         now = [pending.pop(0)]
         while pending and sum(s.bytes for s in now) + pending[0].bytes <= memory:
             now.append(pending.pop(0))
         taps = _Taps(model, now, device, threads)
-        for first, count, feed, one in survey.batches():
-            if one is not None:
-                for site, x in taps.run(one):
-                    site.length = site.linear.unfold(x).shape[-1]
+        for first, count, feed, probe in survey:
+            if probe is not None:
+                for site, x in taps.run(probe):
+                    site.length = site.linear.unfold(x).shape[-1] // survey.share
             for site, x in taps.run(feed):
                 site.add(x, first, count)
         for site in now:
@@ -230,30 +243,30 @@ def collect(
 
 
 class _Survey:
-    """The feeds, and how many samples there are."""
+    """The samples in batches, and how many there are."""
 
-    def __init__(self, feeds: Iterable[Feed], rows: bool) -> None:  # noqa: FBT001 - of one caller
-        self._feeds, self._rows = feeds, rows
-        self.samples = sum(self._count(feed) for feed in feeds)
-        first = next(iter(feeds), None)
-        if first is None or not self.samples:
+    def __init__(self, model: ir.Model, samples: Samples) -> None:
+        self._feeds, self._counts = batches(model, samples)
+        self.samples = sum(self._counts)
+        if not self.samples:
             raise InputError("there are no samples to learn from")
-        self.first = self._one(first)
+        free = all(v.shape is None or not isinstance(v.shape[0], int) for v in model.graph.inputs if v.shape != ())
+        self._cut = isinstance(samples, Mapping) and free
+        self.share = 1 if self._cut else self._counts[0]
+        """Samples in one of the probes, which tell shapes."""
+        self.probe = self._probe(self._feeds[0])
 
-    def batches(self) -> Iterator[tuple[int, int, Feed, Feed | None]]:
-        """Number of its first sample, number of samples, the feed, and one sample of it where its shapes are new."""
+    def __iter__(self) -> Iterator[tuple[int, int, Feed, Feed | None]]:
+        """Number of its first sample, number of samples, the feed, and a probe where its shapes are new."""
         start, shapes = 0, None
-        for feed in self._feeds:
-            one = self._one(feed)
-            now = {n: np.shape(v) for n, v in one.items()}
-            yield start, self._count(feed), feed, None if now == shapes else one
-            start, shapes = start + self._count(feed), now
+        for feed, count in zip(self._feeds, self._counts, strict=True):
+            probe = self._probe(feed)
+            now = {n: np.shape(v) for n, v in probe.items()}
+            yield start, count, feed, None if now == shapes or self._cut else probe
+            start, shapes = start + count, now
 
-    def _count(self, feed: Feed) -> int:
-        return len(next(iter(feed.values()))) if self._rows and feed else 1
-
-    def _one(self, feed: Feed) -> Feed:
-        return {n: v[:1] for n, v in feed.items()} if self._rows else feed
+    def _probe(self, feed: Feed) -> Feed:
+        return {n: v[:1] for n, v in feed.items()} if self._cut else feed
 
 
 class _Taps:
@@ -295,9 +308,9 @@ class _Site:
         self.held: list[Array] = []
         self.seen: dict[Key, tuple[Array, Array]] = {}
 
-    def size(self, x: Array, samples: int, most: int) -> None:
-        """Settle what to keep, given what one sample reads."""
-        self.length = self.linear.unfold(x).shape[-1]
+    def size(self, x: Array, share: int, samples: int, most: int) -> None:
+        """Settle what to keep, given what is read of `share` samples."""
+        self.length = self.linear.unfold(x).shape[-1] // share
         self.take = ceil(max(_ROWS_PER_COLUMN * self.columns, _FEWEST_ROWS) / samples)
         rows = samples * min(self.take, self.length)
         groups, channels = self.linear.groups, self.columns // self.kernel

@@ -14,7 +14,6 @@ from graphopt.ops.spec import COUNT, OpSpec, admit, contents, family, index_into
 __all__ = ["SPECS"]
 
 
-
 def _resampled(node: ir.Node, axes: Axes) -> None:
     """Channels and samples are left alone by scales of one; sizes in numbers would have to be written anew."""
     scales = contents(input_at(node, 1 if node.op_type == "Upsample" or len(node.inputs) == 2 else 2))  # noqa: PLR2004

@@ -80,8 +80,7 @@ def expanded(node: ir.Node, cut: Cut) -> None:
         return
     extents = _extents(cut, node.outputs[0])[-len(given) :] if given.size else []
     wanted = [
-        n if n == 1 or before == after else after
-        for n, (before, after) in zip(given.tolist(), extents, strict=True)
+        n if n == 1 or before == after else after for n, (before, after) in zip(given.tolist(), extents, strict=True)
     ]
     if wanted != given.tolist():
         cut.constant(node, 1, np.array(wanted, np.int64))

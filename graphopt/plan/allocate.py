@@ -42,7 +42,7 @@ _GAIN: Final = 1e-9
 _LEAST: Final = 1e-300
 
 
-class Unreachable(Verdict):  # noqa: N818 - a negative answer, not a malfunction
+class Unreachable(Verdict):
     """No plan meets a limit; it carries the plan of least widths."""
 
     def __init__(self, message: str, least: Mapping[str, int]) -> None:

@@ -25,16 +25,16 @@ from numpy.typing import NDArray
 from graphopt.analysis.groups import Channels, Group, Widths
 from graphopt.analysis.moments import Moment
 from graphopt.graph.carry import Carried
-from graphopt.graph.save import runnable
 from graphopt.graph.parts import behind, boundary, part
+from graphopt.graph.save import runnable
 from graphopt.plan.distance import Distance
 from graphopt.plan.variants import Variants
 from graphopt.run.session import Device, Feed, Session
 
-__all__ = ["FRACTIONS", "LossCurve", "Cut", "candidates", "measure"]
+__all__ = ["FRACTIONS", "Cut", "LossCurve", "candidates", "measure"]
 
 Array = NDArray[Any]
-Cut = Callable[[ir.Model, Mapping[str, NDArray[np.bool_]]], ir.Model]
+Cut = Callable[[ir.Model, Channels, Mapping[str, NDArray[np.bool_]]], ir.Model]
 """`compress.cut`: the model without the units that do not stay."""
 
 FRACTIONS: Final = (0.75, 0.5, 0.25, 0.125)
@@ -109,7 +109,6 @@ def measure(
     feeds: Sequence[Feed],
     *,
     base: Widths | None = None,
-    weights: Mapping[tuple[str, int], tuple[Array, Array]] | None = None,
     step: int = 8,
     fractions: Sequence[float] = FRACTIONS,
     cut: Cut | None = None,
@@ -124,11 +123,9 @@ def measure(
         model: the dense model.
         channels: its groups.
         orders: by group, its units in the order in which they are cut.
-        moments: of the groups' readers, in the dense model.
+        moments: of the groups' readers, at the operating point.
         feeds: samples that are not in the moments; their outputs are held in memory.
         base: an operating point; None is the dense model.
-        weights: of products at the operating point where more is known than the moments tell: matrix and bias, with
-            zeros where columns are cut.
         step: multiples of widths that the target likes.
         fractions: of a group's units: where to measure.
         cut: measures groups whose readers have no constant weight; without it, these get no curve.
@@ -143,7 +140,7 @@ def measure(
     Raises:
         InputError: the model does not run on the feeds.
     """
-    variants = Variants(model, channels, orders, moments, base or {}, weights or {})
+    variants = Variants(model, channels, orders, moments, base or {})
     session = _session(model, device, threads)
     distance = Distance([session.run(feed) for feed in feeds])
     del session
@@ -165,15 +162,14 @@ def measure(
                     fed = variants.feed(key, width)
                     losses[width] = distance(runner.run(values | fed) for values in kept)
             curves[key] = LossCurve.through(losses)
-    for key in known if cut else ():
+    for key in known if cut is not None else ():
         if key not in curves and cut is not None:
             progress(f"measuring the loss of {key}")
-            curves[key] = LossCurve.through(
-                {
-                    width: distance(map(_session(cut(variants.base, variants.masks(key, width)), device, threads).run, feeds))
-                    for width in _widths(known[key], step, fractions, base)
-                }
-            )
+            losses = {}
+            for width in _widths(known[key], step, fractions, base):
+                runner = _session(cut(variants.base, channels, {key: variants.kept(key, width)}), device, threads)
+                losses[width] = distance(map(runner.run, feeds))
+            curves[key] = LossCurve.through(losses)
     return {key: curves[key] for key in known if key in curves}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,6 @@ class Variants:
         orders: by group, its units in the order in which they are cut.
         moments: of the groups' readers.
         base: widths of the operating point.
-        weights: of products at the operating point, where given: matrix and bias.
     """
 
     base: ir.Model
@@ -41,24 +41,25 @@ class Variants:
         orders: Mapping[str, NDArray[np.intp]],
         moments: Mapping[Key, Moment],
         base: Widths,
-        weights: Mapping[Key, tuple[Array, Array]],
     ) -> None:
         self._channels, self._orders, self._moments = channels, orders, moments
         self._base, self._dense = base, products(model)
-        self._given = weights
-        wanted = {r for key in channels.groups for r in self.readers(key)} | weights.keys()
+        self._model = model
+        self.weighted = frozenset(r for key in orders for r in self.readers(key))
+        """The products whose weights depend on widths."""
         self.base = model.clone()
         self._ports: dict[Key, tuple[ir.Value, ir.Value]] = {}
         for name, linear in products(self.base).items():
-            if name in wanted:
+            if name in self.weighted:
                 self._ports[name] = _own(self.base.graph, linear, name)
-        for name, (weight, bias) in self._ports.items():
-            self._put(weight, bias, *self._weights(name, {}))
+        for name, ports in self._ports.items():
+            for value, contents in zip(ports, self._weights(name, {}), strict=True):
+                value.const_value = ir.tensor(contents, name=value.name)
 
     def readers(self, key: str) -> tuple[Key, ...]:
         """The products that a variant of this group gives other weights; none where one of them has no such weight."""
         mine = [r for r in self._channels.groups[key].readers if not self._is_diagonal(r)]
-        known = all(r in self._moments and r in self._dense for r in mine)
+        known = all(r in self._moments and r in self._dense and self._dense[r].alpha for r in mine)
         return tuple(mine) if known else ()
 
     def nodes(self, key: str) -> list[ir.Node]:
@@ -77,56 +78,51 @@ class Variants:
                 fed[str(value.name)] = contents
         return fed
 
-    def masks(self, key: str, width: int) -> dict[str, NDArray[np.bool_]]:
-        """Which units stay where the group has this width."""
-        return {key: self._kept(key, width)}
-
-    def _kept(self, key: str, width: int) -> NDArray[np.bool_]:
+    def kept(self, key: str, width: int) -> NDArray[np.bool_]:
+        """(units,): which ones stay where the group has this width."""
         kept = np.ones(self._channels.groups[key].units, np.bool_)
         kept[self._orders[key][: len(kept) - width]] = False
         return kept
 
-    def _weights(self, name: Key, widths: Widths) -> tuple[Array, Array]:
-        """Weight and final bias of a product, with these groups at other widths than those of the operating point."""
+    def thin(self) -> ir.Model:
+        """The dense model with the weights of the operating point, as far as its nodes have places for them."""
+        model = self._model.clone()
+        for name, linear in products(model).items():
+            if name in self.weighted:
+                weight, bias = self._weights(name, {})
+                _take(model.graph, linear, linear.weight, weight, f"{name[0]}#{name[1]}/weight")
+                if linear.bias is not None:
+                    _take(model.graph, linear, linear.bias, bias, f"{name[0]}#{name[1]}/bias")
+        return model
+
+    def refit(self, name: Key, moment: Moment, widths: Widths = MappingProxyType({})) -> tuple[Array, Array]:
+        """What a product multiplies with, and adds, at the operating point, with these groups at other widths."""
         linear, port = self._dense[name], self._channels.products[name].source
-        mine = {g for g in port.groups if g in self._orders and name in self.readers(g)}
-        if name in self._given and all(widths.get(g) is None for g in mine):
-            matrix, bias = self._given[name]
-            return linear.unmatrix(matrix), bias.astype(linear.weights.dtype)
+        mine = [g for g in port.groups if g in self._orders and name in self.readers(g)]
         at = {g: widths.get(g, self._base.get(g, self._channels.groups[g].units)) for g in mine}
-        keep = port.kept({g: self._kept(g, w) for g, w in at.items()})
-        matrix, shift = self._moments[name].refit(linear.matrix(), keep)
-        bias = linear.beta * linear.bias_vector() + linear.alpha * shift
-        return linear.unmatrix(matrix), bias.astype(linear.weights.dtype)
+        keep = port.kept({g: self.kept(g, w) for g, w in at.items()})
+        matrix = linear.alpha * linear.matrix().astype(np.float64)
+        return moment.refit(matrix, linear.beta * linear.bias_vector(), keep)
+
+    def _weights(self, name: Key, widths: Widths) -> tuple[Array, Array]:
+        """The weight as the node reads it, and the final bias."""
+        linear = self._dense[name]
+        matrix, bias = self.refit(name, self._moments[name], widths)
+        return linear.unmatrix(matrix / linear.alpha), bias.astype(linear.weights.dtype)
 
     def _is_diagonal(self, reader: Key) -> bool:
         found = self._channels.products.get(reader)
         return found is not None and found.diagonal
 
-    @staticmethod
-    def _put(weight: ir.Value, bias: ir.Value, *contents: Array) -> None:
-        for value, array in zip((weight, bias), contents, strict=True):
-            value.const_value = ir.tensor(array, name=value.name)
-
 
 def _own(graph: ir.Graph, linear: ops.Linear, name: Key) -> tuple[ir.Value, ir.Value]:
     """Give a product a weight and a final bias that nothing else reads."""
     node, key = linear.node, f"{name[0]}#{name[1]}"
-    weight = ir.Value(name=f"{key}/weight", const_value=ir.tensor(linear.weights))
+    weight = _take(graph, linear, linear.weight, linear.weights, f"{key}/weight")
     final = (linear.beta * linear.bias_vector()).astype(linear.weights.dtype)
-    bias = ir.Value(name=f"{key}/bias", const_value=ir.tensor(final))
-    for value in (weight, bias):
-        tensor = value.const_value
-        assert tensor is not None  # noqa: S101 - just given
-        value.type, value.shape = ir.TensorType(tensor.dtype), ir.Shape(tensor.shape.numpy())
-        graph.register_initializer(value)
-    node.replace_input_with(linear.weight, weight)
     if linear.bias is not None:
-        node.resize_inputs(max(len(node.inputs), linear.bias + 1))
-        node.replace_input_with(linear.bias, bias)
-        if linear.beta != 1.0:
-            node.attributes.add(ir.AttrFloat32("beta", 1.0))
-        return weight, bias
+        return weight, _take(graph, linear, linear.bias, final, f"{key}/bias")
+    bias = _constant(graph, final, f"{key}/bias")
     result = node.outputs[0]
     uses = list(result.uses())
     total = ir.node("Add", [result, bias])
@@ -140,3 +136,21 @@ def _own(graph: ir.Graph, linear: ops.Linear, name: Key) -> tuple[ir.Value, ir.V
             graph.outputs[position] = shifted
             result.name, shifted.name = shifted.name, result.name
     return weight, bias
+
+
+def _take(graph: ir.Graph, linear: ops.Linear, index: int, contents: Array, name: str) -> ir.Value:
+    """Let an input of a product be a constant of its own; a bias counts once."""
+    value, node = _constant(graph, contents, name), linear.node
+    if index >= len(node.inputs):
+        node.resize_inputs(index + 1)
+    node.replace_input_with(index, value)
+    if index == linear.bias and linear.beta != 1.0:
+        node.attributes.add(ir.AttrFloat32("beta", 1.0))
+    return value
+
+
+def _constant(graph: ir.Graph, contents: Array, name: str) -> ir.Value:
+    tensor = ir.tensor(contents)
+    value = ir.Value(name=name, const_value=tensor, type=ir.TensorType(tensor.dtype), shape=ir.Shape(contents.shape))
+    graph.register_initializer(value)
+    return value

@@ -20,9 +20,7 @@ def chain(widths: Sequence[int], work: Sequence[int] | None = None) -> Channels:
     """
     inner = range(1, len(widths) - 1)
     keys = {i: f"p{i - 1}" for i in inner}
-    groups = {
-        key: Group(key, widths[i], "channel", ((key, 0),), ((f"p{i}", 0),)) for i, key in keys.items()
-    }
+    groups = {key: Group(key, widths[i], "channel", ((key, 0),), ((f"p{i}", 0),)) for i, key in keys.items()}
     products = {}
     for i, (source, result) in enumerate(zip(widths, widths[1:], strict=False)):
         size = source * result
