@@ -214,32 +214,33 @@ def collect(
     Raises:
         InputError: there are no samples, or the model does not run on them.
     """
-    linears = products(model)
     sites: dict[Any, _Site] = {}
-    for name in wanted:
-        if name in linears:
-            site = _Site(linears[name])
-            sites.setdefault(site.signature, site).readers[name] = linears[name]
+    linears = products(model)
+    for name in (n for n in wanted if n in linears):
+        site = _Site(linears[name])
+        sites.setdefault(site.signature, site).readers[name] = linears[name]
     survey = _Survey(model, samples)
     pending = list(sites.values())
-    if pending:
-        for site, x in _Taps(model, pending, device, threads).run(survey.probe):
-            site.size(x, survey.share, survey.samples, memory // 2)
+    for site, x in _Taps(model, pending, device, threads).run(survey.probe):
+        site.size(x, survey.share, survey.samples, memory // 2)
     found: dict[Key, Moment] = {}
     while pending:
         now = [pending.pop(0)]
         while pending and sum(s.bytes for s in now) + pending[0].bytes <= memory:
             now.append(pending.pop(0))
-        taps = _Taps(model, now, device, threads)
-        for first, count, feed, probe in survey:
-            if probe is not None:
-                for site, x in taps.run(probe):
-                    site.length = site.linear.unfold(x).shape[-1] // survey.share
-            for site, x in taps.run(feed):
-                site.add(x, first, count)
-        for site in now:
-            found.update(site.moments())
+        found.update(_pass(_Taps(model, now, device, threads), survey))
     return found
+
+
+def _pass(taps: _Taps, survey: _Survey) -> dict[Key, Moment]:
+    """The moments of some products, by one pass over the samples."""
+    for first, count, feed, probe in survey:
+        if probe is not None:
+            for site, x in taps.run(probe):
+                site.length = site.linear.unfold(x).shape[-1] // survey.share
+        for site, x in taps.run(feed):
+            site.add(x, first, count)
+    return {name: moment for site in taps.sites for name, moment in site.moments()}
 
 
 class _Survey:
@@ -273,7 +274,7 @@ class _Taps:
     """The model, ending where some products read."""
 
     def __init__(self, model: ir.Model, sites: Sequence[_Site], device: Device, threads: int) -> None:
-        self._sites = sites
+        self.sites = sites
         inputs = {str(v.name) for v in model.graph.inputs}
         self._inner = list(dict.fromkeys(s.value for s in sites if s.value not in inputs))
         self._needed = inputs
@@ -287,7 +288,7 @@ class _Taps:
         """Each product with what it reads."""
         given = {n: v for n, v in feed.items() if n in self._needed}
         found = feed if self._session is None else feed | self._session.run(given)
-        return ((site, found[site.value]) for site in self._sites)
+        return ((site, found[site.value]) for site in self.sites)
 
 
 class _Site:
@@ -345,8 +346,8 @@ class _Site:
                 for tap in range(self.kernel):
                     self.gram += taps[:, :, tap] @ taps[:, :, tap].transpose(0, 2, 1) / self.kernel
             case _:
-                for gram, block in zip(self.gram, wide, strict=True):
-                    gram += block @ block.T
+                for group, block in enumerate(wide):
+                    self.gram[group] += block @ block.T
         if self.kind != "full":
             for name, linear in self.readers.items():
                 y = _result(linear, wide)

@@ -1,7 +1,7 @@
 """What may remain of a model, and what plans cost.
 
     {"macs": 0.5, "params": 0.35, "bytes": 0.25, "latency": 0.7}     shares of the model as given; several at once
-    {"accuracy": 0.002, "agreement": 0.99, "sqnr": 30.0}             how much worse it may do
+    {"accuracy": 0.002, "agreement": 0.01, "sqnr": 30.0}             how much worse it may do; sqnr: its least value
 
 A plan is a row of widths, one per group. Multiply-accumulates and parameters of a product are its full ones times the
 shares that stay of what it reads, writes and repeats: exact, and cheap for many plans at once.
@@ -19,7 +19,20 @@ from numpy.typing import NDArray
 from graphopt.analysis.groups import Channels, Port, Widths
 from graphopt.errors import UsageError
 
-__all__ = ["Cost", "Limit", "Metric", "Multilinear", "Resource", "amounts", "drops", "limits", "lines", "row", "shares"]
+__all__ = [
+    "Cost",
+    "Limit",
+    "Metric",
+    "Multilinear",
+    "Resource",
+    "amounts",
+    "drops",
+    "excess",
+    "limits",
+    "lines",
+    "row",
+    "shares",
+]
 
 Array = NDArray[Any]
 Resource = Literal["macs", "params", "bytes", "latency"]
@@ -27,10 +40,11 @@ Metric = Literal["accuracy", "f1", "agreement", "sqnr", "cosine"]
 
 _BYTES: Final = 4
 """Of a parameter."""
+_BELOW_ONE: Final = frozenset({"accuracy", "f1", "agreement", "cosine"})
 
 
 class Cost(Protocol):
-    """What many plans cost."""
+    """What many plans cost; it never falls with a width."""
 
     def __call__(self, plans: Array) -> Array:
         """(plans, groups) widths to (plans,)."""
@@ -49,6 +63,7 @@ class Multilinear:
     """What no plan changes."""
 
     def __call__(self, plans: Array) -> Array:
+        """See `Cost`."""
         k = np.concatenate([np.ones((len(plans), 1)), plans], axis=1)
         return np.asarray(self.rest + (k @ self.lines).prod(axis=0) @ self.amounts)
 
@@ -60,6 +75,8 @@ class Limit:
     resource: str
     cost: Cost
     most: float
+    share: float = 1.0
+    """The share of what the model took as given that was asked for."""
 
 
 def shares(budget: Mapping[str, float] | Sequence[str]) -> dict[str, float]:
@@ -82,7 +99,7 @@ def shares(budget: Mapping[str, float] | Sequence[str]) -> dict[str, float]:
 
 
 def drops(wanted: Mapping[str, float] | Sequence[str]) -> dict[str, float]:
-    """What a result may lose, checked: by metric, for agreement, sqnr and cosine the least value itself.
+    """What a result may lose, checked: how far each metric may fall; for sqnr the least value, in decibels.
 
     Raises:
         UsageError: a name is no word, a number makes no sense.
@@ -91,11 +108,38 @@ def drops(wanted: Mapping[str, float] | Sequence[str]) -> dict[str, float]:
     for name, value in found.items():
         if not name.isidentifier():
             raise UsageError(f"{name!r} is no metric: give {', '.join(get_args(Metric))} or the name of your own")
-        if name in {"accuracy", "f1"} and not 0 <= value < 1:
-            raise UsageError(f"max_drop {name}={value:g} is no loss: give a number from 0 to below 1")
-        if name in {"agreement", "cosine"} and not 0 < value <= 1:
-            raise UsageError(f"max_drop {name}={value:g} cannot be reached: give a number above 0 and up to 1")
+        if name != "sqnr" and value < 0:
+            raise UsageError(f"max_drop {name}={value:g} is no drop: give a number of at least 0")
+        if name in _BELOW_ONE and value >= 1:
+            raise UsageError(f"max_drop {name}={value:g} allows anything: give a number below 1")
     return found
+
+
+def excess(metrics: Mapping[str, tuple[float, float]], allowed: Mapping[str, float]) -> float:
+    """How far a result is beyond what it may lose: at most 1 where it is not, the share of it that is used.
+
+    Args:
+        metrics: by name, of the original and of the result.
+        allowed: as `drops` has it.
+
+    Raises:
+        UsageError: a metric was not measured.
+    """
+    worst = 0.0
+    for name, most in allowed.items():
+        if name not in metrics:
+            known = ", ".join(metrics) or "none"
+            raise UsageError(f"the metric {name!r} cannot be measured on this model and data; there is: {known}")
+        before, after = metrics[name]
+        lost = before - after
+        if name == "sqnr":
+            used = 10 ** ((most - after) / 20)
+        elif most:
+            used = lost / most
+        else:
+            used = float("inf") if lost > 0 else 0.0
+        worst = max(worst, used if not np.isnan(used) else float("inf"))
+    return worst
 
 
 def lines(channels: Channels) -> Array:
@@ -135,7 +179,7 @@ def limits(
     for name, cost in costs.items():
         if name in budget:
             rest = now[name] - float(cost(row(channels, {}))[0])
-            found.append(Limit(name, replace(cost, rest=rest), budget[name] * given[name]))
+            found.append(Limit(name, replace(cost, rest=rest), budget[name] * given[name], budget[name]))
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -22,7 +23,7 @@ def chain(widths: Sequence[int], work: Sequence[int] | None = None) -> Channels:
     keys = {i: f"p{i - 1}" for i in inner}
     groups = {key: Group(key, widths[i], "channel", ((key, 0),), ((f"p{i}", 0),)) for i, key in keys.items()}
     products = {}
-    for i, (source, result) in enumerate(zip(widths, widths[1:], strict=False)):
+    for i, (source, result) in enumerate(pairwise(widths)):
         size = source * result
         products[f"p{i}", 0] = Product(
             f"p{i}", 0, size * (work[i] if work else 1), size, port(source, keys.get(i)), port(result, keys.get(i + 1))

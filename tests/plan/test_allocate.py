@@ -35,7 +35,7 @@ def instances(draw: st.DrawFn) -> tuple[Channels, dict[str, LossCurve], list[int
     return channels, curves, [1, 2, 3, 4], limits
 
 
-def brute(channels: Channels, curves: dict[str, LossCurve], widths: list[int], limits: list[Limit]) -> float | None:
+def brute(curves: dict[str, LossCurve], widths: list[int], limits: list[Limit]) -> float | None:
     """The least loss of any plan that meets all limits."""
     plans = np.array(list(product(widths, repeat=len(curves))), np.float64)
     fit = np.all([limit.cost(plans) <= limit.most for limit in limits], axis=0)
@@ -49,7 +49,7 @@ def test_a_plan_meets_all_limits_and_loses_hardly_more_than_the_best_one(
     instance: tuple[Channels, dict[str, LossCurve], list[int], list[Limit]],
 ) -> None:
     channels, curves, widths, limits = instance
-    best = brute(channels, curves, widths, limits)
+    best = brute(curves, widths, limits)
     choices = dict.fromkeys(curves, widths)
     if best is None:
         with pytest.raises(Unreachable, match="cannot be met"):
@@ -66,7 +66,7 @@ def test_nothing_is_cut_where_nothing_need_be() -> None:
     curves = {key: LossCurve((8, 4), (0.0, 1.0)) for key in channels.groups}
     cost = amounts(channels)["macs"]
     limit = Limit("macs", cost, float(cost(row(channels, {}))[0]))
-    assert set(allocate(channels, curves, dict.fromkeys(curves, [4, 6]), [limit]).values()) == {8}
+    assert set(allocate(channels, curves, dict.fromkeys(curves, (4, 6)), [limit]).values()) == {8}
 
 
 def test_widths_that_were_not_measured_are_never_chosen() -> None:
