@@ -76,7 +76,7 @@ class Moment:
     @property
     def damping(self) -> float:
         """How much to distrust it, as a share of the mean diagonal: more with fewer rows than a fit needs."""
-        return _DAMPING * max(1.0, _ENOUGH * self.mean.shape[1] / self.rows) ** 2
+        return float(_DAMPING * max(1.0, _ENOUGH * self.mean.shape[1] / self.rows) ** 2)
 
     @property
     def energy(self) -> Array:
@@ -85,7 +85,7 @@ class Moment:
             case "full" | "channel":
                 return np.diagonal(self.gram, axis1=1, axis2=2)
             case "rows":
-                return np.mean(self.gram.astype(np.float64) ** 2, axis=2)
+                return np.asarray(np.mean(self.gram.astype(np.float64) ** 2, axis=2))
             case _:
                 return self.gram
 
@@ -93,7 +93,7 @@ class Moment:
         """(groups, d, d): E[xxᵀ] − E[x]E[x]ᵀ, as far as it is known: of channels alike for all kernel positions."""
         match self.kind:
             case "full":
-                return self.gram - self.mean[:, :, None] * self.mean[:, None, :]
+                return np.asarray(self.gram - self.mean[:, :, None] * self.mean[:, None, :])
             case "rows":
                 centred = self.gram - self.mean[:, :, None]
                 return np.asarray(centred @ centred.transpose(0, 2, 1) / self.rows)
@@ -189,7 +189,7 @@ def sampled(first: int, samples: int, length: int, take: int) -> NDArray[np.intp
         return None
     steps = np.arange(first * take, (first + samples) * take)
     places = np.floor(np.modf(steps * _GOLDEN)[0] * length).astype(np.intp)
-    return places + np.repeat(np.arange(samples) * length, take)
+    return np.asarray(places + np.repeat(np.arange(samples) * length, take))
 
 
 def collect(
@@ -296,7 +296,8 @@ class _Site:
 
     def __init__(self, linear: ops.Linear) -> None:
         node, self.linear = linear.node, linear
-        self.value = str(node.inputs[linear.x].name)  # type: ignore[union-attr] - a product reads something
+        x = node.inputs[linear.x]
+        self.value = "" if x is None else str(x.name)
         kernel = linear.weights.shape[2:]
         said = tuple(sorted((n, str(a.value)) for n, a in node.attributes.items())) if kernel else ()
         self.signature = (self.value, linear.unfolder, linear.groups, kernel, said)

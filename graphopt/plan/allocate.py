@@ -110,7 +110,7 @@ class _Choice:
         rows = np.repeat(self._full, len(plans), axis=0)
         for place, widths, chosen in zip(self._places, self._widths, plans.T, strict=True):
             rows[:, place] = widths[chosen]
-        return np.stack([limit.cost(rows) for limit in self._limits], axis=1) / self._caps
+        return np.asarray(np.stack([limit.cost(rows) for limit in self._limits], axis=1) / self._caps)
 
     def fits(self, plan: Array) -> bool:
         """Whether every limit is met."""

@@ -175,7 +175,7 @@ def limits(
     """
     costs = amounts(channels)
     costs["bytes"] = replace(costs["params"], amounts=_BYTES * costs["params"].amounts)
-    found = []
+    found = list[Limit]()
     for name, cost in costs.items():
         if name in budget:
             rest = now[name] - float(cost(row(channels, {}))[0])
@@ -196,7 +196,7 @@ def _pairs(given: Mapping[str, float] | Sequence[str], what: str, example: str) 
             if not equals:
                 raise UsageError(f"{what} {word!r} has no value: write {example}")
             items.append((name.strip(), value))
-    found = []
+    found = list[tuple[str, float]]()
     for name, value in items:
         try:
             number = float(value)

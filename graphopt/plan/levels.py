@@ -31,11 +31,11 @@ from graphopt.plan.distance import Distance
 from graphopt.plan.variants import Variants
 from graphopt.run.session import Device, Feed, Session
 
-__all__ = ["FRACTIONS", "Cut", "LossCurve", "candidates", "measure"]
+__all__ = ["FRACTIONS", "LossCurve", "Make", "candidates", "measure"]
 
 Array = NDArray[Any]
-Cut = Callable[[ir.Model, Channels, Mapping[str, NDArray[np.bool_]]], ir.Model]
-"""`compress.cut`: the model without the units that do not stay."""
+Make = Callable[[Widths], ir.Model]
+"""Compresses the model to a plan."""
 
 FRACTIONS: Final = (0.75, 0.5, 0.25, 0.125)
 """Of a group's units: where its loss is measured on the dense model."""
@@ -111,7 +111,7 @@ def measure(
     base: Widths | None = None,
     step: int = 8,
     fractions: Sequence[float] = FRACTIONS,
-    cut: Cut | None = None,
+    make: Make | None = None,
     memory: int = 1 << 30,
     device: Device = "cpu",
     threads: int = 0,
@@ -128,7 +128,7 @@ def measure(
         base: an operating point; None is the dense model.
         step: multiples of widths that the target likes.
         fractions: of a group's units: where to measure.
-        cut: measures groups whose readers have no constant weight; without it, these get no curve.
+        make: makes variants of groups whose readers have no constant weight; without it, these get no curve.
         memory: bytes of values that are kept at once.
         device: where to run.
         threads: as in `Session`.
@@ -153,7 +153,7 @@ def measure(
     for batch in keeper.batched(segments):
         for key, kept in batch.items():
             progress(f"measuring the loss of {key}")
-            runner = _session(segments[key].model, device, threads)
+            runner = _session(segments[key].typed(kept[0]), device, threads)
             losses = {known[key].units: 0.0} if base is None else {}
             for width in _widths(known[key], step, fractions, base):
                 if base is not None and width == base.get(key, known[key].units):
@@ -162,12 +162,12 @@ def measure(
                     fed = variants.feed(key, width)
                     losses[width] = distance(runner.run(values | fed) for values in kept)
             curves[key] = LossCurve.through(losses)
-    for key in known if cut is not None else ():
-        if key not in curves and cut is not None:
+    for key in known if make is not None else ():
+        if key not in curves and make is not None:
             progress(f"measuring the loss of {key}")
             losses = {}
             for width in _widths(known[key], step, fractions, base):
-                runner = _session(cut(variants.base, channels, {key: variants.kept(key, width)}), device, threads)
+                runner = _session(make({**(base or {}), key: width}), device, threads)
                 losses[width] = distance(map(runner.run, feeds))
             curves[key] = LossCurve.through(losses)
     return {key: curves[key] for key in known if key in curves}
@@ -198,6 +198,14 @@ class _Segment:
         weights = set(variants.names(key))
         graph = self.model.graph
         graph.inputs.extend(v for name, v in graph.initializers.items() if name in weights)
+
+    def typed(self, feed: Feed) -> ir.Model:
+        """The model, its inputs declared as what they hold: what inference knows may be nothing."""
+        for value in self.model.graph.inputs:
+            if isinstance(held := feed.get(str(value.name)), np.ndarray):
+                value.type = ir.TensorType(ir.DataType.from_numpy(held.dtype))
+                value.shape = ir.Shape([None] * held.ndim)
+        return self.model
 
 
 class _Keeper:

@@ -37,7 +37,7 @@ _LEAST_SHARE: Final = 0.02
 
 @dataclass(frozen=True)
 class Plan:
-    """How many units of each group stay; groups that are not named keep all. Plain data, and all that a replay needs."""
+    """How many units of each group stay; groups that are not named keep all. A replay needs no more."""
 
     widths: Mapping[str, int]
 
