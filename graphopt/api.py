@@ -23,7 +23,7 @@ from graphopt import pipeline
 from graphopt import recipe as recipes
 from graphopt.analysis.evidence import gather, survives
 from graphopt.analysis.facts import facts
-from graphopt.analysis.metrics import scores
+from graphopt.analysis.metrics import BATCH, scores
 from graphopt.analysis.owners import largest
 from graphopt.arguments import check_keys, check_opset, check_run, check_tolerance
 from graphopt.errors import InputError, UsageError
@@ -249,7 +249,7 @@ def check(
     metrics = {}
     if evidence.data and not found.differences:
         say("scoring")
-        metrics = scores(source.runnable, other.runnable, evidence.data, device=device, threads=threads, seed=seed)
+        metrics = scores(source.runnable, other.runnable, evidence.data.batches(BATCH), device=device, threads=threads, seed=seed)
     return CheckReport(
         source.name,
         other.name,

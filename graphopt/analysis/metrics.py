@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from graphopt.graph.external import Runnable
-from graphopt.run.data import Data
+from graphopt.run.data import Pair
 from graphopt.run.session import Device, Session
 
-__all__ = ["scores"]
+__all__ = ["BATCH", "scores"]
 
-_BATCH = 64
-
+BATCH = 64
+"""Rows of a feed on which models are scored, where there is a choice."""
 
 def scores(
-    original: Runnable, result: Runnable, data: Data, *, device: Device, threads: int, seed: int = 0
+    original: Runnable, result: Runnable, pairs: Iterable[Pair], *, device: Device, threads: int, seed: int = 0
 ) -> dict[str, tuple[float, float]]:
-    """Metrics by name, each of the original and of the result, on all of `data`.
+    """Metrics by name, each of the original and of the result, on feeds and labels.
 
     accuracy: share of samples whose largest score is that of their label; only with integer labels.
     agreement: share of samples whose largest score is that of the original.
@@ -28,7 +30,7 @@ def scores(
     right = np.zeros(2)
     same = 0
     labelled = True
-    for feed, labels in data.batches(_BATCH):
+    for feed, labels in pairs:
         before, after = first.run(feed), second.run(feed)
         name = next((n for n, v in before.items() if _is_scores(v, feed)), None)
         if name is None:

@@ -8,7 +8,7 @@ from importlib.metadata import version
 from graphopt import pipeline
 from graphopt.analysis.evidence import Evidence
 from graphopt.analysis.facts import facts
-from graphopt.analysis.metrics import scores
+from graphopt.analysis.metrics import BATCH, scores
 from graphopt.graph.save import weight_bytes
 from graphopt.report.data import DataReport, LeftOutReport, ModelReport, Report, TimingReport, VerificationReport
 from graphopt.run import bench

@@ -1,0 +1,139 @@
+"""The user's data as samples: some to calibrate on, others to judge by.
+
+Each sample is known by its hash: it decides on which side the sample falls, in which order samples stand, and which are
+taken where there are more than needed. So nothing depends on how the data was cut into feeds, or in which order it came.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from graphopt.errors import InputError
+from graphopt.run.data import Data
+from graphopt.run.session import Feed
+
+__all__ = ["Samples", "Split", "split"]
+
+Samples = Feed | Sequence[Feed]
+"""Input name → (samples, …); or feeds that are run as they are, where rows are no samples."""
+
+CALIBRATION = 1000
+"""Samples that are calibrated on at most."""
+JUDGEMENT = 2000
+"""Samples that are judged by at most."""
+_JUDGES = 0.2
+"""Share of the samples that judge."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Samples in the order of their hashes."""
+
+    calibration: Samples
+    judgement: tuple[Feed, ...]
+    """Feeds of several samples each where rows are samples."""
+    labels: tuple[np.ndarray | None, ...]
+    """Of `judgement`, feed by feed."""
+    calibrated: int
+    judged: int
+
+
+@dataclass(order=True)
+class _Kept:
+    """A sample in a heap of which the one with the largest hash is first."""
+
+    rank: int
+    feed: Feed = field(compare=False)
+    label: np.ndarray | None = field(compare=False)
+
+
+def split(data: Data, batch: int = 50, most: int = CALIBRATION) -> Split:
+    """Read all data once, and keep what is needed of it.
+
+    Args:
+        data: of the user, or generated.
+        batch: samples in a feed to judge by.
+        most: samples to calibrate on.
+
+    Raises:
+        InputError: there are too few samples for both.
+    """
+    sides: tuple[list[_Kept], list[_Kept]] = ([], [])
+    for feed, labels in data.pairs():
+        for sample, label in _samples(feed, labels, rows=data.rows):
+            number = _hash(sample)
+            side = 1 if number < _JUDGES * 2**64 else 0
+            heap, limit = sides[side], (most, JUDGEMENT)[side]
+            if len(heap) < limit:
+                heapq.heappush(heap, _Kept(-number, _copy(sample), label))
+            elif -number > heap[0].rank:
+                heapq.heapreplace(heap, _Kept(-number, _copy(sample), label))
+    calibrating, judging = (sorted(heap, reverse=True) for heap in sides)
+    if not judging and len(calibrating) > 1:  # so few samples that none fell on the other side
+        judging = [calibrating.pop()]
+    if not calibrating or not judging:
+        raise InputError(f"{data.name} has too few samples: some are calibrated on, others are judged by")
+    if not data.rows:
+        feeds, labels_of = [k.feed for k in judging], [k.label for k in judging]
+        return Split([k.feed for k in calibrating], tuple(feeds), tuple(labels_of), len(calibrating), len(judging))
+    if len({tuple(np.shape(v) for v in k.feed.values()) for k in calibrating}) > 1:
+        samples: Samples = [k.feed for k in calibrating]
+    else:
+        samples = _stacked([k.feed for k in calibrating])
+    parts = [judging[i : i + batch] for i in range(0, len(judging), batch)] if isinstance(samples, dict) else [
+        [k] for k in judging
+    ]
+    return Split(
+        samples,
+        tuple(_stacked([k.feed for k in part]) for part in parts),
+        tuple(_labels([k.label for k in part]) for part in parts),
+        len(calibrating),
+        len(judging),
+    )
+
+
+def _samples(feed: Feed, labels: np.ndarray | None, *, rows: bool) -> Sequence[tuple[Feed, np.ndarray | None]]:
+    if not rows:
+        return [(feed, labels)]
+    count = len(next(iter(feed.values())))
+    return [
+        ({n: v[i : i + 1] for n, v in feed.items()}, None if labels is None else labels[i : i + 1])
+        for i in range(count)
+    ]
+
+
+def _hash(sample: Feed) -> int:
+    digest = hashlib.sha256()
+    for name in sorted(sample):
+        _add(digest, name, sample[name])
+    return int.from_bytes(digest.digest()[:8], "big")
+
+
+def _add(digest: Any, name: str, value: Any) -> None:
+    if value is None or isinstance(value, list | tuple):
+        for item in value or (name,):
+            _add(digest, name, item)
+        return
+    array = np.asarray(value)
+    digest.update(repr((name, array.dtype.str, array.shape)).encode())
+    digest.update(repr(array.tolist()).encode() if array.dtype.kind in "OU" else array.tobytes())
+
+
+def _copy(sample: Feed) -> Feed:
+    """Rows would keep the whole feed that they are views of."""
+    return {n: np.array(v) if isinstance(v, np.ndarray) else v for n, v in sample.items()}
+
+
+def _stacked(feeds: Sequence[Feed]) -> Feed:
+    return {n: np.concatenate([f[n] for f in feeds]) for n in feeds[0]}
+
+
+def _labels(parts: Sequence[np.ndarray | None]) -> np.ndarray | None:
+    known = [p for p in parts if p is not None]
+    return np.concatenate(known) if len(known) == len(parts) else None
