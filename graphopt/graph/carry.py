@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from graphopt.graph.nodes import PROTECTED, TRAINED, graphs
 
-__all__ = ["Carried", "from_proto", "graph_protos", "to_proto"]
+__all__ = ["Carried", "from_proto", "graph_protos", "sparse_tensors", "to_proto"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,8 @@ class Carried:
     """Inputs and outputs of the model as declared, by name."""
     stand_ins: frozenset[str] = frozenset()
     """Inputs that stand for sparse initializers in the meantime."""
+    constants: tuple[onnx.NodeProto, ...] = ()
+    """Nodes that hold a sparse tensor; in the meantime it is a sparse initializer."""
     untouchable: str | None = None
 
     def declared(self, value: ir.Value) -> ir.Value:
@@ -41,6 +43,8 @@ class Carried:
 
 def from_proto(proto: onnx.ModelProto) -> tuple[ir.Model, Carried]:
     """The graph of `proto`, and what has no place in it. `proto` is emptied of the latter."""
+    given = tuple(proto.graph.sparse_initializer)
+    constants = _lift_sparse(proto.graph)
     nested = [g for g in graph_protos(proto.graph) if g is not proto.graph]
     untouchable = None
     if any(g.sparse_initializer for g in nested):
@@ -52,11 +56,12 @@ def from_proto(proto: onnx.ModelProto) -> tuple[ir.Model, Carried]:
     sparse = {t.values.name: t for g in (proto.graph, *nested) for t in g.sparse_initializer}
     stand_ins = sparse.keys() - {i.name for i in proto.graph.input}
     carried = Carried(
-        sparse=tuple(proto.graph.sparse_initializer),
+        sparse=given,
         training=tuple(proto.training_info),
         described=described,
         interface={i.name: _copy(i) for i in (*proto.graph.output, *proto.graph.input)},
         stand_ins=frozenset(stand_ins),
+        constants=constants,
         untouchable=untouchable,
     )
     # A sparse weight becomes an input in the meantime: a value that rules see and know nothing about.
@@ -76,6 +81,23 @@ def from_proto(proto: onnx.ModelProto) -> tuple[ir.Model, Carried]:
     return model, carried
 
 
+def _lift_sparse(graph: onnx.GraphProto) -> tuple[onnx.NodeProto, ...]:
+    """Make sparse initializers of nodes that hold a sparse tensor, which are answered."""
+    outputs = {o.name for o in graph.output}
+    found = []
+    for index in reversed(range(len(graph.node))):
+        node = graph.node[index]
+        if node.op_type != "Constant" or node.domain or len(node.output) != 1 or node.output[0] in outputs:
+            continue
+        if len(node.attribute) == 1 and node.attribute[0].HasField("sparse_tensor"):
+            found.append(onnx.NodeProto.FromString(node.SerializeToString()))
+            tensor = graph.sparse_initializer.add()
+            tensor.CopyFrom(node.attribute[0].sparse_tensor)
+            tensor.values.name = node.output[0]
+            del graph.node[index]
+    return tuple(found)
+
+
 def to_proto(model: ir.Model, carried: Carried) -> onnx.ModelProto:
     """The file's contents for `model`, with what was carried put back."""
     proto = ir.to_proto(model)
@@ -86,6 +108,8 @@ def to_proto(model: ir.Model, carried: Carried) -> onnx.ModelProto:
         if declared.name in carried.interface:
             declared.CopyFrom(carried.interface[declared.name])
     proto.graph.sparse_initializer.extend(carried.sparse)
+    for node in carried.constants:
+        proto.graph.node.insert(0, node)
     proto.training_info.extend(carried.training)
     for graph in graph_protos(proto.graph):
         described = [_as_given(i, carried) for i in graph.value_info if i.name in carried.described]
@@ -132,6 +156,12 @@ def graph_protos(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
                 if a.HasField("g"):
                     pending.append(a.g)
                 pending.extend(a.graphs)
+
+
+def sparse_tensors(graph: onnx.GraphProto) -> Iterator[onnx.SparseTensorProto]:
+    """The sparse initializers of the graph, and what its nodes hold."""
+    yield from graph.sparse_initializer
+    yield from (a.sparse_tensor for n in graph.node for a in n.attribute if a.HasField("sparse_tensor"))
 
 
 def _annotated(graph: onnx.GraphProto) -> Iterator[str]:

@@ -92,18 +92,30 @@ def _check(message: Message) -> None:
             if message.type == onnx.AttributeProto.UNDEFINED and not message.ref_attr_name:
                 raise Refused(f"the attribute {message.name!r} is of no type that is known")
         case onnx.GraphProto():
-            names = [t.name for t in message.initializer] + [t.values.name for t in message.sparse_initializer]
-            if len(set(names)) < len(names):
-                twice = next(n for n, times in Counter(names).items() if times > 1)
-                raise Refused(f"two initializers are named {twice!r}")
-            for info in (*message.input, *message.output, *message.value_info):
-                _check_type(info)
-            for info in message.input:
-                if info.type.HasField("tensor_type") and info.type.tensor_type.elem_type == TensorProto.UNDEFINED:
-                    raise Refused(f"the input {info.name!r} is of no type that is known")
+            _check_graph(message)
+        case onnx.NodeProto() if message.op_type == "Split" and message.domain in {"", "ai.onnx"}:
+            _check_split(message)
         case onnx.ModelProto():
             if message.ir_version < 1:
                 raise Refused(f"its IR version is {message.ir_version}")
+
+
+def _check_split(node: onnx.NodeProto) -> None:
+    """Inference makes a list of as many extents as it says, in this process."""
+    if any(a.name == "num_outputs" and a.i > len(node.output) for a in node.attribute):
+        raise Refused(f"the Split {node.name!r} is to make more parts than it has outputs")
+
+
+def _check_graph(graph: onnx.GraphProto) -> None:
+    names = [t.name for t in graph.initializer] + [t.values.name for t in graph.sparse_initializer]
+    if len(set(names)) < len(names):
+        twice = next(n for n, times in Counter(names).items() if times > 1)
+        raise Refused(f"two initializers are named {twice!r}")
+    for info in (*graph.input, *graph.output, *graph.value_info):
+        _check_type(info)
+    for info in graph.input:
+        if info.type.HasField("tensor_type") and info.type.tensor_type.elem_type == TensorProto.UNDEFINED:
+            raise Refused(f"the input {info.name!r} is of no type that is known")
 
 
 def _check_type(info: onnx.ValueInfoProto) -> None:

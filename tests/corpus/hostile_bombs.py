@@ -264,6 +264,18 @@ CASES = (
         Hostile(f"hidden_{n}", f"{why}, where no feed comes by", _in_branch(*parts), passes=True)
         for n, (why, *parts) in _HIDDEN.items()
     ),
+    Hostile(
+        "bomb_split",
+        "a list of 800 MB, made by inference",
+        "g (float[6] x) => (float[K] y, float[L] z) { y, z = Split <num_outputs = 100000000>(x) }",
+    ),
+    Hostile("bomb_input", "an input of 5 GB", "g (float[300000000,4] x) => (float[300000000,4] y) { y = Relu(x) }"),
+    Hostile(
+        "bomb_same_inputs",
+        "a Concat of one tensor, 20,000 times",
+        f"g (float[1] x) => (float[20000] y) {{ y = Concat <axis = 0>({','.join(['x'] * 20_000)}) }}",
+        passes=True,
+    ),
     Hostile("bomb_chain", "3,000 nodes in a row", _chain(3_000), passes=True),
     Hostile("bomb_wide", "2,000 nodes side by side", _wide(2_000), passes=True),
 )
