@@ -347,7 +347,12 @@ def validate(model: ir.Model, name: str) -> None:
     problem = next(invariants.broken(model), None)
     if problem:
         raise InputError(f"{name} is not a valid ONNX model: {problem}")
-    proto = shapes.skeleton(model)
+    try:
+        proto = shapes.skeleton(model)
+    except ir.serde.SerdeError:  # protobuf reads text that is no UTF-8 as bytes, and writes none such
+        raise InputError(
+            f"{name} is not a valid ONNX model: something in it cannot be written, as a name that is no UTF-8"
+        ) from None
     for port in (*proto.graph.input, *proto.graph.output):  # of an unknown rank: runtimes take it, the checker does not
         if port.type.HasField("tensor_type"):
             port.type.tensor_type.shape.SetInParent()
