@@ -8,7 +8,7 @@ What cannot be set aside safely makes the model untouchable: it is emitted as it
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import onnx
@@ -25,7 +25,7 @@ class Carried:
 
     sparse: tuple[onnx.SparseTensorProto, ...] = ()
     training: tuple[onnx.TrainingInfoProto, ...] = ()
-    described: Mapping[str, tuple[onnx.ValueInfoProto, ...]] = field(default_factory=dict)
+    described: Mapping[str, Sequence[onnx.ValueInfoProto]] = field(default_factory=dict)
     """What the file said of inner values and of ports of bodies, by name; a name may stand for several values."""
     interface: Mapping[str, onnx.ValueInfoProto] = field(default_factory=dict)
     """Inputs and outputs of the model as declared, by name."""
@@ -49,10 +49,10 @@ def from_proto(proto: onnx.ModelProto) -> tuple[ir.Model, Carried]:
     untouchable = None
     if any(g.sparse_initializer for g in nested):
         untouchable = "a body of If, Loop or Scan holds sparse initializers"
-    described: dict[str, tuple[onnx.ValueInfoProto, ...]] = {}
+    described: dict[str, list[onnx.ValueInfoProto]] = {}
     bodies = (i for g in nested for i in (*g.input, *g.output))
     for info in (*(i for g in (proto.graph, *nested) for i in g.value_info), *bodies):
-        described[info.name] = (*described.get(info.name, ()), info)
+        described.setdefault(info.name, []).append(info)
     sparse = {t.values.name: t for g in (proto.graph, *nested) for t in g.sparse_initializer}
     stand_ins = sparse.keys() - {i.name for i in proto.graph.input}
     carried = Carried(

@@ -27,6 +27,8 @@ MOST_DEEP: Final = 32
 _MOST_AXES: Final = 64
 """Of a tensor: numpy has no more."""
 _MOST_BYTES: Final = 1 << 60
+_MOST_PARTS: Final = 10_000
+"""Functions, or sets of training information, of a model; the checker takes no more functions either."""
 _DATA: Final = ("raw_data", "float_data", "int32_data", "string_data", "int64_data", "double_data", "uint64_data")
 _T: Final = TensorProto
 _FIELDS: Final[Mapping[int, str]] = {
@@ -93,16 +95,21 @@ def _check(message: Message) -> None:
                 raise Refused(f"the attribute {message.name!r} is of no type that is known")
         case onnx.GraphProto():
             _check_graph(message)
-        case onnx.NodeProto() if message.op_type == "Split" and message.domain in {"", "ai.onnx"}:
-            _check_split(message)
+        case onnx.NodeProto():
+            _check_node(message)
         case onnx.ModelProto():
             if message.ir_version < 1:
                 raise Refused(f"its IR version is {message.ir_version}")
+            if max(len(message.functions), len(message.training_info)) > _MOST_PARTS:
+                raise Refused(f"it has more than {_MOST_PARTS:,} functions or sets of training information")
 
 
-def _check_split(node: onnx.NodeProto) -> None:
-    """Inference makes a list of as many extents as it says, in this process."""
-    if any(a.name == "num_outputs" and a.i > len(node.output) for a in node.attribute):
+def _check_node(node: onnx.NodeProto) -> None:
+    if not node.op_type:
+        raise Refused("a node has no operator")
+    # Inference makes a list of as many extents as a Split says.
+    split = node.op_type == "Split" and node.domain in {"", "ai.onnx"}
+    if split and any(a.name == "num_outputs" and a.i > len(node.output) for a in node.attribute):
         raise Refused(f"the Split {node.name!r} is to make more parts than it has outputs")
 
 
