@@ -60,6 +60,8 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
 
 def _opened(path: Path) -> IO[bytes]:
     """A regular file, opened without waiting for anybody."""
+    if not stat.S_ISREG(path.stat().st_mode):  # to open a device can do something already
+        raise OSError(errno.EINVAL, "it is no regular file")
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     if stat.S_ISREG(os.fstat(handle).st_mode):
         return os.fdopen(handle, "rb")
