@@ -16,7 +16,11 @@ import onnx_ir as ir
 
 from graphopt.graph.nodes import PROTECTED, TRAINED, graphs
 
-__all__ = ["Carried", "from_proto", "graph_protos", "sparse_tensors", "to_proto"]
+__all__ = ["MAPS", "Carried", "from_proto", "graph_protos", "sparse_tensors", "to_proto"]
+
+
+MAPS = "graphopt.maps"
+"""In the meta of a main graph: the names of values that are maps, for which the graph in memory has no type."""
 
 
 @dataclass(frozen=True)
@@ -72,13 +76,24 @@ def from_proto(proto: onnx.ModelProto) -> tuple[ir.Model, Carried]:
             )
     for graph in (proto.graph, *nested):
         del graph.sparse_initializer[:]
+    maps = [i for g in (proto.graph, *nested) for i in (*g.input, *g.output, *g.value_info) if _holds_map(i.type)]
+    for info in maps:
+        info.ClearField("type")
     model = ir.from_proto(proto)
+    model.graph.meta[MAPS] = frozenset(i.name for i in maps)
     for value in (v for graph in graphs(model) for node in graph for v in node.outputs if not v.is_graph_output()):
         value.shape = None
     if carried.training:
         model.graph.meta[TRAINED] = True
     _protect(model, _names_in(carried.training) | {n for g in (proto.graph, *nested) for n in _annotated(g)})
     return model, carried
+
+
+def _holds_map(declared: onnx.TypeProto) -> bool:
+    """Whether it is a map, or a sequence or optional of maps."""
+    while (kind := declared.WhichOneof("value")) in {"sequence_type", "optional_type"}:
+        declared = getattr(declared, kind).elem_type
+    return kind == "map_type"
 
 
 def _lift_sparse(graph: onnx.GraphProto) -> tuple[onnx.NodeProto, ...]:

@@ -19,7 +19,7 @@ from onnx_ir.passes.common import InlinePass
 
 from graphopt.errors import InputError, UsageError
 from graphopt.graph import census, functions, invariants, shapes, values
-from graphopt.graph.carry import Carried, from_proto, graph_protos, sparse_tensors
+from graphopt.graph.carry import MAPS, Carried, from_proto, graph_protos, sparse_tensors
 from graphopt.graph.collector import resting
 from graphopt.graph.external import Files, Outside, Runnable, Weight
 from graphopt.graph.nodes import MAPPABLE, is_overridable, name_keys
@@ -356,6 +356,8 @@ def validate(model: ir.Model, name: str) -> None:
     for port in (*proto.graph.input, *proto.graph.output):  # of an unknown rank: runtimes take it, the checker does not
         if port.type.HasField("tensor_type"):
             port.type.tensor_type.shape.SetInParent()
+        elif port.name in model.graph.meta.get(MAPS, ()):  # the checker only asks for some type
+            port.type.opaque_type.name = "map"
     try:
         onnx.checker.check_model(proto, full_check=False)
     except (onnx.checker.ValidationError, ValueError) as error:
