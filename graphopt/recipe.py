@@ -86,6 +86,10 @@ PASSES: Mapping[str, type[Pass]] = {p.name: p for p in (*LOSSLESS, *ON_REQUEST)}
 
 _SPEC = re.compile(r"(?P<name>[a-z][a-z0-9-]*)(?:\{(?P<fields>.*)\})?")
 _VERSION = 1
+_MOST_TEXT = 1 << 22
+"""Characters of a recipe, most of them keys to skip."""
+_MOST_DOTS = 100
+"""Before the first = of a line: what parses TOML takes memory that is quadratic in the parts of a key."""
 
 
 USUAL = "lossless"
@@ -214,7 +218,10 @@ class Recipe:
             InputError: it cannot be read or is no recipe.
         """
         try:
-            text = path.read_text(encoding="utf-8")
+            if path.exists() and not path.is_file():  # a device may never end, a pipe may never begin
+                raise InputError(f"{path} cannot be read: it is no file")
+            with path.open(encoding="utf-8") as file:
+                text = file.read(_MOST_TEXT + 1)
         except OSError as problem:
             raise InputError(f"{path} cannot be read: {problem.strerror}") from None
         except ValueError:
@@ -228,6 +235,8 @@ class Recipe:
         Raises:
             InputError: it is no recipe; the text says why.
         """
+        if len(text) > _MOST_TEXT or any(line.partition("=")[0].count(".") > _MOST_DOTS for line in text.splitlines()):
+            raise InputError(f"{name} is no recipe: it is too long, or its tables are too deep")
         try:
             data: dict[str, Any] = tomllib.loads(text)
         except (ValueError, RecursionError) as problem:

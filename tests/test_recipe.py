@@ -196,6 +196,18 @@ def test_what_is_no_recipe_is_refused_by_name(tmp_path: Path) -> None:
         Recipe.parse('version = 1\npasses = ["vanish"]', "mine")
 
 
+@pytest.mark.parametrize("text", [".".join("a" * 50_000) + " = 1", "# " + "a" * (1 << 22)])
+def test_what_would_take_gigabytes_to_parse_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match="mine is no recipe: it is too long, or its tables are too deep"):
+        Recipe.parse(text, "mine")
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="no such device here")
+def test_a_recipe_is_not_read_from_a_device() -> None:
+    with pytest.raises(InputError, match="it is no file"):
+        Recipe.read(Path("/dev/zero"))
+
+
 def test_what_the_system_says_of_a_file_is_said_once(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         Recipe.read(tmp_path / "mine.toml")

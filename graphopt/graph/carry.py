@@ -8,7 +8,7 @@ What cannot be set aside safely makes the model untouchable: it is emitted as it
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import onnx
@@ -16,7 +16,11 @@ import onnx_ir as ir
 
 from graphopt.graph.nodes import PROTECTED, TRAINED, graphs
 
-__all__ = ["Carried", "from_proto", "graph_protos", "to_proto"]
+__all__ = ["MAPS", "Carried", "from_proto", "graph_protos", "sparse_tensors", "to_proto"]
+
+
+MAPS = "graphopt.maps"
+"""In the meta of a main graph: the names of values that are maps, for which the graph in memory has no type."""
 
 
 @dataclass(frozen=True)
@@ -25,12 +29,14 @@ class Carried:
 
     sparse: tuple[onnx.SparseTensorProto, ...] = ()
     training: tuple[onnx.TrainingInfoProto, ...] = ()
-    described: Mapping[str, tuple[onnx.ValueInfoProto, ...]] = field(default_factory=dict)
+    described: Mapping[str, Sequence[onnx.ValueInfoProto]] = field(default_factory=dict)
     """What the file said of inner values and of ports of bodies, by name; a name may stand for several values."""
     interface: Mapping[str, onnx.ValueInfoProto] = field(default_factory=dict)
     """Inputs and outputs of the model as declared, by name."""
     stand_ins: frozenset[str] = frozenset()
     """Inputs that stand for sparse initializers in the meantime."""
+    constants: tuple[onnx.NodeProto, ...] = ()
+    """Nodes that hold a sparse tensor; in the meantime it is a sparse initializer."""
     untouchable: str | None = None
 
     def without(self, names: Collection[str]) -> Carried:
@@ -45,22 +51,25 @@ class Carried:
 
 def from_proto(proto: onnx.ModelProto) -> tuple[ir.Model, Carried]:
     """The graph of `proto`, and what has no place in it. `proto` is emptied of the latter."""
+    given = tuple(proto.graph.sparse_initializer)
+    constants = _lift_sparse(proto.graph)
     nested = [g for g in graph_protos(proto.graph) if g is not proto.graph]
     untouchable = None
     if any(g.sparse_initializer for g in nested):
         untouchable = "a body of If, Loop or Scan holds sparse initializers"
-    described: dict[str, tuple[onnx.ValueInfoProto, ...]] = {}
+    described: dict[str, list[onnx.ValueInfoProto]] = {}
     bodies = (i for g in nested for i in (*g.input, *g.output))
     for info in (*(i for g in (proto.graph, *nested) for i in g.value_info), *bodies):
-        described[info.name] = (*described.get(info.name, ()), info)
+        described.setdefault(info.name, []).append(info)
     sparse = {t.values.name: t for g in (proto.graph, *nested) for t in g.sparse_initializer}
     stand_ins = sparse.keys() - {i.name for i in proto.graph.input}
     carried = Carried(
-        sparse=tuple(proto.graph.sparse_initializer),
+        sparse=given,
         training=tuple(proto.training_info),
         described=described,
         interface={i.name: _copy(i) for i in (*proto.graph.output, *proto.graph.input)},
         stand_ins=frozenset(stand_ins),
+        constants=constants,
         untouchable=untouchable,
     )
     # A sparse weight becomes an input in the meantime: a value that rules see and know nothing about.
@@ -71,13 +80,41 @@ def from_proto(proto: onnx.ModelProto) -> tuple[ir.Model, Carried]:
             )
     for graph in (proto.graph, *nested):
         del graph.sparse_initializer[:]
+    maps = [i for g in (proto.graph, *nested) for i in (*g.input, *g.output, *g.value_info) if _holds_map(i.type)]
+    for info in maps:
+        info.ClearField("type")
     model = ir.from_proto(proto)
+    model.graph.meta[MAPS] = frozenset(i.name for i in maps)
     for value in (v for graph in graphs(model) for node in graph for v in node.outputs if not v.is_graph_output()):
         value.shape = None
     if carried.training:
         model.graph.meta[TRAINED] = True
     _protect(model, _names_in(carried.training) | {n for g in (proto.graph, *nested) for n in _annotated(g)})
     return model, carried
+
+
+def _holds_map(declared: onnx.TypeProto) -> bool:
+    """Whether it is a map, or a sequence or optional of maps."""
+    while (kind := declared.WhichOneof("value")) in {"sequence_type", "optional_type"}:
+        declared = getattr(declared, kind).elem_type
+    return kind == "map_type"
+
+
+def _lift_sparse(graph: onnx.GraphProto) -> tuple[onnx.NodeProto, ...]:
+    """Make sparse initializers of nodes that hold a sparse tensor, which are answered."""
+    outputs = {o.name for o in graph.output}
+    found = []
+    for index in reversed(range(len(graph.node))):
+        node = graph.node[index]
+        if node.op_type != "Constant" or node.domain or len(node.output) != 1 or node.output[0] in outputs:
+            continue
+        if len(node.attribute) == 1 and node.attribute[0].HasField("sparse_tensor"):
+            found.append(onnx.NodeProto.FromString(node.SerializeToString()))
+            tensor = graph.sparse_initializer.add()
+            tensor.CopyFrom(node.attribute[0].sparse_tensor)
+            tensor.values.name = node.output[0]
+            del graph.node[index]
+    return tuple(found)
 
 
 def to_proto(model: ir.Model, carried: Carried) -> onnx.ModelProto:
@@ -90,6 +127,8 @@ def to_proto(model: ir.Model, carried: Carried) -> onnx.ModelProto:
         if declared.name in carried.interface:
             declared.CopyFrom(carried.interface[declared.name])
     proto.graph.sparse_initializer.extend(carried.sparse)
+    for node in carried.constants:
+        proto.graph.node.insert(0, node)
     proto.training_info.extend(carried.training)
     for graph in graph_protos(proto.graph):
         described = [_as_given(i, carried) for i in graph.value_info if i.name in carried.described]
@@ -136,6 +175,12 @@ def graph_protos(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
                 if a.HasField("g"):
                     pending.append(a.g)
                 pending.extend(a.graphs)
+
+
+def sparse_tensors(graph: onnx.GraphProto) -> Iterator[onnx.SparseTensorProto]:
+    """The sparse initializers of the graph, and what its nodes hold."""
+    yield from graph.sparse_initializer
+    yield from (a.sparse_tensor for n in graph.node for a in n.attribute if a.HasField("sparse_tensor"))
 
 
 def _annotated(graph: onnx.GraphProto) -> Iterator[str]:

@@ -27,6 +27,8 @@ MOST_DEEP: Final = 32
 _MOST_AXES: Final = 64
 """Of a tensor: numpy has no more."""
 _MOST_BYTES: Final = 1 << 60
+_MOST_PARTS: Final = 10_000
+"""Functions, or sets of training information, of a model; the checker takes no more functions either."""
 _DATA: Final = ("raw_data", "float_data", "int32_data", "string_data", "int64_data", "double_data", "uint64_data")
 _T: Final = TensorProto
 _FIELDS: Final[Mapping[int, str]] = {
@@ -92,18 +94,35 @@ def _check(message: Message) -> None:
             if message.type == onnx.AttributeProto.UNDEFINED and not message.ref_attr_name:
                 raise Refused(f"the attribute {message.name!r} is of no type that is known")
         case onnx.GraphProto():
-            names = [t.name for t in message.initializer] + [t.values.name for t in message.sparse_initializer]
-            if len(set(names)) < len(names):
-                twice = next(n for n, times in Counter(names).items() if times > 1)
-                raise Refused(f"two initializers are named {twice!r}")
-            for info in (*message.input, *message.output, *message.value_info):
-                _check_type(info)
-            for info in message.input:
-                if info.type.HasField("tensor_type") and info.type.tensor_type.elem_type == TensorProto.UNDEFINED:
-                    raise Refused(f"the input {info.name!r} is of no type that is known")
+            _check_graph(message)
+        case onnx.NodeProto():
+            _check_node(message)
         case onnx.ModelProto():
             if message.ir_version < 1:
                 raise Refused(f"its IR version is {message.ir_version}")
+            if max(len(message.functions), len(message.training_info)) > _MOST_PARTS:
+                raise Refused(f"it has more than {_MOST_PARTS:,} functions or sets of training information")
+
+
+def _check_node(node: onnx.NodeProto) -> None:
+    if not node.op_type:
+        raise Refused("a node has no operator")
+    # Inference makes a list of as many extents as a Split says.
+    split = node.op_type == "Split" and node.domain in {"", "ai.onnx"}
+    if split and any(a.name == "num_outputs" and a.i > len(node.output) for a in node.attribute):
+        raise Refused(f"the Split {node.name!r} is to make more parts than it has outputs")
+
+
+def _check_graph(graph: onnx.GraphProto) -> None:
+    names = [t.name for t in graph.initializer] + [t.values.name for t in graph.sparse_initializer]
+    if len(set(names)) < len(names):
+        twice = next(n for n, times in Counter(names).items() if times > 1)
+        raise Refused(f"two initializers are named {twice!r}")
+    for info in (*graph.input, *graph.output, *graph.value_info):
+        _check_type(info)
+    for info in graph.input:
+        if info.type.HasField("tensor_type") and info.type.tensor_type.elem_type == TensorProto.UNDEFINED:
+            raise Refused(f"the input {info.name!r} is of no type that is known")
 
 
 def _check_type(info: onnx.ValueInfoProto) -> None:

@@ -333,7 +333,9 @@ class Editor:
     def _substitute(self, old: ir.Value, new: ir.Value, *, fresh: bool) -> None:
         new.type = new.type or old.type
         told = old.shape is None and new.shape is not None
-        if old.shape is not None:
+        if old.shape is not None and new.shape is not None and not wholesale.agree(old.shape, new.shape):
+            new.shape = old.shape  # the file contradicts itself, and inference has told now: what was known counts
+        elif old.shape is not None:
             new.merge_shapes(old.shape)
         name, was_output = old.name, old.is_graph_output()
         old.replace_all_uses_with(new, replace_graph_outputs=True)

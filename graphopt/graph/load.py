@@ -19,7 +19,7 @@ from onnx_ir.passes.common import InlinePass
 
 from graphopt.errors import InputError, UsageError
 from graphopt.graph import census, functions, invariants, shapes, values
-from graphopt.graph.carry import Carried, from_proto, graph_protos
+from graphopt.graph.carry import MAPS, Carried, from_proto, graph_protos, sparse_tensors
 from graphopt.graph.collector import resting
 from graphopt.graph.external import Files, Outside, Runnable, Weight
 from graphopt.graph.nodes import MAPPABLE, is_overridable, name_keys
@@ -35,6 +35,9 @@ _MOST_BYTES = (1 << 31) - 1
 """Of a file: protobuf has no larger messages."""
 _MOST_TAKEN_IN = 1 << 30
 """Bytes of external data that becomes a part of the file."""
+
+_MOST_SHARING = 8
+"""Tensors that are the same external data, on average. A few are tied; more make a small file a large model."""
 
 
 @dataclass(frozen=True)
@@ -215,7 +218,7 @@ class _Graph:
 
 def _sorted(proto: onnx.ModelProto, weights: Mapping[str, Weight], name: str) -> _Graph:
     """The graph of a model whose files are read."""
-    sparse = tuple(t for graph in graph_protos(proto.graph) for t in graph.sparse_initializer)
+    sparse = tuple(t for graph in graph_protos(proto.graph) for t in sparse_tensors(graph))
     try:
         model, carried = from_proto(proto)
     except (ValueError, TypeError, KeyError, RuntimeError, ir.serde.SerdeError) as problem:
@@ -243,7 +246,7 @@ def _taken_in(proto: onnx.ModelProto, name: str, files: Files | None) -> dict[st
     except census.Refused as problem:
         raise InputError(f"{name} is not a valid ONNX model: {problem}") from None
     weights: dict[str, Weight] = {}
-    taken = 0
+    taken = asked = 0
     for tensor in tensors:
         t = tensor.proto
         if t.data_location != onnx.TensorProto.EXTERNAL:
@@ -252,6 +255,9 @@ def _taken_in(proto: onnx.ModelProto, name: str, files: Files | None) -> dict[st
         if files is None:
             raise InputError("a model in memory must hold its weights: load its external data first, or give its path")
         piece = files.piece(((e.key, e.value) for e in t.external_data), census.bytes_of(t), where)
+        asked += piece.length
+        if asked > max(_MOST_TAKEN_IN, _MOST_SHARING * sum(len(f.data) for f in files.opened.values())):
+            raise InputError(f"{name} is not safe: many of its tensors are the same few bytes of external data")
         dtype = ir.DataType(t.data_type)
         if tensor.owner is proto.graph and piece.length > shapes.SMALL and dtype in MAPPABLE:
             weights[t.name] = Weight(piece.data.view(dtype.numpy()).reshape(t.dims), piece)
@@ -341,10 +347,17 @@ def validate(model: ir.Model, name: str) -> None:
     problem = next(invariants.broken(model), None)
     if problem:
         raise InputError(f"{name} is not a valid ONNX model: {problem}")
-    proto = shapes.skeleton(model)
+    try:
+        proto = shapes.skeleton(model)
+    except ir.serde.SerdeError:  # protobuf reads text that is no UTF-8 as bytes, and writes none such
+        raise InputError(
+            f"{name} is not a valid ONNX model: something in it cannot be written, as a name that is no UTF-8"
+        ) from None
     for port in (*proto.graph.input, *proto.graph.output):  # of an unknown rank: runtimes take it, the checker does not
         if port.type.HasField("tensor_type"):
             port.type.tensor_type.shape.SetInParent()
+        elif port.name in model.graph.meta.get(MAPS, ()):  # the checker only asks for some type
+            port.type.opaque_type.name = "map"
     try:
         onnx.checker.check_model(proto, full_check=False)
     except (onnx.checker.ValidationError, ValueError) as error:

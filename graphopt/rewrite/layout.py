@@ -102,7 +102,7 @@ def reshapes(
     if "shape" in inner.attributes or "shape" in node.attributes:
         return No("its target is an attribute")
     before, after = dims(x), dims(node.outputs[0])
-    if before and after and len(after) == 2 and before[0] == after[0] is not None:  # noqa: PLR2004 - a matrix
+    if before and after and len(after) == 2 and before[0] == after[0] not in {None, 0}:  # noqa: PLR2004 - a matrix
         return draft.node("Flatten", [x], {"axis": 1})
     given = array(input_at(node, 1)) if node.op_type == "Reshape" else None
     if given is not None and not attr(node, "allowzero", 0) and np.all(given != 0):
@@ -289,7 +289,7 @@ def concats(draft: Draft, _ctx: Context, node: ir.Node) -> Answer:
     parts: list[ir.Value | None] = []
     for value in node.inputs:
         inner = made_by(value, "Concat")
-        once = value is not None and read_only_by(value, node) and node.inputs.count(value) == 1
+        once = inner is not None and value is not None and len(value.uses()) == 1 and read_only_by(value, node)
         if inner is not None and once and axis_of(inner) == axis is not None:
             parts.extend(inner.inputs)
         else:

@@ -367,7 +367,7 @@ def _digest(digest: Any, name: str, value: Any) -> None:
     array = np.asarray(value)
     textual = array.dtype.kind in "OU"
     digest.update(repr((name, "str" if textual else array.dtype.name, array.shape)).encode())
-    digest.update(repr(array.tolist()).encode() if textual else array.tobytes())
+    digest.update(repr(array.tolist()).encode() if textual else np.ascontiguousarray(array).reshape(-1).view(np.uint8))
 
 
 def _listed(names: Iterable[Any]) -> str:

@@ -50,6 +50,7 @@ _TRIES: Final = 400
 _GROWTH: Final = 1 << 21  # of one input, by its symbolic dimensions together
 _MEMORY: Final = (3 << 29, 4 << 30)
 """Bytes for a model without weights, to which 16 times its size comes, and where 4 times the size is enough."""
+_SHARE: Final = 16  # of that memory, for one feed: several are held at a time, here and in the child
 _DEATHS: Final = 3
 """Tries that kill the worker until it is taken to be the model's fault, not that of what it was fed."""
 _ANY: Final = Domain()
@@ -337,6 +338,13 @@ class _Search:
             return [2 * extent, 3 * extent, extent + 32, extent + 1]
         return [extent + 1, extent + 2, 2 * extent] if extent < _EXTENTS[0] else [extent + 2, extent + 1, 2 * extent]
 
+    def _bytes(self, dims: dict[str, int]) -> int:
+        """What one feed takes."""
+        sizes = (1 if p.dtype is None else p.dtype.itemsize for p in self.ports)
+        return sum(
+            math.prod(self.extents.shape(p.name, dims)) * size for p, size in zip(self.ports, sizes, strict=True)
+        )
+
     def _draw(self, dims: dict[str, int], style: Style, index: int) -> Feed:
         feed = {}
         for p in self.ports:
@@ -350,6 +358,10 @@ class _Search:
         feeds = []
         try:
             if any(math.prod(self.extents.shape(n, dims)) > _GROWTH * size for n, size in self.sizes.items()):
+                self.error = self.error or "its inputs would be too large"
+                return None
+            if (size := self._bytes(dims)) > (self.child.limits.memory or _MEMORY[0]) // _SHARE:
+                self.error = self.error or f"its inputs would take {size:,} bytes"
                 return None
             for index in range(_COUNT):
                 feed = self._draw(dims, style, index)

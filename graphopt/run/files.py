@@ -23,6 +23,9 @@ __all__ = ["read_npz", "read_pb"]
 
 _MOST: Final = 16 << 30
 """Bytes that one file may unpack to."""
+_MOST_PACKED: Final = 100
+_HARMLESS: Final = 1 << 28
+"""A file that unpacks to more bytes than this, and to that many times its size, is a trap rather than data."""
 _MOST_MESSAGE: Final = (1 << 31) - 1
 _MOST_AXES: Final = 32
 """Of an array: older versions of numpy have no more."""
@@ -39,6 +42,8 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
             members = archive.infolist()
             if (size := sum(m.file_size for m in members)) > _MOST:
                 raise InputError(f"{path} unpacks to {size:,} bytes, more than the {_MOST:,} allowed; split it")
+            if size > _HARMLESS and size > _MOST_PACKED * os.fstat(file.fileno()).st_size:
+                raise InputError(f"{path} unpacks to {size:,} bytes, far more than data does; save it uncompressed")
             arrays = {}
             for member in members:
                 name = member.filename.removesuffix(".npy")
@@ -55,6 +60,8 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
 
 def _opened(path: Path) -> IO[bytes]:
     """A regular file, opened without waiting for anybody."""
+    if not stat.S_ISREG(path.stat().st_mode):  # to open a device can do something already
+        raise OSError(errno.EINVAL, "it is no regular file")
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     if stat.S_ISREG(os.fstat(handle).st_mode):
         return os.fdopen(handle, "rb")

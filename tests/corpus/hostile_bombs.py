@@ -47,6 +47,15 @@ def _in_branch(node: str, initializers: str) -> onnx.ModelProto:
       > }}""")
 
 
+def _repeated(part: str) -> bytes:
+    """Two bytes each, many times over."""
+    model = graph("y = Relu(x)")
+    parts = getattr(model.graph if part in {"node", "value_info"} else model, part)
+    for _ in range(100_000):
+        parts.add()
+    return model.SerializeToString()
+
+
 def _chain(length: int) -> onnx.ModelProto:
     """As many nodes as a very deep network has."""
     ops = ("Neg", "Sigmoid", "Tanh", "Abs")
@@ -263,6 +272,22 @@ CASES = (
     *(
         Hostile(f"hidden_{n}", f"{why}, where no feed comes by", _in_branch(*parts), passes=True)
         for n, (why, *parts) in _HIDDEN.items()
+    ),
+    Hostile(
+        "bomb_split",
+        "a list of 800 MB, made by inference",
+        "g (float[6] x) => (float[K] y, float[L] z) { y, z = Split <num_outputs = 100000000>(x) }",
+    ),
+    Hostile("bomb_input", "an input of 5 GB", "g (float[300000000,4] x) => (float[300000000,4] y) { y = Relu(x) }"),
+    Hostile(
+        "bomb_same_inputs",
+        "a Concat of one tensor, 20,000 times",
+        f"g (float[1] x) => (float[20000] y) {{ y = Concat <axis = 0>({','.join(['x'] * 20_000)}) }}",
+        passes=True,
+    ),
+    *(
+        Hostile(f"bomb_empty_{part}", "nothing, 100,000 times", _repeated(part), passes=True)
+        for part in ("node", "value_info", "functions", "training_info")
     ),
     Hostile("bomb_chain", "3,000 nodes in a row", _chain(3_000), passes=True),
     Hostile("bomb_wide", "2,000 nodes side by side", _wide(2_000), passes=True),

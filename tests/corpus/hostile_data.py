@@ -65,6 +65,16 @@ def _bomb() -> bytes:
     return out.getvalue()
 
 
+def _honest_bomb() -> bytes:
+    """The same, and the header says so."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as made, made.open("x.npy", "w") as member:
+        member.write(_shape("(33554432, 4)", content=b""))
+        for _ in range(64):
+            member.write(bytes(1 << 23))
+    return out.getvalue()
+
+
 def _encrypted() -> bytes:
     content = bytearray(_zip({"x.npy": _npy(_GOOD)}))
     content[6] |= 1
@@ -116,6 +126,7 @@ _ARCHIVES: dict[str, tuple[str, bytes]] = {
     "long_header": ("a header of 64 MB", _zip({"x.npy": _header(" " * (1 << 26), version=2)}, zipfile.ZIP_DEFLATED)),
     "version_9": ("a version that never was", _zip({"x.npy": b"\x93NUMPY\x09\x00" + bytes(100)})),
     "bomb": ("half a gigabyte of zeros", _bomb()),
+    "honest_bomb": ("the same in an array of that shape", _honest_bomb()),
     "lying_archive": ("a member smaller than the archive says", _lying(1 << 31)),
     "slip": ("a name that leads out", _zip({"../../outside/made.npy": _npy(_GOOD)})),
     "slip_absolute": ("an absolute name", _zip({"/made.npy": _npy(_GOOD)})),

@@ -76,6 +76,20 @@ def _hidden() -> TensorProto:
     return outsource(TensorProto(name="hidden", dims=[300], data_type=1), **_ESCAPE)
 
 
+def _amplified(place: Place) -> onnx.ModelProto:
+    """Many weights that are the same bytes: 4 GB out of 16 MB."""
+    with (place.inner / "w.bin").open("wb") as file:
+        file.truncate(1 << 24)
+    model = graph(f"y = Sum(x, {', '.join(f's{i}' for i in range(256))})")
+    for i in range(256):
+        weight = model.graph.initializer.add(
+            name=f"w{i}", data_type=1, dims=[1 << 22], data_location=TensorProto.EXTERNAL
+        )
+        weight.external_data.add(key="location", value="w.bin")
+        model.graph.node.insert(0, onnx.helper.make_node("ReduceMax", [f"w{i}"], [f"s{i}"], keepdims=0))
+    return model
+
+
 def _in_attribute() -> onnx.ModelProto:
     model = graph("g (float[300] x) => (float[300] y) { y = Add(x, w) }")
     model.graph.node.insert(0, helper.make_node("Constant", [], ["w"], value=_hidden()))
@@ -297,6 +311,7 @@ CASES = (
     Hostile("external_strings", "text cannot be outside", lambda p: _typed(p, TensorProto.STRING)),
     Hostile("external_of_no_type", "an element type that does not exist", lambda p: _typed(p, 999)),
     Hostile("external_without_entries", "no location, no offset, nothing", external()),
+    Hostile("external_amplified", "256 weights are the same 16 MB", _amplified),
     Hostile("external_in_attribute", "a Constant's value", _in_attribute()),
     Hostile("external_in_list", "an attribute that no operator has", _in_list_of_tensors()),
     Hostile("external_in_sparse_values", "sparse weights, which a runtime forgot to check", _in_sparse("values")),

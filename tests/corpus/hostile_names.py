@@ -68,6 +68,19 @@ def _invalid() -> bytes:
     return content.replace(b"QQQQ", b"\xff\xfe\x80\xc3")
 
 
+def _invalid_text(part: str) -> bytes:
+    """Such bytes in one place."""
+    model = graph("y = Relu(x)")
+    match part:
+        case "node":
+            model.graph.node[0].name = "QQQQ"
+        case "producer":
+            model.producer_name = "QQQQ"
+        case "metadata":
+            model.metadata_props.add(key="QQQQ", value="QQQQ")
+    return model.SerializeToString().replace(b"QQQQ", b"\xff\xfe\x80\xc3")
+
+
 CASES = (
     *(
         Hostile(f"names_{n}", "what models say ends up in front of people", _named(name), passes=True)
@@ -76,6 +89,10 @@ CASES = (
     *(
         Hostile(f"operator_{n}", "a refusal tells what the operator is called", _foreign(NAMES[n]), passes=True)
         for n in ("ansi", "bidirectional", "markup", "newline_error", "overlong", "zero", "format")
+    ),
+    *(
+        Hostile(f"invalid_text_{part}", "bytes that are no text, in one place", _invalid_text(part), passes=True)
+        for part in ("node", "producer", "metadata")
     ),
     Hostile("names_invalid", "bytes that are no text", _invalid(), passes=True),
 )

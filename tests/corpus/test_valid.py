@@ -178,12 +178,17 @@ def _value(kind: onnx.TypeProto, dims: dict[str, int], case: Valid, draw: np.ran
     return made
 
 
+def _flat(value: Any) -> np.ndarray:
+    """Of a map, its keys and values."""
+    return np.array(list(value.items())) if isinstance(value, dict) else np.asarray(value)
+
+
 def assert_same(expected: dict[str, Any], found: dict[str, Any], relative: float) -> None:
     assert list(expected) == list(found)
     for name, value in expected.items():
         other = found[name]
         pairs = zip(value, other, strict=True) if isinstance(value, list) else [(value, other)]
-        for a, b in ((np.asarray(p), np.asarray(q)) for p, q in pairs):
+        for a, b in ((_flat(p), _flat(q)) for p, q in pairs):
             assert (a.dtype, a.shape) == (b.dtype, b.shape), name
             if a.dtype.kind in "biuO":
                 np.testing.assert_array_equal(a, b, name)

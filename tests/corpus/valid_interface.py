@@ -63,6 +63,12 @@ def _sparse(model: onnx.ModelProto) -> None:
     model.graph.sparse_initializer.append(onnx.SparseTensorProto(dims=[4], values=tensor("w", [2, 3]), indices=index))
 
 
+def _sparse_constant(model: onnx.ModelProto) -> None:
+    index = tensor("", [0, 2], np.int64)
+    value = onnx.SparseTensorProto(dims=[4], values=tensor("", [2, 3]), indices=index)
+    model.graph.node.insert(0, onnx.helper.make_node("Constant", [], ["w"], sparse_value=value))
+
+
 def _sparse_pairs(model: onnx.ModelProto) -> None:
     index = TensorProto(dims=[2, 2], data_type=7, int64_data=[0, 1, 3, 3])
     model.graph.sparse_initializer.append(
@@ -108,6 +114,7 @@ CASES = (
     Valid("interface_annotated", "what a quantizer noted", _changed("a = Mul(x, w) b = Identity(a) y = Relu(b)", _annotated), dims=_N),
     Valid("interface_trained", "how it is trained", _changed("a = Mul(x, w) b = Identity(a) y = Relu(b)", _trained), dims=_N),
     Valid("interface_sparse", "sparse weights", _changed("a = Relu(x) b = Identity(a) y = Add(b, w)", _sparse), dims=_N),
+    Valid("interface_sparse_constant", "of a node", _changed("a = Relu(x) b = Identity(a) y = Add(b, w)", _sparse_constant), dims=_N),
     Valid("interface_sparse_pairs", "the same with two axes", _changed("a = MatMul(x, w) y = Identity(a)", _sparse_pairs), dims=_N),
     Valid(
         "interface_ir_3",

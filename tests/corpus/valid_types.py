@@ -50,6 +50,17 @@ def _text_weight() -> onnx.ModelProto:
     return model
 
 
+def _maps() -> onnx.ModelProto:
+    model = graph("g (float[N,3] x) => (float[N,3] y) { i = Identity(x) y = Relu(i) }", opset=17)
+    model.opset_import.add(domain="ai.onnx.ml", version=3)
+    names = {"classlabels_int64s": [0, 1, 2]}
+    model.graph.node.append(onnx.helper.make_node("ZipMap", ["y"], ["z"], domain="ai.onnx.ml", **names))
+    score = onnx.helper.make_tensor_type_proto(TensorProto.FLOAT, [])
+    maps = onnx.helper.make_sequence_type_proto(onnx.helper.make_map_type_proto(TensorProto.INT64, score))
+    model.graph.output.append(onnx.helper.make_value_info("z", maps))
+    return model
+
+
 def _text_cast() -> onnx.ModelProto:
     model = graph("g (float[N,4] x) => (float[N,4] y) { a = Cast <to = 1>(w) y = Add(x, a) }")
     model.graph.initializer.append(words("w", [4], [b"1.5", b"NaN", b"-INF", b"1e3"]))
@@ -187,6 +198,7 @@ CASES = (
     *(Valid(f"type_{n}", why, text, dims=_N, high=100) for n, (why, text) in _TEXTS.items()),
     Valid("type_text_weight", "texts as weights, and one of another language", _text_weight, dims=_N),
     Valid("type_text_cast", "numbers written as texts", _text_cast, dims=_N),
+    Valid("type_maps", "a list of maps, for which the graph in memory has no type", _maps, dims=_N),
     Valid("type_float8", "eight bits", _stored(17, bytes([0x00, 0x80, 0x7F, 0x38]), [4], name="float8e4m3fn")),
     Valid("type_float8_fast", "eight bits in other ways", _stored(19, bytes([0x00, 0x80, 0x7C, 0x3C]), [4], name="float8e5m2")),
     Valid("type_int4", "four bits, an odd number of them", _stored(22, bytes([0x71, 0x08]), [3], "y = Cast <to = 3>(w)", "int8")),

@@ -18,7 +18,7 @@ def nested(depth: int) -> onnx.ModelProto:
     model = onnx.ModelProto(ir_version=10)
     graph = model.graph
     for _ in range(depth):
-        graph = graph.node.add().attribute.add(type=onnx.AttributeProto.GRAPH).g
+        graph = graph.node.add(op_type="If").attribute.add(type=onnx.AttributeProto.GRAPH).g
         graph.SetInParent()
     return model
 
