@@ -95,9 +95,10 @@ def from_proto(proto: onnx.ModelProto) -> tuple[ir.Model, Carried]:
 
 def _holds_map(declared: onnx.TypeProto) -> bool:
     """Whether it is a map, or a sequence or optional of maps."""
-    while (kind := declared.WhichOneof("value")) in {"sequence_type", "optional_type"}:
-        declared = getattr(declared, kind).elem_type
-    return kind == "map_type"
+    while declared.HasField("sequence_type") or declared.HasField("optional_type"):
+        outer = declared.sequence_type if declared.HasField("sequence_type") else declared.optional_type
+        declared = outer.elem_type
+    return bool(declared.HasField("map_type"))
 
 
 def _lift_sparse(graph: onnx.GraphProto) -> tuple[onnx.NodeProto, ...]:

@@ -53,8 +53,8 @@ def _text_weight() -> onnx.ModelProto:
 def _maps() -> onnx.ModelProto:
     model = graph("g (float[N,3] x) => (float[N,3] y) { i = Identity(x) y = Relu(i) }", opset=17)
     model.opset_import.add(domain="ai.onnx.ml", version=3)
-    names = {"classlabels_int64s": [0, 1, 2]}
-    model.graph.node.append(onnx.helper.make_node("ZipMap", ["y"], ["z"], domain="ai.onnx.ml", **names))
+    names = onnx.helper.make_attribute("classlabels_int64s", [0, 1, 2])
+    model.graph.node.add(op_type="ZipMap", domain="ai.onnx.ml", input=["y"], output=["z"], attribute=[names])
     score = onnx.helper.make_tensor_type_proto(TensorProto.FLOAT, [])
     maps = onnx.helper.make_sequence_type_proto(onnx.helper.make_map_type_proto(TensorProto.INT64, score))
     model.graph.output.append(onnx.helper.make_value_info("z", maps))
