@@ -65,6 +65,8 @@ class Settings:
     progress: Progress = field(default=lambda _: None)
     measure: bool = False
     """Whether the clock decides on passes that could make a model slower."""
+    stamp: bool = False
+    """Whether the model was changed before, so that it must say how it was made even if nothing is left to rewrite."""
 
 
 @dataclass(frozen=True)
@@ -257,7 +259,8 @@ class _Run:
         """Rewrite, verify, leave out what is guilty, and seal."""
         self.settings.progress("rewriting")
         attempt = self.rewrite()
-        if not attempt.edits and not self.source.frozen:
+        new = self.source.frozen or self.settings.stamp
+        if not attempt.edits and not new:
             return self.unchanged(attempt, "nothing was found to rewrite")
         if self.feeds is None:
             return self._sealed(attempt, None, None, ())
@@ -270,7 +273,7 @@ class _Run:
             self.settings.progress(f"looking for the edit to blame ({len(left_out) + 1})")
             left_out.append(LeftOut(self._guilty(attempt, judge, left_out), explain(found)))
             attempt = self.rewrite([x.edit for x in left_out])
-        if not attempt.edits and not self.source.frozen:
+        if not attempt.edits and not new:
             return self.unchanged(attempt, "every edit was found to change the result", left_out)
         return self._sealed(attempt, judge, found, left_out)
 

@@ -12,7 +12,7 @@ import re
 import reprlib
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from graphopt.fuse import (
     FuseSum,
 )
 from graphopt.lower import Lower
+from graphopt.plan.budget import drops, shares
 from graphopt.protocol import Pass
 from graphopt.rewrite import (
     Absorb,
@@ -165,6 +166,17 @@ class Recipe:
     """Name of the runtime to make the model for."""
     fast_math: bool = False
     """Whether float algebra is allowed that does not hold for not-a-number, infinities and −0."""
+    budget: Mapping[str, float] = field(default_factory=dict)
+    """By resource, the share of what the model takes as given that may remain."""
+    max_drop: Mapping[str, float] = field(default_factory=dict)
+    """By metric, how much worse the result may do."""
+    plan: Mapping[str, int] = field(default_factory=dict)
+    """By group of channels, how many stay: what was planned under a budget, for doing it again."""
+
+    @property
+    def lossy(self) -> bool:
+        """Whether anything is given up."""
+        return bool(self.budget or self.max_drop or self.plan)
 
     def __post_init__(self) -> None:
         if self.target not in TARGETS:
@@ -178,6 +190,9 @@ class Recipe:
         *,
         opset: int | None = None,
         keep_metadata: bool = False,
+        budget: Mapping[str, float] | Sequence[str] | None = None,
+        max_drop: Mapping[str, float] | Sequence[str] | None = None,
+        plan: Mapping[str, int] | None = None,
         **options: Any,
     ) -> Recipe:
         """From the command line's words; if no passes are given (None), the lossless ones, and with [] none.
@@ -188,6 +203,9 @@ class Recipe:
             opset: of standard ONNX, to be reached before operators are fused; by default what the target needs, if the
                 passes are the usual ones.
             keep_metadata: leave out the pass that drops exporters' notes.
+            budget: as `plan.budget.shares` takes it.
+            max_drop: as `plan.budget.drops` takes it.
+            plan: as the field.
             options: `freeze`, `target`, `fast_math`, as the fields.
 
         Raises:
@@ -208,7 +226,8 @@ class Recipe:
             canonical = [not isinstance(p, FuseNorm) for p in chosen]
             place = canonical.index(False) if False in canonical else 0  # the fewer unknown ranks, the better
             chosen = (*chosen[:place], Upgrade(opset), *chosen[place:])
-        return cls(chosen, words("skip", skip) or (), **options)
+        tables = {"budget": shares(budget) if budget else {}, "max_drop": drops(max_drop) if max_drop else {}}
+        return cls(chosen, words("skip", skip) or (), **options, **tables, plan=dict(plan or {}))
 
     @classmethod
     def read(cls, path: Path) -> Recipe:
@@ -241,13 +260,15 @@ class Recipe:
             data: dict[str, Any] = tomllib.loads(text)
         except (ValueError, RecursionError) as problem:
             raise InputError(f"{name} is not TOML: {problem}") from None
-        known = ["version", "passes", "skip", *_OPTIONS]
+        known = ["version", "passes", "skip", *_OPTIONS, *_TABLES]
         if unknown := [k for k in data if k not in known]:
             raise InputError(f"{name} is no recipe: it has {unknown[0]!r}, and may hold {', '.join(known)}")
         if (found := data.pop("version", None)) != _VERSION:
             raise InputError(f"{name} is a recipe of version {found}: this graphopt reads {_VERSION}")
         if any(isinstance(data.get(k, []), str) for k in ("passes", "skip")):
             raise InputError(f"{name} is no recipe: passes and skip are lists of text")
+        if wrong := [k for k in _TABLES if not isinstance(data.get(k, {}), dict)]:
+            raise InputError(f"{name} is no recipe: {wrong[0]} is a table")
         try:
             return cls.of(**data)
         except UsageError as problem:  # the mistake is in the file, not in the call
@@ -259,11 +280,13 @@ class Recipe:
         if self.skip:
             data["skip"] = list(self.skip)
         data |= {name: value for name in _OPTIONS if (value := getattr(self, name)) != getattr(Recipe, name)}
+        data |= {name: dict(table) for name in _TABLES if (table := getattr(self, name))}
         return tomli_w.dumps(data, indent=0)
 
 
+_TABLES = ("budget", "max_drop", "plan")
 _OPTIONS: Mapping[str, type] = {
-    f.name: type(f.default) for f in dataclasses.fields(Recipe) if f.name not in {"passes", "skip"}
+    f.name: type(f.default) for f in dataclasses.fields(Recipe) if f.name not in {"passes", "skip", *_TABLES}
 }
 """The fields that are one value each, with their types."""
 
@@ -278,6 +301,7 @@ def choose(recipe: str | os.PathLike[str] | Recipe | None, **given: Any) -> Reci
     if recipe is None:
         return Recipe.of(**given)
     usual = {f.name: f.default for f in dataclasses.fields(Recipe)} | {
+        **dict.fromkeys(_TABLES),
         "passes": None,
         "opset": None,
         "keep_metadata": False,

@@ -18,6 +18,8 @@ class Target:
     """Operators beyond standard ONNX that may be emitted, as `domain::operator`."""
     opset: int | None = None
     """Of standard ONNX, to which older models are raised, so that there is an operator to stand beside its own."""
+    multiple: int = 8
+    """Numbers of channels should be multiples of it: kernels work on blocks of so many."""
     node_macs: int
     """Multiply-accumulates that take as long as starting one node."""
     byte_macs: float

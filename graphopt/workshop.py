@@ -22,6 +22,7 @@ from graphopt.analysis.segments import batches
 from graphopt.compress.compress import Compressed, compress, kept
 from graphopt.compress.cut import cut
 from graphopt.graph.carry import Carried
+from graphopt.graph.external import Runnable
 from graphopt.graph.save import runnable
 from graphopt.plan.distance import Distance
 from graphopt.plan.levels import LossCurve, measure
@@ -46,6 +47,8 @@ class Workshop:
     model: ir.Model
     channels: Channels
     split: Split
+    reference: Runnable
+    """The model as given, which results are timed and scored against."""
     step: int = 8
     """Multiples of widths that the target likes."""
     device: Device = "cpu"
@@ -53,8 +56,6 @@ class Workshop:
     memory: int = 1 << 30
     timed: bool = False
     """Whether plans are timed."""
-    metrics: bool = True
-    """Whether plans are scored on the samples that judge."""
     progress: Callable[[str], None] = field(default=lambda _: None)
 
     @cached_property
@@ -121,11 +122,10 @@ class Workshop:
         """See `plan.Workshop`."""
         made = self.compressed(widths, self._parts[0])
         loss = self._distance(self._outputs(made.model))
-        metrics, latency = {}, None
-        if self.metrics:
-            metrics = self.scores(made.model)
+        metrics, latency = self.scores(runnable(made.model, Carried())), None
         if self.timed:
-            first, second = (Session(runnable(m, Carried()), device=self.device, threads=self.threads) for m in (self.model, made.model))
+            pair = (self.reference, runnable(made.model, Carried()))
+            first, second = (Session(m, device=self.device, threads=self.threads) for m in pair)
             latency = bench(first, second, self._parts[1][0]).ratio
         return Made(made.model, loss, metrics, latency)
 
@@ -137,11 +137,10 @@ class Workshop:
             self.model, self.channels, keep, samples, memory=self.memory, threads=self.threads, progress=self.progress
         )
 
-    def scores(self, model: ir.Model) -> dict[str, tuple[float, float]]:
+    def scores(self, result: Runnable) -> dict[str, tuple[float, float]]:
         """Metrics of a result on the samples that judge."""
-        pairs = list(zip(self.split.judgement, self.split.labels, strict=True))
-        original, result = (runnable(m, Carried()) for m in (self.model, model))
-        return scores(original, result, pairs, device=self.device, threads=self.threads)
+        pairs = zip(self.split.judgement, self.split.labels, strict=True)
+        return scores(self.reference, result, pairs, device=self.device, threads=self.threads)
 
     def _cut(self, widths: Mapping[str, int]) -> ir.Model:
         return cut(self.model, self.channels, kept(self.channels, self.orders, widths))

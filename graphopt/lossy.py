@@ -1,0 +1,206 @@
+"""The lossy story: rewrite → measure → plan → compress → rewrite for the target.
+
+The lossless halves are `pipeline.optimize`, before and after: the first proves its result against the original, the
+second against the compressed model. What is lost in between is measured on samples that nothing was learned from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from graphopt import pipeline
+from graphopt.analysis.channels import channels
+from graphopt.analysis.facts import Facts, facts
+from graphopt.analysis.groups import Channels
+from graphopt.analysis.samples import Split
+from graphopt.compress.compress import Refit
+from graphopt.errors import UsageError
+from graphopt.graph import values
+from graphopt.graph.load import Source
+from graphopt.graph.save import runnable
+from graphopt.plan.budget import Limit, limits
+from graphopt.plan.latency import latency
+from graphopt.plan.levels import LossCurve, candidates
+from graphopt.plan.plan import Plan, Planner, Tried
+from graphopt.recipe import Recipe
+from graphopt.run.child import Child
+from graphopt.run.session import Feed
+from graphopt.targets import TARGETS
+from graphopt.workshop import Workshop
+
+__all__ = ["Lossy", "compress"]
+
+
+@dataclass(frozen=True, eq=False)
+class Lossy:
+    """A compressed model, and what led to it."""
+
+    outcome: pipeline.Outcome
+    """What is to be emitted; its source is the original."""
+    plan: Plan
+    channels: Channels
+    tried: tuple[Tried, ...]
+    """Every plan that was compressed and measured; none where a recipe held the plan."""
+    curves: Mapping[str, LossCurve]
+    """By group, what it costs the outputs to keep fewer units, on the dense model."""
+    refits: tuple[Refit, ...]
+    split: Split
+    metrics: Mapping[str, tuple[float, float]]
+    """Of the original and of the result, on samples that judge."""
+
+
+def compress(
+    source: Source,
+    recipe: Recipe,
+    split: Split,
+    feeds: Sequence[Feed],
+    settings: pipeline.Settings,
+    child: Child | None = None,
+    *,
+    plan_only: bool = False,
+) -> Lossy:
+    """The whole story for one model with a budget, an allowed drop, or a plan.
+
+    Args:
+        source: the original.
+        recipe: with `budget`, `max_drop` or `plan`.
+        split: samples to learn from and to judge by.
+        feeds: what the lossless halves are proved on.
+        settings: how models are run.
+        child: where models are run first.
+        plan_only: stop once there is a plan; the outcome is that of the first half.
+
+    Raises:
+        Unmet: the budget cannot be met, or not within the allowed drop.
+        UsageError: the recipe's plan is not for this model, or nothing can be cut.
+    """
+    canonical = replace(recipe, passes=tuple(p for p in recipe.passes if p.stage == 0))
+    first = pipeline.optimize(source, canonical, feeds, replace(settings, measure=False), child)
+    model = first.model
+    feed = feeds[0]
+    shape = values.bound(model, {n: np.shape(v) for n, v in feed.items() if isinstance(v, np.ndarray)})
+    rows = _rows(feed) if isinstance(split.calibration, Mapping) else 1
+    settings.progress("looking for groups")
+    groups = channels(model, shape, samples=rows)
+    groups = _without(groups, recipe.skip)
+    if not groups.groups:
+        raise UsageError(f"nothing in {source.name} can be cut: `graphopt inspect --groups` says why")
+    workshop = Workshop(
+        model,
+        groups,
+        split,
+        reference=source.runnable,
+        step=TARGETS[recipe.target].multiple,
+        device=settings.device,
+        threads=settings.threads,
+        timed="latency" in recipe.budget,
+        progress=settings.progress,
+    )
+    planner = Planner(
+        groups,
+        {key: candidates(g, workshop.step) for key, g in groups.groups.items()},
+        workshop,
+        progress=settings.progress,
+    )
+    plan, tried = Plan.of(recipe.plan, groups), ()
+    if not recipe.plan:
+        bounds = _Bounds(source, first, groups, feed, rows)
+        plan, tried = _planned(planner, recipe, bounds, workshop, plan_only=plan_only)
+    if plan_only:
+        return Lossy(first, plan, groups, tried, planner.curves, (), split, {})
+    made = workshop.compressed(plan.widths)
+    thin = replace(
+        source,
+        model=made.model,
+        runnable=runnable(made.model, source.carried.without(groups.values)),
+        carried=source.carried.without(groups.values),
+        frozen=0,
+    )
+    done = replace(recipe, plan=plan.data())
+    last = pipeline.optimize(thin, done, feeds, replace(settings, stamp=True), child)
+    settings.progress("judging")
+    metrics = workshop.scores(last.model if last.content is None else last.content)
+    return Lossy(_joined(source, first, last), plan, groups, tried, planner.curves, made.refits, split, metrics)
+
+
+def _planned(
+    planner: Planner, recipe: Recipe, bounds: _Bounds, workshop: Workshop, *, plan_only: bool
+) -> tuple[Plan, tuple[Tried, ...]]:
+    budget = dict(recipe.budget)
+    if plan_only and budget:
+        return planner.proposed(bounds(budget, workshop)), ()
+    if budget:
+        best = planner.within(bounds(budget, workshop), recipe.max_drop)
+    else:
+        best = planner.smallest(lambda share: bounds({"macs": share}, workshop), recipe.max_drop)
+    return best.plan, tuple(planner.tried)
+
+
+@dataclass(frozen=True, eq=False)
+class _Bounds:
+    """Limits on plans, from shares of what the model costs as given."""
+
+    source: Source
+    first: pipeline.Outcome
+    groups: Channels
+    feed: Feed
+    rows: int
+
+    def __call__(self, budget: Mapping[str, float], workshop: Workshop) -> list[Limit]:
+        given = self._amounts(facts(self.source.model, self.source.carried, self.feed), self.source.size)
+        size = self.source.size if self.first.content is None else len(self.first.content)
+        now = self._amounts(facts(self.first.model, self.source.carried, self.feed), size)
+        found = limits(self.groups, budget, given, now)
+        if "latency" in budget:
+            found.append(self._time(budget["latency"], workshop))
+        return found
+
+    def _amounts(self, counted: Facts, size: int) -> dict[str, float]:
+        return {"macs": (counted.macs or 0) / self.rows, "params": counted.params, "bytes": size}
+
+    def _time(self, share: float, workshop: Workshop) -> Limit:
+        """Of the canonical model, as its parts were timed; what is measured later is compared with the model given."""
+        shape = values.bound(
+            self.first.model, {n: np.shape(v) for n, v in self.feed.items() if isinstance(v, np.ndarray)}
+        )
+        cost, whole = latency(
+            self.first.model,
+            self.groups,
+            shape,
+            self.feed,
+            device=workshop.device,
+            threads=workshop.threads,
+            progress=workshop.progress,
+        )
+        return Limit("latency", cost, share * whole, share)
+
+
+def _rows(feed: Feed) -> int:
+    return len(next(iter(feed.values())))
+
+
+def _without(groups: Channels, skip: Sequence[str]) -> Channels:
+    """Groups that are named, or written or read by a node that is named, keep all their units."""
+    named = set(skip)
+    free = {
+        name: g
+        for name, g in groups.groups.items()
+        if not named & {name, *(key for key, _ in (*g.writers, *g.readers))}
+    }
+    return replace(groups, groups=free)
+
+
+def _joined(source: Source, first: pipeline.Outcome, last: pipeline.Outcome) -> pipeline.Outcome:
+    """One outcome of both halves."""
+    attempt = replace(
+        last.attempt,
+        edits=(*first.attempt.edits, *last.attempt.edits),
+        steps=(*first.attempt.steps, *last.attempt.steps),
+    )
+    notes = dict.fromkeys((*first.notes, *last.notes))
+    return replace(
+        last, source=source, attempt=attempt, left_out=(*first.left_out, *last.left_out), notes=tuple(notes)
+    )
