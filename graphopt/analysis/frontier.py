@@ -60,7 +60,7 @@ class Site:
     """In the compressed graph."""
     dense: ops.Linear
     drifted: bool
-    """Whether what it reads differs from what the dense one reads."""
+    """Whether what it reads, or what it is added to, differs from what it is on the dense side."""
     offset: ir.Value | None
     """The constant of an Add behind it that serves as its bias, where the operator has none (MatMul)."""
     value: str
@@ -213,7 +213,7 @@ class Frontier:
         value, offset = _past_offset(linear)
         total, other = self._past_sum(value)
         low, high = _bounds(total)
-        drifted = str(x.name) in self._compressed.changed
+        drifted = not self._compressed.changed.isdisjoint({str(x.name), other})
         return Site(key(node), linear, twins[0], drifted, offset, str(value.name), other, low, high, self)
 
     def _past_sum(self, value: ir.Value) -> tuple[ir.Value, str | None]:

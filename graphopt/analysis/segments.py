@@ -102,7 +102,7 @@ class Walk:
         """How many segments were run."""
         self.cache: dict[str, Pieces] = {n: [f[n] for f in feeds] for n in (feeds[0] if feeds else ())}
         """The values that a later segment reads, or that are kept."""
-        self.changed: set[str] = set()
+        self.changed: set[str | None] = set()
         """The values that differ from those of the walk that is followed."""
         self.nodes = {key(n): n for n in model.graph}
         self._where = {key(nodes[0]): i for i, nodes in enumerate(self.segments) if i}

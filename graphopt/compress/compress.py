@@ -27,7 +27,7 @@ from graphopt.graph.nodes import key
 
 __all__ = ["Compressed", "Refit", "compress", "kept", "orders"]
 
-ROWS = 200
+ROWS = 100
 """Rows per column that a product is fitted to, where memory and the samples allow it."""
 _FEWEST_ROWS = 16384
 _CHOICE_ROWS = 20
