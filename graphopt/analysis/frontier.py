@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from graphopt import ops
 from graphopt.analysis.segments import BATCH, MEMORY, Pieces, Samples, Store, Walk, batches, differs
-from graphopt.graph.nodes import array, input_at, is_constant, key, scalar, static_shape
+from graphopt.graph.nodes import array, input_at, is_constant, key, readers, scalar, static_shape
 
 __all__ = ["Frontier", "Rows", "Site"]
 
@@ -109,9 +109,8 @@ class Site:
         _set(linear.node, linear.weight, weight)
         if self.offset is not None:
             (reader,) = self.offset.consumers()
-            shape = np.ones(max(1, -linear.y_axis), np.int64)
-            shape[linear.y_axis if linear.y_axis < 0 else 0] = -1
-            _set(reader, list(reader.inputs).index(self.offset), bias.reshape(shape).astype(weight.dtype))
+            row = bias.reshape(static_shape(self.offset)).astype(weight.dtype)
+            _set(reader, list(reader.inputs).index(self.offset), row)
         elif linear.bias is not None and linear.beta:
             _set(linear.node, linear.bias, (bias.reshape(-1) / linear.beta).astype(weight.dtype))
 
@@ -229,11 +228,10 @@ class Frontier:
 
 
 def _only_reader(value: ir.Value) -> ir.Node | None:
-    uses = value.uses()
-    if len(uses) != 1 or value.is_graph_output():
+    found = list(readers(value))
+    if len(found) != 1 or value.is_graph_output() or found[0].graph is not value.graph:
         return None
-    reader = uses[0].node
-    return reader if reader.graph is value.graph else None
+    return found[0]
 
 
 def _past_offset(linear: ops.Linear) -> tuple[ir.Value, ir.Value | None]:

@@ -265,5 +265,3 @@ def _describe(value: ir.Value, pieces: Pieces) -> None:
     value.type = ir.TensorType(ir.DataType.from_numpy(pieces[0].dtype))
     dims = [d[0] if len(set(d)) == 1 else None for d in zip(*shapes, strict=True)]
     value.shape = ir.Shape(dims) if len({len(s) for s in shapes}) == 1 else None
-
-

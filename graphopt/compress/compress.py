@@ -19,7 +19,7 @@ from graphopt import ops
 from graphopt.analysis.frontier import Frontier, Site
 from graphopt.analysis.groups import Channels, Group, Port
 from graphopt.analysis.segments import MEMORY, Samples
-from graphopt.compress.axis import Curve, Importance, Reader, curve, ranked
+from graphopt.compress.axis import SINGLE, Curve, Importance, Reader, curve, ranked
 from graphopt.compress.cut import Keep, cut
 from graphopt.compress.refit import STEPS, fit
 from graphopt.fuse.linear import BATCHNORM
@@ -155,9 +155,7 @@ def _refit(site: Site, channels: Channels, keep: Keep, rows: int, steps: int, me
     sampled = site.sample(_count(site, rows, memory), stays)
     if not all(np.isfinite(a.sum(dtype=np.float64)) for a in (sampled.x, sampled.target)):
         return Refit(site.key, 0, 0, None, "its values are not finite", 0.0, 0.0)
-    found = fit(
-        sampled, site.matrix(), site.bias(), bounds=(site.low, site.high), biased=site.biased, steps=steps
-    )
+    found = fit(sampled, site.matrix(), site.bias(), bounds=(site.low, site.high), biased=site.biased, steps=steps)
     if found.damping is not None:
         site.put(found.matrix, found.bias)
     return Refit(site.key, found.rows, found.columns, found.damping, found.form, found.before, found.after)
@@ -174,7 +172,7 @@ def _readers(site: Site, port: Port, groups: list[str], memory: int) -> dict[str
     rows = site.sample(_count(site, _CHOICE_ROWS, memory))
     count, (_, _, columns) = rows.x.shape[-1], site.matrix().shape
     damping = 1e-3 if count >= _CHOICE_ROWS * columns else 1e-2
-    grams = [x @ x.T / count for x in rows.x.astype(np.float64)] if columns <= 4096 else [x @ x.T / count for x in rows.x]
+    grams = [x @ x.T / count for x in rows.x.astype(np.float64 if columns <= SINGLE else np.float32, copy=False)]
     scale = 1 / max(float(np.var(rows.target, axis=-1, dtype=np.float64).sum()), 1e-30)
     found: dict[str, list[Reader]] = {}
     for name in groups:
@@ -197,7 +195,9 @@ def _curve(model: ir.Model, channels: Channels, group: Group, readers: list[Read
     elif importance == "energy":
         scores = np.zeros(group.units)
         for r in readers:
-            np.add.at(scores, r.unit[r.unit >= 0], (np.diagonal(r.gram) * (r.matrix**2).sum(axis=0) * r.gain)[r.unit >= 0])
+            np.add.at(
+                scores, r.unit[r.unit >= 0], (np.diagonal(r.gram) * (r.matrix**2).sum(axis=0) * r.gain)[r.unit >= 0]
+            )
     else:
         scores = _written(model, channels, group, importance)
     return curve(group.units, readers, order=ranked(scores))

@@ -144,7 +144,9 @@ def test_what_is_put_is_what_it_then_has(make: Any) -> None:
 
 def test_what_stands_behind_a_product_is_known() -> None:
     dense = convs()
-    found = {s.linear.node.outputs[0].name: (s.other, s.low, s.high) for s in Frontier(dense, dense.clone(), samples(dense))}
+    found = {
+        s.linear.node.outputs[0].name: (s.other, s.low, s.high) for s in Frontier(dense, dense.clone(), samples(dense))
+    }
     assert found == {
         "a": (None, 0, inf),
         "c": (None, 0, 6),
@@ -154,7 +156,9 @@ def test_what_stands_behind_a_product_is_known() -> None:
         "y": (None, -inf, inf),
     }
     dense = tokens()
-    found = {s.linear.node.outputs[0].name: (s.other, s.low, s.high) for s in Frontier(dense, dense.clone(), samples(dense))}
+    found = {
+        s.linear.node.outputs[0].name: (s.other, s.low, s.high) for s in Frontier(dense, dense.clone(), samples(dense))
+    }
     assert found == {"a": (None, 0, inf), "d": ("x", 0, inf), "y": (None, -inf, inf)}
 
 
@@ -202,8 +206,8 @@ def test_only_channels_that_are_kept_are_asked_for() -> None:
         value.shape = ir.Shape(value.const_value.shape.numpy())
     site = next(iter(Frontier(dense, thin, samples(dense))))
     rows = site.sample(100, kept)
-    value = site.matrix() @ (rows.x + rows.mean[..., None]) + site.bias()[..., None]
-    np.testing.assert_allclose(value, rows.target, atol=1e-4)
+    given = site.matrix() @ (rows.x + rows.mean[..., None]) + site.bias()[..., None]
+    np.testing.assert_allclose(given, rows.target, atol=1e-4)
 
 
 def test_rows_do_not_depend_on_the_batch() -> None:
@@ -286,7 +290,11 @@ def test_bodies_read_values_from_outside() -> None:
         for n, s, size in (("w", "4,4", 16), ("v", "4", 4), ("w2", "4,4", 16), ("v2", "4", 4))
     )
     dense = ir.from_onnx_text(
-        '<ir_version: 10, opset_import: ["" : 21]> g (float[N,4] x, bool flag) => (float y) <' + text + "> {" + body + "}"
+        '<ir_version: 10, opset_import: ["" : 21]> g (float[N,4] x, bool flag) => (float y) <'
+        + text
+        + "> {"
+        + body
+        + "}"
     )
     name_keys(dense)
     thin = dense.clone()
@@ -311,7 +319,9 @@ def test_values_above_the_limit_lie_on_the_disk_and_free_what_they_took() -> Non
 
 
 def test_products_come_as_late_as_they_can() -> None:
-    dense = model("a = MatMul(x, w) s = Neg(x) b = Add(a, s) y = MatMul(b, u)", {"w": (4, 4), "u": (4, 4)}, x="float[N,4] x")
+    dense = model(
+        "a = MatMul(x, w) s = Neg(x) b = Add(a, s) y = MatMul(b, u)", {"w": (4, 4), "u": (4, 4)}, x="float[N,4] x"
+    )
     walk = Walk(dense, [samples(dense)], Store(1 << 20))
     assert [[n.outputs[0].name for n in nodes] for nodes in walk.segments] == [["s"], ["a", "b"], ["y"]]
     assert walk.place(key(dense.graph[0])) == 1

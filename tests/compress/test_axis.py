@@ -93,7 +93,9 @@ def test_many_at_once_is_almost_as_good(monkeypatch: pytest.MonkeyPatch) -> None
     found = curve(100, readers)
     assert sorted(found.order.tolist()) == list(range(100))
     np.testing.assert_allclose(
-        found.error[[10, 50, 90]], [lost(readers, set(found.order[: 100 - k].tolist())) for k in (10, 50, 90)], rtol=1e-6
+        found.error[[10, 50, 90]],
+        [lost(readers, set(found.order[: 100 - k].tolist())) for k in (10, 50, 90)],
+        rtol=1e-6,
     )
     assert np.all(found.error[1:] <= 1.05 * exact.error[1:] + 1e-9)
     given = curve(100, readers, order=exact.order)

@@ -84,9 +84,8 @@ def test_channels_that_others_can_stand_in_for_go_for_free() -> None:
     assert curves[group].error[7] < 2e-3 * curves[group].error[0]
     assert curves[group].error[6] > 3 * curves[group].error[7]
     keep = kept(found, {k: c.order for k, c in curves.items()}, {group: 7})
-    assert error(model, cut(model, found, keep)) > 0.01
     result = compress(model, found, keep, data())
-    assert error(model, result.model) < 1e-3
+    assert error(model, result.model) < 0.05 * error(model, cut(model, found, keep))
     assert {r.key for r in result.refits} >= {"Conv_0", "Conv_2"}
 
 

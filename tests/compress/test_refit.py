@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from itertools import pairwise
 from math import inf
 from typing import Any
 
@@ -62,9 +63,7 @@ def test_the_dual_form_solves_the_primal_problem(biased: bool, at: slice) -> Non
     dual._sums = [(data.x.transpose(0, 2, 1) @ data.x).astype(np.float64)]
     for damping in (1e-2, 10.0):
         for spectrum in (True, False):
-            one, other = (
-                s.part(at, spectrum=spectrum).solver(damping)(residual, matrix, bias) for s in (primal, dual)
-            )
+            one, other = (s.part(at, spectrum=spectrum).solver(damping)(residual, matrix, bias) for s in (primal, dual))
             scale = dual.part(at)._scale / primal.part(at)._scale
             np.testing.assert_allclose(scale, 1, rtol=1e-6)
             np.testing.assert_allclose(one[0], other[0], atol=1e-4)
@@ -108,7 +107,7 @@ def test_an_operand_added_behind_counts() -> None:
 
 
 def one_sided(data: Rows, matrix: Array, bias: Array, low: float, high: float) -> float:
-    """The objective itself: what the clipped values differ by, and what lies on the wrong side counts from the bound."""
+    """The objective itself: what the clipped values differ by, and what is on the wrong side counts from there."""
     x = data.x.astype(np.float64) + data.mean[..., None]
     value = matrix @ x + bias[..., None] + (0 if data.base is None else data.base)
     gap = value - data.target
@@ -129,7 +128,7 @@ def test_one_sided_steps_only_lower_the_one_sided_error(low: float, high: float,
         found = fit(data, matrix, bias, bounds=(low, high), dampings=[tiny], steps=steps)
         assert found.damping == tiny
         errors.append(one_sided(data, found.matrix, found.bias, low, high))
-    assert all(after <= before * (1 + 1e-4) for before, after in zip(errors, errors[1:], strict=False))
+    assert all(after <= before * (1 + 1e-4) for before, after in pairwise(errors))
     assert errors[-1] < errors[0] * 0.999
 
 
