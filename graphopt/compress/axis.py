@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import numpy as np
+import scipy.linalg
 from numpy.typing import NDArray
 
 __all__ = ["IMPORTANCES", "SINGLE", "Curve", "Importance", "Reader", "curve", "ranked"]
@@ -135,10 +136,12 @@ class _Problem:
 
     def __init__(self, reader: Reader) -> None:
         kind = np.dtype(np.float64 if len(reader.mean) <= SINGLE else np.float32)
-        moment: Array = np.asarray(reader.gram, kind) - np.outer(reader.mean, reader.mean).astype(kind)
+        moment: Array = np.array(reader.gram, kind)  # ours: there may be no room for another one
+        if np.any(reader.mean):
+            moment -= np.outer(reader.mean, reader.mean)
         scale = max(float(np.mean(np.diagonal(moment))), _NOTHING)
         moment[np.diag_indices_from(moment)] += reader.damping * scale
-        self.inverse = np.linalg.inv(moment)
+        self.inverse: Array = scipy.linalg.inv(moment, overwrite_a=True, check_finite=False)
         self.matrix = _mixed(np.asarray(reader.matrix, kind))
         self.unit = np.asarray(reader.unit)
         self.gain = reader.gain

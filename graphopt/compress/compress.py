@@ -24,6 +24,7 @@ from graphopt.compress.cut import Keep, cut
 from graphopt.compress.refit import STEPS, fit
 from graphopt.fuse.linear import BATCHNORM
 from graphopt.graph.nodes import key
+from graphopt.run.session import Device
 
 __all__ = ["Compressed", "Refit", "compress", "kept", "orders"]
 
@@ -71,6 +72,7 @@ def compress(
     rows: int = ROWS,
     steps: int = STEPS,
     memory: int = MEMORY,
+    device: Device = "cpu",
     threads: int = 0,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Compressed:
@@ -84,12 +86,13 @@ def compress(
         rows: how many for each column a product is fitted to.
         steps: how often one-sided targets are moved.
         memory: bytes that values between products, and the rows of one, may take.
+        device: where to run.
         threads: of the runtime.
         progress: told which product is next.
     """
     thin = cut(model, channels, keep)
     done: list[Refit] = []
-    for site in Frontier(model, thin, samples, memory=memory, threads=threads):
+    for site in Frontier(model, thin, samples, memory=memory, device=device, threads=threads):
         if not site.intact:
             progress(f"refitting {site.key}")
             done.append(_refit(site, channels, keep, rows, steps, memory))
@@ -114,6 +117,7 @@ def orders(
     groups: Iterable[str] | None = None,
     importance: Importance = "obs",
     memory: int = MEMORY,
+    device: Device = "cpu",
     threads: int = 0,
 ) -> dict[str, Curve]:
     """By group, the order in which its units go and the error of its readers at every width, on the dense model.
@@ -125,13 +129,14 @@ def orders(
         groups: their keys; None for all. Those that no product reads are left out.
         importance: what says which unit goes first.
         memory: as in `compress`.
+        device: where to run.
         threads: of the runtime.
     """
     wanted = [channels.groups[k] for k in (channels.groups if groups is None else groups)]
     open_ = {g.key: {r for r in g.readers if not channels.products[r].diagonal} for g in wanted}
     readers: dict[str, list[Reader]] = {g.key: [] for g in wanted}
     found: dict[str, Curve] = {}
-    for site in Frontier(model, model.clone(), samples, memory=memory, threads=threads):
+    for site in Frontier(model, model.clone(), samples, memory=memory, device=device, threads=threads):
         mine = [g for g in wanted if (site.key, 0) in open_[g.key]]
         if not mine:
             continue
