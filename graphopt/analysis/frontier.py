@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from math import inf
 from typing import Any
 
@@ -27,7 +28,8 @@ from numpy.typing import NDArray
 
 from graphopt import ops
 from graphopt.analysis.segments import BATCH, MEMORY, Pieces, Samples, Store, Walk, batches, differs
-from graphopt.graph.nodes import array, input_at, is_constant, key, scalar, static_shape
+from graphopt.graph.nodes import array, input_at, is_constant, key, readers, scalar, static_shape
+from graphopt.run.session import Device
 
 __all__ = ["Frontier", "Rows", "Site"]
 
@@ -60,7 +62,7 @@ class Site:
     """In the compressed graph."""
     dense: ops.Linear
     drifted: bool
-    """Whether what it reads differs from what the dense one reads."""
+    """Whether what it reads, or what it is added to, differs from what it is on the dense side."""
     offset: ir.Value | None
     """The constant of an Add behind it that serves as its bias, where the operator has none (MatMul)."""
     value: str
@@ -104,16 +106,15 @@ class Site:
 
     def put(self, matrix: NDArray[Any], bias: NDArray[Any]) -> None:
         """Give the compressed product other weights, shaped as `matrix()` and `bias()` answer."""
-        linear = self.linear
+        linear, hold = self.linear, self.frontier.hold
         weight = linear.unmatrix(matrix / linear.alpha)
-        _set(linear.node, linear.weight, weight)
+        hold(linear.node, linear.weight, weight)
         if self.offset is not None:
             (reader,) = self.offset.consumers()
-            shape = np.ones(max(1, -linear.y_axis), np.int64)
-            shape[linear.y_axis if linear.y_axis < 0 else 0] = -1
-            _set(reader, list(reader.inputs).index(self.offset), bias.reshape(shape).astype(weight.dtype))
+            row = bias.reshape(static_shape(self.offset)).astype(weight.dtype)
+            hold(reader, list(reader.inputs).index(self.offset), row)
         elif linear.bias is not None and linear.beta:
-            _set(linear.node, linear.bias, (bias.reshape(-1) / linear.beta).astype(weight.dtype))
+            hold(linear.node, linear.bias, (bias.reshape(-1) / linear.beta).astype(weight.dtype))
 
 
 class Frontier:
@@ -125,6 +126,7 @@ class Frontier:
         samples: what is fed, in an order that does not depend on how it was given.
         batch: samples of one run, unless the model says it.
         memory: bytes above which activations are kept on disk.
+        device: where to run.
         threads: of the runtime; 0 for all.
         keep: names of values that are kept to the end on both sides, for `values`.
     """
@@ -137,13 +139,16 @@ class Frontier:
         *,
         batch: int = BATCH,
         memory: int = MEMORY,
+        device: Device = "cpu",
         threads: int = 0,
         keep: Iterable[str] = (),
     ) -> None:
         feeds, self._sizes = batches(dense, samples, batch)
         store, keep = Store(memory), tuple(keep)
-        self._dense = Walk(dense, feeds, store, threads=threads, keep=keep)
-        self._compressed = Walk(compressed, feeds, store, threads=threads, keep=keep)
+        self._dense, self._compressed = (
+            Walk(m, feeds, store, device=device, threads=threads, keep=keep) for m in (dense, compressed)
+        )
+        self._names = {str(v.name) for n in compressed.graph for v in (*n.inputs, *n.outputs) if v is not None}
 
     def __iter__(self) -> Iterator[Site]:
         dense, compressed = self._dense, self._compressed
@@ -202,6 +207,24 @@ class Frontier:
         bases = None if base is None else base.reshape(shape)
         return Rows(x, mean, target.reshape(shape), bases, int(np.sum(~held)))
 
+    def hold(self, node: ir.Node, index: int, contents: NDArray[Any]) -> None:
+        """Let an input of the compressed graph be a constant; one that others read as well stays what it is to them."""
+        graph, old = self._compressed.model.graph, input_at(node, index)
+        tensor, shape = ir.tensor(np.ascontiguousarray(contents)), ir.Shape(contents.shape)
+        if old is not None and next(islice(readers(old), 1, None), None) is None:
+            old.const_value, old.shape = tensor, shape
+            return
+        wish = name = str(old.name) if old is not None else f"{key(node)}.bias"
+        number = 0
+        while name in self._names or name in graph.initializers:
+            number += 1
+            name = f"{wish}_{number}"
+        value = ir.Value(name=name, const_value=tensor, type=ir.TensorType(tensor.dtype), shape=shape)
+        graph.register_initializer(value)
+        if index >= len(node.inputs):
+            node.resize_inputs(index + 1)
+        node.replace_input_with(index, value)
+
     def _site(self, node: ir.Node) -> Site | None:
         linears, twins = ops.linears(node), ops.linears(self._dense.nodes[key(node)])
         if len(linears) != 1 or len(twins) != 1:
@@ -213,7 +236,7 @@ class Frontier:
         value, offset = _past_offset(linear)
         total, other = self._past_sum(value)
         low, high = _bounds(total)
-        drifted = str(x.name) in self._compressed.changed
+        drifted = not self._compressed.changed.isdisjoint({str(x.name), other})
         return Site(key(node), linear, twins[0], drifted, offset, str(value.name), other, low, high, self)
 
     def _past_sum(self, value: ir.Value) -> tuple[ir.Value, str | None]:
@@ -229,11 +252,10 @@ class Frontier:
 
 
 def _only_reader(value: ir.Value) -> ir.Node | None:
-    uses = value.uses()
-    if len(uses) != 1 or value.is_graph_output():
+    found = list(readers(value))
+    if len(found) != 1 or value.is_graph_output() or found[0].graph is not value.graph:
         return None
-    reader = uses[0].node
-    return reader if reader.graph is value.graph else None
+    return found[0]
 
 
 def _past_offset(linear: ops.Linear) -> tuple[ir.Value, ir.Value | None]:
@@ -266,28 +288,6 @@ def _bounds(value: ir.Value) -> tuple[float, float]:
         return -inf, inf
     low, high = (default if f is None else float(f) for f, default in zip(found, (-inf, inf), strict=True))
     return (low, high) if low <= high else (-inf, inf)
-
-
-def _set(node: ir.Node, index: int, contents: NDArray[Any]) -> None:
-    """Let an input be a constant, in the place of the one that is there if nothing else reads that."""
-    graph, old = node.graph, input_at(node, index)
-    tensor = ir.tensor(np.ascontiguousarray(contents))
-    if old is not None and len(old.uses()) == 1 and not old.is_graph_output():
-        old.const_value, old.shape = tensor, ir.Shape(contents.shape)
-        return
-    if graph is None or not isinstance(graph, ir.Graph):
-        raise TypeError(f"{node.name!r} stands in no graph")
-    wish = name = str(old.name) if old is not None else f"{key(node)}.bias"
-    taken = {str(v.name) for n in graph for v in (*n.inputs, *n.outputs) if v is not None}
-    number = 0
-    while name in taken or name in graph.initializers:
-        number += 1
-        name = f"{wish}_{number}"
-    value = ir.Value(name=name, const_value=tensor, type=ir.TensorType(tensor.dtype), shape=ir.Shape(contents.shape))
-    graph.register_initializer(value)
-    if index >= len(node.inputs):
-        node.resize_inputs(index + 1)
-    node.replace_input_with(index, value)
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,7 +20,7 @@ from graphopt.errors import InputError
 from graphopt.graph.carry import Carried
 from graphopt.graph.nodes import bodies, key
 from graphopt.graph.save import runnable
-from graphopt.run.session import Feed, Session
+from graphopt.run.session import Device, Feed, Session
 
 __all__ = ["BATCH", "MEMORY", "Pieces", "Samples", "Store", "Walk", "batches", "differs"]
 
@@ -89,12 +89,20 @@ class Walk:
         model: its weights may change ahead of the walk.
         feeds: what goes in, batch by batch.
         store: where values are held.
+        device: where to run.
         threads: of the runtime.
         keep: names of values that are held to the end.
     """
 
     def __init__(
-        self, model: ir.Model, feeds: Sequence[Feed], store: Store, *, threads: int = 0, keep: Iterable[str] = ()
+        self,
+        model: ir.Model,
+        feeds: Sequence[Feed],
+        store: Store,
+        *,
+        device: Device = "cpu",
+        threads: int = 0,
+        keep: Iterable[str] = (),
     ) -> None:
         self.model = model
         self.segments = _segments(model.graph)
@@ -102,12 +110,12 @@ class Walk:
         """How many segments were run."""
         self.cache: dict[str, Pieces] = {n: [f[n] for f in feeds] for n in (feeds[0] if feeds else ())}
         """The values that a later segment reads, or that are kept."""
-        self.changed: set[str] = set()
+        self.changed: set[str | None] = set()
         """The values that differ from those of the walk that is followed."""
         self.nodes = {key(n): n for n in model.graph}
         self._where = {key(nodes[0]): i for i, nodes in enumerate(self.segments) if i}
         self._keep = frozenset(keep)
-        self._store, self._threads, self._count = store, threads, len(feeds)
+        self._store, self._device, self._threads, self._count = store, device, threads, len(feeds)
         self._last = {name: i for i, nodes in enumerate(self.segments) for n in nodes for name in _reads(n)}
 
     def place(self, product: str) -> int | None:
@@ -164,7 +172,7 @@ class Walk:
         wanted = sorted(live | tap.keys())
         if not nodes or not wanted:
             return
-        session, inputs = _session(self.model, nodes, self.cache, wanted, self._threads)
+        session, inputs = self._session(nodes, wanted)
         found: dict[str, Pieces] = {n: [] for n in live}
         for index in range(self._count):
             results = session.run({n: self.cache[n][index] for n in inputs}, wanted)
@@ -173,6 +181,11 @@ class Walk:
             for name in live:
                 found[name].append(self._store.hold(results[name]))
         self.cache |= found
+
+    def _session(self, nodes: Sequence[ir.Node], outputs: Sequence[str]) -> tuple[Session, list[str]]:
+        """A session of some nodes, and which of the values at hand it takes."""
+        part, inputs = _part(self.model, nodes, self.cache, outputs)
+        return Session(runnable(part, Carried()), device=self._device, threads=self._threads), inputs
 
 
 def differs(node: ir.Node, twin: ir.Node) -> bool:
@@ -229,10 +242,10 @@ def _reads(node: ir.Node) -> set[str]:
     return names
 
 
-def _session(
-    model: ir.Model, nodes: Sequence[ir.Node], cache: Mapping[str, Pieces], outputs: Sequence[str], threads: int
-) -> tuple[Session, list[str]]:
-    """A session of some nodes, and which values of `cache` it takes."""
+def _part(
+    model: ir.Model, nodes: Sequence[ir.Node], cache: Mapping[str, Pieces], outputs: Sequence[str]
+) -> tuple[ir.Model, list[str]]:
+    """Some nodes as a model, and which values of `cache` it takes."""
     made = {str(v.name): v for n in nodes for v in n.outputs}
     inner = [n for node in nodes for body in bodies(node) for n in body]
     read = {str(v.name): v for n in (*nodes, *inner) for v in n.inputs if v is not None and v.graph is model.graph}
@@ -254,7 +267,7 @@ def _session(
         for value in node.outputs:
             value.shape = None  # what the graph says may be wrong where widths have changed
     part = ir.Model(graph, ir_version=model.ir_version, functions=list(model.functions.values()))
-    return Session(runnable(part, Carried()), threads=threads), inputs
+    return part, inputs
 
 
 def _describe(value: ir.Value, pieces: Pieces) -> None:
@@ -265,5 +278,3 @@ def _describe(value: ir.Value, pieces: Pieces) -> None:
     value.type = ir.TensorType(ir.DataType.from_numpy(pieces[0].dtype))
     dims = [d[0] if len(set(d)) == 1 else None for d in zip(*shapes, strict=True)]
     value.shape = ir.Shape(dims) if len({len(s) for s in shapes}) == 1 else None
-
-

@@ -1,7 +1,7 @@
 """Which units of a group go first, and what is lost with each.
 
-A *reader* is a matrix W that sums over the units: x has columns, each of them a unit's (all kernel positions of a channel,
-all elements of a head). Without a set S of columns, with the rest refitted, the least squares error grows by exactly
+A *reader* is a matrix W that sums over the units: x has columns, each of them a unit's (all kernel positions of a
+channel, all elements of a head). Without a set S of columns, the rest refitted, the squared error grows by exactly
 
     ε(S) = tr( W_S · (P_SS)⁻¹ · W_Sᵀ ),   P = (E[x·xᵀ] − μ·μᵀ + λ·m·I)⁻¹          (optimal brain surgeon, in blocks)
 
@@ -21,9 +21,10 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import numpy as np
+import scipy.linalg
 from numpy.typing import NDArray
 
-__all__ = ["IMPORTANCES", "Curve", "Importance", "Reader", "curve", "ranked"]
+__all__ = ["IMPORTANCES", "SINGLE", "Curve", "Importance", "Reader", "curve", "ranked"]
 
 Array = NDArray[Any]
 Importance = Literal["obs", "energy", "l1", "l2", "scale", "random"]
@@ -31,10 +32,12 @@ IMPORTANCES: Final[tuple[Importance, ...]] = ("obs", "energy", "l1", "l2", "scal
 
 _EXACT: Final = 4e9
 """Elements that one elimination may touch unit by unit: units·columns²."""
-_SINGLE: Final = 4096
+SINGLE: Final = 4096
 """Columns above which single precision has to do."""
 _MOST_OUTPUTS: Final = 512
 """Rows of a matrix above which they are mixed by random signs: only the length of its columns matters."""
+_NOTHING: Final = 1e-30
+"""A variance that is as good as none."""
 _CHUNK: Final = 32
 """One unit in so many goes at once."""
 
@@ -125,18 +128,20 @@ def _greedy(
 
 
 def _total(problems: Sequence[_Problem], units: Array) -> NDArray[np.float64]:
-    return np.sum([p.losses(units) for p in problems], axis=0) if problems else np.zeros(len(units))
+    return sum((p.losses(units) for p in problems), np.zeros(len(units)))
 
 
 class _Problem:
     """One reader during the elimination."""
 
     def __init__(self, reader: Reader) -> None:
-        kind = np.float64 if len(reader.mean) <= _SINGLE else np.float32
-        moment = np.asarray(reader.gram, kind) - np.outer(reader.mean, reader.mean).astype(kind)
-        scale = max(float(np.mean(np.diagonal(moment))), np.finfo(kind).tiny)
+        kind = np.dtype(np.float64 if len(reader.mean) <= SINGLE else np.float32)
+        moment: Array = np.array(reader.gram, kind)  # ours: there may be no room for another one
+        if np.any(reader.mean):
+            moment -= np.outer(reader.mean, reader.mean)
+        scale = max(float(np.mean(np.diagonal(moment))), _NOTHING)
         moment[np.diag_indices_from(moment)] += reader.damping * scale
-        self.inverse = np.linalg.inv(moment)
+        self.inverse: Array = scipy.linalg.inv(moment, overwrite_a=True, check_finite=False)
         self.matrix = _mixed(np.asarray(reader.matrix, kind))
         self.unit = np.asarray(reader.unit)
         self.gain = reader.gain
@@ -157,14 +162,14 @@ class _Problem:
         """What is lost with each of `units` alone."""
         order = np.argsort(self.unit, kind="stable")
         found, starts, counts = np.unique(self.unit[order], return_index=True, return_counts=True)
-        lost = dict.fromkeys(found.tolist(), 0.0)
+        lost: dict[int, float] = dict.fromkeys(found.tolist(), 0.0)
         for width in np.unique(counts):  # all units that have as many columns at once
             mine = np.flatnonzero((counts == width) & (found >= 0))
             at = order[starts[mine][:, None] + np.arange(width)]
             own = self.inverse[at[:, :, None], at[:, None, :]]
             columns = self.matrix[:, at].transpose(1, 2, 0)
-            values = np.einsum("uko,uko->u", np.linalg.solve(own, columns), columns) if len(mine) else []
-            lost.update(zip(found[mine].tolist(), self.gain * np.asarray(values, np.float64), strict=True))
+            values = np.einsum("uko,uko->u", np.linalg.solve(own, columns), columns, dtype=np.float64)
+            lost.update(zip(found[mine].tolist(), (self.gain * values).tolist(), strict=True))
         return np.array([lost.get(u, 0.0) for u in units.tolist()])
 
     def remove(self, units: Sequence[int]) -> None:
@@ -186,4 +191,5 @@ def _mixed(matrix: Array) -> Array:
     if len(matrix) <= _MOST_OUTPUTS:
         return matrix
     signs = np.random.default_rng(0).choice([-1.0, 1.0], (_MOST_OUTPUTS, len(matrix))).astype(matrix.dtype)
-    return signs @ matrix / np.sqrt(_MOST_OUTPUTS, dtype=matrix.dtype)
+    mixed: Array = signs @ matrix / np.sqrt(_MOST_OUTPUTS, dtype=matrix.dtype)
+    return mixed

@@ -19,15 +19,16 @@ from graphopt import ops
 from graphopt.analysis.frontier import Frontier, Site
 from graphopt.analysis.groups import Channels, Group, Port
 from graphopt.analysis.segments import MEMORY, Samples
-from graphopt.compress.axis import Curve, Importance, Reader, curve, ranked
+from graphopt.compress.axis import SINGLE, Curve, Importance, Reader, curve, ranked
 from graphopt.compress.cut import Keep, cut
 from graphopt.compress.refit import STEPS, fit
 from graphopt.fuse.linear import BATCHNORM
 from graphopt.graph.nodes import key
+from graphopt.run.session import Device
 
 __all__ = ["Compressed", "Refit", "compress", "kept", "orders"]
 
-ROWS = 200
+ROWS = 100
 """Rows per column that a product is fitted to, where memory and the samples allow it."""
 _FEWEST_ROWS = 16384
 _CHOICE_ROWS = 20
@@ -71,6 +72,7 @@ def compress(
     rows: int = ROWS,
     steps: int = STEPS,
     memory: int = MEMORY,
+    device: Device = "cpu",
     threads: int = 0,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Compressed:
@@ -84,12 +86,13 @@ def compress(
         rows: how many for each column a product is fitted to.
         steps: how often one-sided targets are moved.
         memory: bytes that values between products, and the rows of one, may take.
+        device: where to run.
         threads: of the runtime.
         progress: told which product is next.
     """
     thin = cut(model, channels, keep)
     done: list[Refit] = []
-    for site in Frontier(model, thin, samples, memory=memory, threads=threads):
+    for site in Frontier(model, thin, samples, memory=memory, device=device, threads=threads):
         if not site.intact:
             progress(f"refitting {site.key}")
             done.append(_refit(site, channels, keep, rows, steps, memory))
@@ -114,6 +117,7 @@ def orders(
     groups: Iterable[str] | None = None,
     importance: Importance = "obs",
     memory: int = MEMORY,
+    device: Device = "cpu",
     threads: int = 0,
 ) -> dict[str, Curve]:
     """By group, the order in which its units go and the error of its readers at every width, on the dense model.
@@ -125,13 +129,14 @@ def orders(
         groups: their keys; None for all. Those that no product reads are left out.
         importance: what says which unit goes first.
         memory: as in `compress`.
+        device: where to run.
         threads: of the runtime.
     """
     wanted = [channels.groups[k] for k in (channels.groups if groups is None else groups)]
     open_ = {g.key: {r for r in g.readers if not channels.products[r].diagonal} for g in wanted}
     readers: dict[str, list[Reader]] = {g.key: [] for g in wanted}
     found: dict[str, Curve] = {}
-    for site in Frontier(model, model.clone(), samples, memory=memory, threads=threads):
+    for site in Frontier(model, model.clone(), samples, memory=memory, device=device, threads=threads):
         mine = [g for g in wanted if (site.key, 0) in open_[g.key]]
         if not mine:
             continue
@@ -155,9 +160,7 @@ def _refit(site: Site, channels: Channels, keep: Keep, rows: int, steps: int, me
     sampled = site.sample(_count(site, rows, memory), stays)
     if not all(np.isfinite(a.sum(dtype=np.float64)) for a in (sampled.x, sampled.target)):
         return Refit(site.key, 0, 0, None, "its values are not finite", 0.0, 0.0)
-    found = fit(
-        sampled, site.matrix(), site.bias(), bounds=(site.low, site.high), biased=site.biased, steps=steps
-    )
+    found = fit(sampled, site.matrix(), site.bias(), bounds=(site.low, site.high), biased=site.biased, steps=steps)
     if found.damping is not None:
         site.put(found.matrix, found.bias)
     return Refit(site.key, found.rows, found.columns, found.damping, found.form, found.before, found.after)
@@ -174,7 +177,7 @@ def _readers(site: Site, port: Port, groups: list[str], memory: int) -> dict[str
     rows = site.sample(_count(site, _CHOICE_ROWS, memory))
     count, (_, _, columns) = rows.x.shape[-1], site.matrix().shape
     damping = 1e-3 if count >= _CHOICE_ROWS * columns else 1e-2
-    grams = [x @ x.T / count for x in rows.x.astype(np.float64)] if columns <= 4096 else [x @ x.T / count for x in rows.x]
+    grams = [x @ x.T / count for x in rows.x.astype(np.float64 if columns <= SINGLE else np.float32, copy=False)]
     scale = 1 / max(float(np.var(rows.target, axis=-1, dtype=np.float64).sum()), 1e-30)
     found: dict[str, list[Reader]] = {}
     for name in groups:
@@ -197,7 +200,9 @@ def _curve(model: ir.Model, channels: Channels, group: Group, readers: list[Read
     elif importance == "energy":
         scores = np.zeros(group.units)
         for r in readers:
-            np.add.at(scores, r.unit[r.unit >= 0], (np.diagonal(r.gram) * (r.matrix**2).sum(axis=0) * r.gain)[r.unit >= 0])
+            np.add.at(
+                scores, r.unit[r.unit >= 0], (np.diagonal(r.gram) * (r.matrix**2).sum(axis=0) * r.gain)[r.unit >= 0]
+            )
     else:
         scores = _written(model, channels, group, importance)
     return curve(group.units, readers, order=ranked(scores))

@@ -96,7 +96,9 @@ def fit(
     if damping is None:
         return Fit(matrix, bias, None, system.form, before, before, count, columns)
     matrix, bias = goal.solve(system.part(slice(count)), *start, damping, steps)
-    return Fit(matrix, bias - (matrix @ rows.mean[..., None])[..., 0], damping, system.form, before, after, count, columns)
+    return Fit(
+        matrix, bias - (matrix @ rows.mean[..., None])[..., 0], damping, system.form, before, after, count, columns
+    )
 
 
 class _Goal:
@@ -107,7 +109,7 @@ class _Goal:
         self._low, self._high = bounds
         self._clips = bool(np.isfinite(bounds).any())
         target = np.clip(rows.target, *bounds) if self._clips else rows.target
-        self._scale = float(np.sum(np.var(target, axis=-1, dtype=np.float64))) or 1.0
+        self._scale: float = float(np.sum(np.var(target, axis=-1, dtype=np.float64))) or 1.0
 
     def moved(self, prediction: Array, at: slice) -> Array:
         """The nearest right values to a prediction W·x + b, as targets for it."""
@@ -122,17 +124,16 @@ class _Goal:
     def error(self, matrix: Array, bias: Array, at: slice) -> float:
         """Mean squared distance to the nearest right values, relative to the variance of the clipped target."""
         prediction = self.predicted(matrix, bias, at)
-        distance = np.sum(np.square(prediction - self.moved(prediction, at)), dtype=np.float64)
-        return float(distance) / max(1, prediction.shape[-1]) / self._scale
+        distance = float(np.sum(np.square(prediction - self.moved(prediction, at)), dtype=np.float64))
+        count: int = prediction.shape[-1]
+        return distance / self._scale / max(1, count)
 
     def predicted(self, matrix: Array, bias: Array, at: slice) -> Array:
         """W·x + b."""
         x = self._rows.x[..., at]
         return matrix.astype(x.dtype) @ x + bias[..., None].astype(x.dtype)
 
-    def solve(
-        self, part: _Part, matrix: Array, bias: Array, damping: float, steps: int = 0
-    ) -> tuple[Array, Array]:
+    def solve(self, part: _Part, matrix: Array, bias: Array, damping: float, steps: int = 0) -> tuple[Array, Array]:
         """The fit to some rows, with `steps` moves of one-sided targets."""
         target = self._rows.target[..., part.at]
         start = self.predicted(matrix, np.zeros_like(bias), part.at)
@@ -206,7 +207,8 @@ class _Part:
             return np.linalg.inv(self._gram + (damping * self._scale)[..., None] * np.eye(self._gram.shape[-1]))
         values, vectors = self._spectrum
         weights = 1 / (np.maximum(values, 0.0) + damping * self._scale)
-        return (vectors * weights[:, None, :]) @ vectors.transpose(0, 2, 1)
+        inverse: Array = (vectors * weights[:, None, :]) @ vectors.transpose(0, 2, 1)
+        return inverse
 
 
 def _times(a: Array, b: Array) -> Array:
@@ -214,8 +216,8 @@ def _times(a: Array, b: Array) -> Array:
 
     A Gram matrix is multiplied in float64, since what is added to its diagonal may be small.
     """
-    kind = np.float64 if a is b else np.float32
-    total = np.zeros((len(a), a.shape[1], b.shape[1]))
+    kind = np.dtype(np.float64 if a is b else np.float32)
+    total: Array = np.zeros((len(a), a.shape[1], b.shape[1]))
     for start in range(0, a.shape[-1], _BLOCK):
         left = a[..., start : start + _BLOCK].astype(kind, copy=False)
         right = left if a is b else b[..., start : start + _BLOCK].astype(kind, copy=False)

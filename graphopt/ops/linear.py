@@ -114,7 +114,8 @@ class Linear:
         """The node's output as the matrix product gives it: (groups, out/groups, rows), all or some of the rows."""
         moved = np.moveaxis(y, self.y_axis, 0)[:, None]
         if positions is not None:
-            moved = moved[(slice(None), *np.unravel_index(positions, moved.shape[1:]))]
+            at: tuple[Any, ...] = np.unravel_index(positions, moved.shape[1:])
+            moved = moved[(slice(None), *at)]
         return moved.reshape(self.groups, len(moved) // self.groups, -1)
 
     def scaled(self, out: ArrayLike = 1.0, shift: ArrayLike = 0.0) -> tuple[NDArray[Any], NDArray[Any] | None]:

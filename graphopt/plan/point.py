@@ -73,7 +73,7 @@ def around(
 
 def _moment(rows: Rows, dense: Moment) -> Moment:
     """What a product reads at the point, and its covariance with what it should give."""
-    x = rows.x.astype(np.float64)
+    x = rows.x.astype(np.float64) + rows.mean[..., None]
     goal = rows.target if rows.base is None else rows.target - rows.base
     count, mean, target = x.shape[-1], x.mean(axis=-1), goal.mean(axis=-1, dtype=np.float64)
     across = x.transpose(0, 2, 1)
