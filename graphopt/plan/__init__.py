@@ -1,1 +1,1 @@
-"""Which compression where, under a budget."""
+"""Plans: how many units of each group stay, under a budget and with as little loss as can be measured."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from graphopt.run.session import Feed, Session
 
-__all__ = ["Timing", "bench"]
+__all__ = ["Timing", "bench", "medians"]
 
 _Z95: Final = 1.959964
 _WARM_UP: Final = 3
@@ -93,6 +93,40 @@ def bench(
         pairs=len(samples),
         provider=candidate.provider,
     )
+
+
+def medians(
+    cases: Sequence[tuple[Session, Feed]],
+    *,
+    seconds: float = 2.0,
+    rounds: int = 30,
+    clock: Callable[[], float] = time.perf_counter,
+) -> list[float]:
+    """The median milliseconds of each case, run in interleaved rounds, every other one backwards, after a warm-up.
+
+    Args:
+        cases: models, each with what it is run on.
+        seconds: no round starts later than this; at least one is run.
+        rounds: the most rounds.
+        clock: seconds, for tests.
+
+    Raises:
+        InputError: a model does not run on its feed.
+    """
+    for session, feed in cases:
+        session.run(feed)
+    start = clock()
+    taken: list[list[float]] = [[] for _ in cases]
+    done = 0
+    while not done or (done < rounds and clock() - start < seconds):
+        order = range(len(cases)) if done % 2 else range(len(cases) - 1, -1, -1)
+        for index in order:
+            session, feed = cases[index]
+            begin = clock()
+            session.run(feed)
+            taken[index].append(clock() - begin)
+        done += 1
+    return [1e3 * statistics.median(times) for times in taken]
 
 
 def _median_interval(count: int) -> tuple[int, int]:

@@ -1,0 +1,285 @@
+"""From a budget to a plan: allocate, compress, measure, look again from there.
+
+    losses on the dense model ─► allocate ─► compress and measure ─► losses around this plan ─► allocate ─► …
+
+Every plan that was compressed is measured on samples that took no part in it, and the best one is the answer. Where a
+limit is one of time, the prediction is corrected by the ratio that was measured, until the limit is met as measured.
+
+With an allowed drop instead of a budget, the share of a resource is sought at which the drop that is *measured* comes
+closest to what is allowed, by false position between a share that passes and one that does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import inf, isfinite, log
+from typing import Any, Final, Protocol
+
+from graphopt.analysis.groups import Channels
+from graphopt.errors import Verdict
+from graphopt.plan.allocate import Unreachable, allocate
+from graphopt.plan.budget import Limit, excess, row
+from graphopt.plan.levels import LossCurve
+
+__all__ = ["Made", "Plan", "Planner", "Tried", "Unmet", "Workshop"]
+
+ROUNDS: Final = 2
+"""How often losses are measured again around what was found."""
+_CORRECTIONS: Final = 4
+_MARGIN: Final = 0.99
+"""Of a limit of time: aimed at once it was missed."""
+_PROBES: Final = 8
+_CLOSE: Final = 0.01
+"""Shares that differ by less are one."""
+_LEAST_SHARE: Final = 0.02
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How many units of each group stay; groups that are not named keep all. A replay needs no more."""
+
+    widths: Mapping[str, int]
+
+    def data(self) -> dict[str, int]:
+        """As it is written to a recipe or a report."""
+        return dict(sorted(self.widths.items()))
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any], channels: Channels) -> Plan:
+        """Read one back for a model.
+
+        Raises:
+            Verdict: the model has no such group, or it cannot have this width.
+        """
+        for key, width in data.items():
+            group = channels.groups.get(key)
+            if group is None:
+                raise Verdict(f"the plan names the group {key!r}, which this model does not have")
+            if not isinstance(width, int) or not 0 < width <= group.units or width % group.multiple:
+                kind = f" in steps of {group.multiple}" if group.multiple > 1 else ""
+                raise Verdict(f"the plan gives {key!r} {width} units; it has 1 to {group.units}{kind}")
+        return cls(dict(data))
+
+
+@dataclass(frozen=True)
+class Made:
+    """A model cut to a plan, refit and measured."""
+
+    model: Any
+    loss: float
+    """Distance of its outputs to the original's, on samples that took no part."""
+    metrics: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """By name, of the original and of the model."""
+    latency: float | None = None
+    """Its time over the original's, where time is limited."""
+
+
+class Workshop(Protocol):
+    """What planning has others do."""
+
+    def losses(self, base: Mapping[str, int] | None) -> Mapping[str, LossCurve]:
+        """Measure the loss of each group, on the dense model or around a plan."""
+        ...
+
+    def make(self, widths: Mapping[str, int]) -> Made:
+        """Compress the model to a plan, and measure it."""
+        ...
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One plan that was compressed and measured."""
+
+    plan: Plan
+    made: Made
+    predicted: float
+    """The sum of losses that it was chosen for."""
+    costs: Mapping[str, float]
+    """By resource, the share of its limit that it uses."""
+    met: bool
+    """Whether it meets every limit, as measured."""
+
+
+class Unmet(Verdict):
+    """A budget or an allowed drop that no plan was found for; it carries what came closest."""
+
+    def __init__(self, message: str, best: Tried | None, tried: Sequence[Tried]) -> None:
+        super().__init__(message)
+        self.best = best
+        self.tried = tuple(tried)
+
+
+class Planner:
+    """Plans for one model.
+
+    Args:
+        channels: its groups.
+        widths: by group, the widths to choose from, rising.
+        workshop: measures and compresses.
+        rounds: how often losses are measured again around what was found.
+        progress: told what begins.
+    """
+
+    def __init__(
+        self,
+        channels: Channels,
+        widths: Mapping[str, Sequence[int]],
+        workshop: Workshop,
+        *,
+        rounds: int = ROUNDS,
+        progress: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._channels, self._widths, self._workshop = channels, widths, workshop
+        self._rounds, self._progress = rounds, progress
+        self._dense: Mapping[str, LossCurve] | None = None
+        self.tried: list[Tried] = []
+        """Every plan that was compressed, in order."""
+
+    def proposed(self, limits: Sequence[Limit]) -> Plan:
+        """What would be tried first: nothing is compressed.
+
+        Raises:
+            Unmet: no plan meets the limits.
+        """
+        return Plan(self._allocated(self._curves(), limits))
+
+    def within(self, limits: Sequence[Limit], allowed: Mapping[str, float] | None = None) -> Tried:
+        """The best plan under a budget, and if a drop is allowed, within that.
+
+        Raises:
+            Unmet: there is none.
+        """
+        best = self._settled(limits)
+        if allowed and (used := excess(best.made.metrics, allowed)) > 1:
+            raise Unmet(
+                f"the budget cannot be met within the allowed drop: the best plan found uses {used:.3g} times of it",
+                best,
+                self.tried,
+            )
+        return best
+
+    def smallest(self, limits: Callable[[float], Sequence[Limit]], allowed: Mapping[str, float]) -> Tried:
+        """The plan with the least share of a resource whose measured drop is allowed.
+
+        Args:
+            limits: by share of what the model costs as given.
+            allowed: as `drops` has it.
+
+        Raises:
+            Unmet: every plan tried drops more.
+        """
+        best: Tried | None = None
+        worst: Tried | None = None
+        low, high = (_LEAST_SHARE, inf), (1.0, -inf)  # share, and log of the part of the allowed drop that is used
+        share = 0.5
+        for _ in range(_PROBES):
+            try:
+                found = self._settled(limits(share))
+            except Unmet:
+                low = (share, inf)
+            else:
+                used = excess(found.made.metrics, allowed)
+                at = (share, log(max(used, 1e-6)) if isfinite(used) else inf)
+                if used <= 1:
+                    best, high = found, at
+                else:
+                    worst, low = found, at
+            if high[0] - low[0] < _CLOSE:
+                break
+            share = _between(low, high)
+        if best is None:
+            raise Unmet("no smaller model was found within the allowed drop", worst, self.tried)
+        return best
+
+    def _settled(self, limits: Sequence[Limit]) -> Tried:
+        """The best of all plans tried under these limits that meets them as measured."""
+        limits = list(limits)
+        curves, found = self._curves(), list[Tried]()
+        origin: dict[str, int] | None = None
+        corrections, rounds = 0, 0
+        while True:
+            widths = self._allocated(curves, limits)
+            known = next((t for t in self.tried if t.plan.widths == widths), None)
+            made = known.made if known else self._make(widths)
+            entry = self._entry(widths, made, curves, limits, around=origin is not None)
+            found.append(entry)
+            if known is None:
+                self.tried.append(entry)
+            late = _late(made, limits)
+            if late > 1 and corrections < _CORRECTIONS:
+                corrections += 1
+                limits = [_tightened(limit, late, self._channels, widths) for limit in limits]
+                continue
+            if rounds == self._rounds or known is not None:
+                break
+            rounds += 1
+            origin = widths
+            self._progress("measuring losses around the plan")
+            curves = {**curves, **self._workshop.losses(origin)}
+        met = [t for t in found if t.met]
+        if not met:
+            best = min(found, key=lambda t: t.made.latency or inf)
+            raise Unmet(
+                f"the budget latency cannot be met as measured: {best.made.latency:.3g} of the original's time is the "
+                "least that was reached",
+                best,
+                self.tried,
+            )
+        return min(met, key=lambda t: t.made.loss)
+
+    def _curves(self) -> Mapping[str, LossCurve]:
+        if self._dense is None:
+            self._progress("measuring losses")
+            self._dense = self._workshop.losses(None)
+        return self._dense
+
+    def _allocated(self, curves: Mapping[str, LossCurve], limits: Sequence[Limit]) -> dict[str, int]:
+        try:
+            return allocate(self._channels, curves, self._widths, limits)
+        except Unreachable as problem:
+            raise Unmet(str(problem), None, self.tried) from problem
+
+    def _make(self, widths: Mapping[str, int]) -> Made:
+        self._progress("compressing to a plan")
+        return self._workshop.make(widths)
+
+    def _entry(
+        self,
+        widths: dict[str, int],
+        made: Made,
+        curves: Mapping[str, LossCurve],
+        limits: Sequence[Limit],
+        *,
+        around: bool,
+    ) -> Tried:
+        """What is remembered of a plan. Around another one, each curve counts from where that stands."""
+        rows = row(self._channels, widths)
+        predicted = sum(curves[k](w) for k, w in widths.items())
+        if around:
+            predicted -= sum(curves[k].losses[0] for k in widths)
+        costs = {limit.resource: float(limit.cost(rows)[0]) / max(limit.most, 1e-300) for limit in limits}
+        return Tried(Plan(widths), made, predicted, costs, _late(made, limits) <= 1)
+
+
+def _late(made: Made, limits: Sequence[Limit]) -> float:
+    """Measured time over what it may be; 0 where nothing was measured or is asked."""
+    share = next((limit.share for limit in limits if limit.resource == "latency"), None)
+    return 0.0 if share is None or made.latency is None else made.latency / share
+
+
+def _tightened(limit: Limit, late: float, channels: Channels, widths: Mapping[str, int]) -> Limit:
+    """A limit of time, corrected by what a plan took that was predicted to meet it."""
+    if limit.resource != "latency":
+        return limit
+    predicted = float(limit.cost(row(channels, widths))[0])
+    return replace(limit, most=_MARGIN * min(limit.most, predicted) / late)
+
+
+def _between(low: tuple[float, float], high: tuple[float, float]) -> float:
+    """Where the line through two ends crosses zero, well inside of them; their middle where an end is unknown."""
+    (a, fa), (b, fb) = low, high
+    if not (isfinite(fa) and isfinite(fb)) or fa == fb:
+        return (a + b) / 2
+    cross = a + (b - a) * fa / (fa - fb)
+    return min(max(cross, a + 0.15 * (b - a)), b - 0.15 * (b - a))
