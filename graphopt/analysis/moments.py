@@ -23,7 +23,6 @@ from typing import Any, Final, Literal
 
 import numpy as np
 import onnx_ir as ir
-import scipy.linalg
 from numpy.typing import NDArray
 
 from graphopt import ops
@@ -161,17 +160,16 @@ class Moment:
 
 def _solve(square: Array, right: Array, damping: float) -> Array:
     """right·(square + damping·I)⁻¹, with more damping where rounding left the matrix indefinite."""
-    floor = np.finfo(np.float64).eps * max(float(np.trace(square)), np.finfo(np.float64).tiny)
-    strength = max(damping, floor)
-    for _ in range(_TRIES):
+    trace = float(np.trace(square))
+    strength = max(damping, np.finfo(np.float64).eps * trace, np.finfo(np.float64).tiny)
+    for _ in range(_TRIES if np.isfinite(trace) else 0):
+        damped = square + strength * np.eye(len(square))
         try:
-            factor = scipy.linalg.cho_factor(square + strength * np.eye(len(square)), check_finite=True)
-            return np.asarray(scipy.linalg.cho_solve(factor, right.T).T)
-        except scipy.linalg.LinAlgError:
+            np.linalg.cholesky(damped)
+            return np.linalg.solve(damped, right.T).T
+        except np.linalg.LinAlgError:
             strength *= 10
-        except ValueError:  # not finite: there is nothing to learn
-            break
-    return np.zeros_like(right)
+    return np.zeros_like(right)  # not even that: there is nothing to learn
 
 
 def products(model: ir.Model) -> dict[Key, ops.Linear]:

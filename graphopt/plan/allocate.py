@@ -33,9 +33,9 @@ _BUCKETS: Final = 2000
 _ROUNDS: Final = 12
 _WEIGHTINGS: Final = 8
 _EXCHANGES: Final = 400
-_PROMISING: Final = 4
+_PROMISING: Final = 6
 """Plans that are improved by exchanges."""
-_FARTHEST: Final = 2
+_FARTHEST: Final = 3
 """Steps that a group is moved in one exchange."""
 _CHUNK: Final = 512
 _GAIN: Final = 1e-9
@@ -135,7 +135,7 @@ class _Choice:
         most = self.start(-1)
         if self.fits(most):
             return most
-        plan, found = most, {least.tobytes(): least}
+        plan, found = most, {p.tobytes(): p for p in (least, self._narrowed(most))}
         weights = np.ones(len(self._limits)) / len(self._limits)
         for _ in range(_WEIGHTINGS if len(self._limits) > 1 else 1):
             for _ in range(_ROUNDS):

@@ -13,7 +13,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 import numpy as np
-import scipy.special
 from numpy.typing import NDArray
 
 from graphopt.run.values import equal
@@ -92,7 +91,11 @@ class _Scores:
 
     def _logs(self, scores: Array) -> Array:
         wide = scores.astype(np.float64)
-        return np.asarray(np.log(np.maximum(wide, _LEAST)) if self._shares else scipy.special.log_softmax(wide, axis=1))
+        if self._shares:
+            return np.log(np.maximum(wide, _LEAST))
+        with np.errstate(invalid="ignore"):
+            wide -= wide.max(axis=1, keepdims=True)
+            return np.asarray(wide - np.log(np.sum(np.exp(wide), axis=1, keepdims=True)))
 
 
 class _Squares:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from graphopt import ops
 from graphopt.analysis.groups import Channels, Widths
 from graphopt.analysis.moments import Moment, products
+from graphopt.compress.compress import kept
 
 __all__ = ["Variants"]
 
@@ -78,12 +79,6 @@ class Variants:
                 fed[str(value.name)] = contents
         return fed
 
-    def kept(self, key: str, width: int) -> NDArray[np.bool_]:
-        """(units,): which ones stay where the group has this width."""
-        kept = np.ones(self._channels.groups[key].units, np.bool_)
-        kept[self._orders[key][: len(kept) - width]] = False
-        return kept
-
     def thin(self) -> ir.Model:
         """The dense model with the weights of the operating point, as far as its nodes have places for them."""
         model = self._model.clone()
@@ -100,7 +95,7 @@ class Variants:
         linear, port = self._dense[name], self._channels.products[name].source
         mine = [g for g in port.groups if g in self._orders and name in self.readers(g)]
         at = {g: widths.get(g, self._base.get(g, self._channels.groups[g].units)) for g in mine}
-        keep = port.kept({g: self.kept(g, w) for g, w in at.items()})
+        keep = port.kept(kept(self._channels, self._orders, at))
         matrix = linear.alpha * linear.matrix().astype(np.float64)
         return moment.refit(matrix, linear.beta * linear.bias_vector(), keep)
 

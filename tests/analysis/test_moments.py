@@ -13,7 +13,7 @@ from graphopt.graph.carry import Carried
 from graphopt.graph.parts import part
 from graphopt.graph.save import runnable
 from graphopt.run.session import Session
-from tests.plan.models import samples, stack
+from tests.plan.models import counted, samples, stack
 
 
 def read(model: Any, value: str, feed: dict[str, Any]) -> np.ndarray:
@@ -63,9 +63,7 @@ def test_positions_are_settled_by_the_number_of_the_sample() -> None:
 
 
 def test_products_that_read_the_same_share_what_is_summed(monkeypatch: pytest.MonkeyPatch) -> None:
-    sums: list[int] = []
-    add = moments._Site.add
-    monkeypatch.setattr(moments._Site, "add", lambda self, *a: (sums.append(1), add(self, *a))[1])
+    sums = counted(monkeypatch, moments._Site, "add")
     model, _ = stack([3, 6, 4, 2])
     collect(model, [("p1", 0), ("p2", 0), ("p1", 0)], samples(model, 40))
     assert len(sums) == 2
@@ -92,9 +90,7 @@ def test_memory_bounds_what_is_kept(memory: int, kind: str) -> None:
 def test_several_passes_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     model, _ = stack([3, 6, 6, 6, 2])
     given, wanted = samples(model, 30), [("p1", 0), ("p2", 0), ("p3", 0)]
-    passes: list[int] = []
-    each = moments._pass
-    monkeypatch.setattr(moments, "_pass", lambda *a: (passes.append(1), each(*a))[1])
+    passes = counted(monkeypatch, moments, "_pass")
     together, apart = collect(model, wanted, given), collect(model, wanted, given, memory=2 * 8 * 54 * 54)
     assert len(passes) == 1 + 2
     assert all(np.array_equal(apart[name].gram, together[name].gram) for name in wanted)

@@ -14,7 +14,7 @@ from graphopt.plan.levels import LossCurve
 
 from .chain import chain
 
-CLOSE = 1.1
+CLOSE = 1.25
 """Loss of what is found, at most, over that of the best plan, where costs multiply."""
 
 

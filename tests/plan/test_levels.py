@@ -6,28 +6,30 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from graphopt.analysis.channels import channels as find
 from graphopt.analysis.groups import Channels, Group, Widths
 from graphopt.analysis.moments import Moment, collect, products
 from graphopt.analysis.segments import batches
+from graphopt.compress.compress import kept, orders
 from graphopt.compress.cut import cut
+from graphopt.graph import values
 from graphopt.graph.carry import Carried
 from graphopt.graph.save import serialize
 from graphopt.plan import levels
 from graphopt.plan.distance import Distance
 from graphopt.plan.levels import LossCurve, candidates, measure
-from graphopt.plan.orders import orders
 from graphopt.plan.point import around
 from graphopt.plan.variants import Variants
 from graphopt.run.session import Session
 
-from .models import samples, stack
+from .models import counted, samples, stack
 
 Moments = dict[tuple[str, int], Moment]
 
 
 def known(model: ir.Model, channels: Channels, count: int = 200) -> tuple[Moments, dict[str, np.ndarray]]:
     found = collect(model, [r for g in channels.groups.values() for r in g.readers], samples(model, count))
-    return found, orders(model, channels, found)
+    return found, {k: c.order for k, c in orders(model, channels, samples(model, count)).items()}
 
 
 def outputs(model: ir.Model, feed: dict[str, Any]) -> dict[str, Any]:
@@ -85,11 +87,11 @@ def test_the_model_at_a_point_is_the_model_cut_to_it(op: str) -> None:
         (weight, bias) = (linear.weights, linear.bias_vector())
         key = f"p{index - 1}"
         if index:
-            kept = point.kept(key, {"p0": 5, "p1": 2}[key])
-            assert kept.sum() == {"p0": 5, "p1": 2}[key]
+            stays = kept(channels, order, {"p0": 5, "p1": 2})[key]
+            assert stays.sum() == {"p0": 5, "p1": 2}[key]
             axis = linear.w_in
-            assert not np.compress(~kept, weight, axis=axis).any()
-            values = np.where(kept.reshape(-1, *[1] * (values.ndim - 2)), values, 1e3).astype(np.float32)
+            assert not np.compress(~stays, weight, axis=axis).any()
+            values = np.where(stays.reshape(-1, *[1] * (values.ndim - 2)), values, 1e3).astype(np.float32)
         assert weight.dtype == np.float32
         assert bias.dtype == np.float32
         if op == "MatMul":
@@ -128,9 +130,7 @@ def test_little_memory_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     model, channels = stack([3, 8, 8, 8, 4])
     moments, order = known(model, channels)
     feeds, _ = batches(model, samples(model, 24, seed=5), 10)
-    runs: list[int] = []
-    values = levels._Keeper._values
-    monkeypatch.setattr(levels._Keeper, "_values", lambda self, *a: (runs.append(1), values(self, *a))[1])
+    runs = counted(monkeypatch, levels._Keeper, "_values")
     whole = measure(model, channels, order, moments, feeds)
     assert len(runs) == 2
     bit_by_bit = measure(model, channels, order, moments, feeds, memory=1)
@@ -140,9 +140,6 @@ def test_little_memory_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_groups_whose_readers_have_no_weight_are_measured_by_cutting() -> None:
     model, _ = stack([3, 8, 8, 4])
-    from graphopt.analysis.channels import channels as find  # noqa: PLC0415 - only here
-    from graphopt.graph import values  # noqa: PLC0415
-
     channels = find(model, values.bound(model, {"x": (2, 3, 6, 6)}))
     moments, order = known(model, channels)
     key, other = list(channels.groups)
@@ -152,10 +149,8 @@ def test_groups_whose_readers_have_no_weight_are_measured_by_cutting() -> None:
     assert set(measure(model, channels, order, moments, feeds)) == {other}
 
     def make(widths: Widths) -> ir.Model:
-        keep = {k: np.argsort(np.argsort(order[k])) >= channels.groups[k].units - w for k, w in widths.items()}
-        return cut(model, channels, keep)
+        return cut(model, channels, kept(channels, order, widths))
 
-    order[key] = np.arange(8)
     found = measure(model, channels, order, moments, feeds, make=make)
     assert list(found) == [key, other]
     assert found[key].losses[-1] > found[key].losses[0] == pytest.approx(0, abs=1e-6)

@@ -10,7 +10,7 @@ import pytest
 from onnx import parser
 
 from graphopt.errors import InputError
-from graphopt.run.bench import _median_interval, bench
+from graphopt.run.bench import _median_interval, bench, medians
 from graphopt.run.session import Session
 
 RELU = bytes(
@@ -84,3 +84,17 @@ def test_real_sessions_run() -> None:
 def test_a_model_that_does_not_run_is_an_input_error() -> None:
     with pytest.raises(InputError, match="lacks the input 'x'"):
         bench(Session(RELU), Session(RELU), {})
+
+
+def test_many_cases_are_timed_in_interleaved_rounds() -> None:
+    clock = Clock()
+    first, second = Stub(clock, 1.0, 1.0, 2.0, 3.0), Stub(clock, 10.0)
+    cases: Any = [(first, FEED), (second, FEED)]
+    assert medians(cases, seconds=1e9, rounds=3, clock=clock) == [2e3, 1e4]
+    assert first.runs == second.runs == 4  # one to warm up
+
+
+def test_a_round_is_timed_whatever_it_takes() -> None:
+    clock = Clock()
+    cases: Any = [(Stub(clock, 5.0), FEED)]
+    assert medians(cases, seconds=0.1, clock=clock) == [5e3]

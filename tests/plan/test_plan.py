@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+
+from graphopt.analysis.groups import Channels
+from graphopt.errors import Verdict
+from graphopt.plan.budget import Limit, amounts, row
+from graphopt.plan.levels import LossCurve
+from graphopt.plan.plan import Made, Plan, Planner, Unmet
+
+from .chain import chain
+
+WIDTHS = [2, 4, 6, 8, 10, 12, 14, 16]
+
+
+class Fake:
+    """A workshop whose truth is another loss than what is measured on the dense model."""
+
+    def __init__(self, channels: Channels, *, slow: float = 1.0) -> None:
+        self.channels, self.slow = channels, slow
+        self.looked: list[Mapping[str, int] | None] = []
+        self.made: list[Mapping[str, int]] = []
+
+    def truth(self, widths: Mapping[str, int]) -> float:
+        cut = [(i + 1) * (1 - widths.get(k, 16) / 16) ** 2 for i, k in enumerate(self.channels.groups)]
+        return sum(cut) + 4 * sum(cut) ** 2
+
+    def losses(self, base: Mapping[str, int] | None) -> Mapping[str, LossCurve]:
+        self.looked.append(base)
+        here = dict(base or {})
+        return {
+            key: LossCurve.through({w: self.truth(here | {key: w}) for w in (16, 12, 8, 4, 2)})
+            for key in self.channels.groups
+        }
+
+    def make(self, widths: Mapping[str, int]) -> Made:
+        self.made.append(widths)
+        cost = amounts(self.channels)["macs"]
+        share = float(cost(row(self.channels, widths))[0] / cost(row(self.channels, {}))[0])
+        loss = self.truth(widths)
+        accuracy = 0.9 - 0.01 * loss
+        return Made(None, loss, {"accuracy": (0.9, accuracy)}, min(1.0, self.slow * share))
+
+
+@pytest.fixture
+def channels() -> Channels:
+    return chain([16, 16, 16, 16, 10])
+
+
+def limit(channels: Channels, share: float, resource: str = "macs") -> Limit:
+    cost = amounts(channels)["macs"]
+    return Limit(resource, cost, share * float(cost(row(channels, {}))[0]), share)
+
+
+def planner(channels: Channels, workshop: Fake, rounds: int = 2) -> Planner:
+    return Planner(channels, dict.fromkeys(channels.groups, WIDTHS), workshop, rounds=rounds)
+
+
+def test_a_plan_is_looked_at_again_from_where_it_stands(channels: Channels) -> None:
+    fake = Fake(channels)
+    plans = planner(channels, fake)
+    best = plans.within([limit(channels, 0.5)])
+    assert channels.macs(best.plan.widths) <= 0.5 * channels.macs({})
+    assert fake.looked[0] is None
+    assert fake.looked[1] == fake.made[0]
+    assert best.made.loss == min(t.made.loss for t in plans.tried)
+    assert best.costs["macs"] <= 1
+    assert best.met
+
+
+def test_what_is_only_proposed_is_not_made(channels: Channels) -> None:
+    fake = Fake(channels)
+    plan = planner(channels, fake).proposed([limit(channels, 0.5)])
+    assert not fake.made
+    assert channels.macs(plan.widths) <= 0.5 * channels.macs({})
+
+
+def test_a_budget_out_of_reach_says_what_is_the_least(channels: Channels) -> None:
+    with pytest.raises(Unmet, match="the budget macs cannot be met: at least") as caught:
+        planner(channels, Fake(channels)).within([limit(channels, 0.01)])
+    assert caught.value.exit_code == 1
+    assert caught.value.best is None
+
+
+def test_a_budget_that_drops_too_much_carries_the_best_plan(channels: Channels) -> None:
+    with pytest.raises(Unmet, match="within the allowed drop: the best plan found uses") as caught:
+        planner(channels, Fake(channels)).within([limit(channels, 0.3)], {"accuracy": 1e-4})
+    assert caught.value.best is not None
+    assert caught.value.tried
+
+
+@pytest.mark.parametrize("slow", [1.0, 1.3])
+def test_time_is_met_as_measured(channels: Channels, slow: float) -> None:
+    fake = Fake(channels, slow=slow)
+    best = planner(channels, fake).within([limit(channels, 0.6, "latency")])
+    assert best.made.latency is not None
+    assert best.made.latency <= 0.6
+    assert best.made.latency > 0.45  # and not much more than asked for
+
+
+def test_time_that_cannot_be_met_is_told(channels: Channels) -> None:
+    with pytest.raises(Unmet, match=r"latency cannot be met"):
+        planner(channels, Fake(channels, slow=30)).within([limit(channels, 0.5, "latency")])
+
+
+@pytest.mark.parametrize("drop", [0.002, 0.01, 0.05])
+def test_the_smallest_model_within_a_drop_is_found(channels: Channels, drop: float) -> None:
+    fake = Fake(channels)
+    best = planner(channels, fake, rounds=1).smallest(lambda s: [limit(channels, s)], {"accuracy": drop})
+    before, after = best.made.metrics["accuracy"]
+    assert before - after <= drop
+    finer = np.linspace(0.05, 0.95, 31)
+    possible = []
+    for share in finer:
+        try:
+            found = planner(channels, Fake(channels), rounds=1).within(
+                [limit(channels, float(share))], {"accuracy": drop}
+            )
+        except Unmet:
+            continue
+        possible.append(channels.macs(found.plan.widths))
+    assert channels.macs(best.plan.widths) <= min(possible) + 0.05 * channels.macs({})
+    assert len(fake.made) <= 20
+
+
+def test_a_drop_that_nothing_smaller_keeps_is_told(channels: Channels) -> None:
+    with pytest.raises(Unmet, match="no smaller model was found within the allowed drop") as caught:
+        planner(channels, Fake(channels)).smallest(lambda s: [limit(channels, s)], {"accuracy": 0.0})
+    assert caught.value.best is not None
+
+
+def test_plans_are_plain_data_and_replayed_only_where_they_fit(channels: Channels) -> None:
+    plan = Plan({"p1": 4, "p0": 8})
+    assert plan.data() == {"p0": 8, "p1": 4}
+    assert Plan.of(plan.data(), channels).widths == plan.widths
+    with pytest.raises(Verdict, match="the plan names the group 'p9', which this model does not have"):
+        Plan.of({"p9": 4}, channels)
+    with pytest.raises(Verdict, match="the plan gives 'p0' 17 units; it has 1 to 16"):
+        Plan.of({"p0": 17}, channels)
