@@ -288,10 +288,11 @@ def expand(node: ir.Node, axes: Axes) -> None:
 
 
 def tile(node: ir.Node, axes: Axes) -> None:
-    """Of whole axes that are repeated."""
-    x, y = node.inputs[0], node.outputs[0]
+    """Of whole axes that are repeated. Copies of a single index belong to nothing, so that each may be taken out."""
+    x, y, times = node.inputs[0], node.outputs[0], array(input_at(node, 1))
     mine = axes.of(x) if x is not None else []
-    axes.put(y, [np.tile(a, n // len(a)) for a, n in zip(mine, axes.shape(y), strict=True)])
+    shapes = zip(mine, axes.shape(y), strict=True)
+    axes.put(y, [axes.fresh(n) if len(a) == 1 < n and times is not None else np.tile(a, n // len(a)) for a, n in shapes])
 
 
 def pad(node: ir.Node, axes: Axes) -> None:

@@ -24,6 +24,7 @@ __all__ = [
     "reshaped",
     "sliced",
     "splitted",
+    "tiled",
     "unchanged",
 ]
 
@@ -113,6 +114,14 @@ def resampled(node: ir.Node, cut: Cut) -> None:
     if input_at(node, SIZES) is not None and attr(node, "axes") is None:
         found = _extents(cut, node.outputs[0])
         _say(node, cut, SIZES, [_new(n, f) for n, f in zip(_said(node, SIZES), found, strict=True)])
+
+
+def tiled(node: ir.Node, cut: Cut) -> None:
+    """Of Tile: how many copies of a single index are left."""
+    x, given = node.inputs[0], _said(node, 1)
+    before = [] if x is None else _extents(cut, x)
+    found = _extents(cut, node.outputs[0])
+    _say(node, cut, 1, [_new(n, f) if b == (1, 1) else n for n, f, b in zip(given, found, before, strict=True)])
 
 
 def _new(number: int | None, extent: tuple[int, int]) -> int | None:

@@ -637,7 +637,7 @@ ATTENTIONS = (
            qh = Reshape(qf, four) k0 = Reshape(kf, one) v0 = Reshape(vf, one)
            kh = Tile(k0, times) vh = Tile(v0, times) {MIXED} }}""",
         {"q": 6, "v": 6},
-        {},
+        {"q": 4},
         held=LAST,
     ),
     Kind(
@@ -685,7 +685,6 @@ ATTENTIONS = (
         { [q] q = MatMul(x, wq) [k] k = MatMul(x, wk) [v] v = MatMul(x, wv)
           [mix] a = Attention<q_num_heads = 2, kv_num_heads = 1>(q, k, v, m) [last] y = MatMul(a, wo) }""",
         {"q": 12, "v": 12},
-        {},
         held=LAST,
     ),
     Kind(
@@ -748,10 +747,10 @@ RECURRENT = (
         held=LAST | {"end": "output z"},
     ),
     Kind(
-        "samples first, last state only",
-        """g (float[N,S,4] x) => (float[N,3] y) <float[1,6,4] w1, float[1,6,6] r1, float[1,12] b1, int64[1] ax = {1},
+        "last state only",
+        """g (float[S,N,4] x) => (float[N,3] y) <float[1,6,4] w1, float[1,6,6] r1, float[1,12] b1, int64[1] ax = {0},
         float[6,3] w2>
-        { [one] , h = RNN<hidden_size = 6, layout = 1>(x, w1, r1, b1) b = Squeeze(h, ax) [last] y = Gemm(b, w2) }""",
+        { [one] , h = RNN<hidden_size = 6>(x, w1, r1, b1) b = Squeeze(h, ax) [last] y = Gemm(b, w2) }""",
         {"one": 6},
         held=LAST,
     ),
@@ -796,7 +795,7 @@ TABLES = (
         { a = Gather(table, x) [up] b = MatMul(a, w1) c = Relu(b) [down] d = MatMul(c, w2) e = Add(a, d)
           [last] y = Gemm<transB = 1>(e, table) }""",
         {"up": 6, "down": 8},
-        held=LAST,
+        held={"last": "Gather looks indices up in it"},
     ),
     Kind(
         "two branches with the same weights",
@@ -881,13 +880,13 @@ BARRIERS = (
                              { ko = Identity(k) t = Add(s, a) }>
           [last] y = Conv(d, w3) }""",
         {},
-        held=LAST | {"one": "a body of Loop reads it"},
+        held={"one": "a body of Loop reads it"},
     ),
     Kind(
         "an operator of which nothing is known",
-        """<ir_version: 10, opset_import: ["" : 21, "com.microsoft" : 1]> g (float[N,3,6,6] x) => (float[N,5,6,6] y)
-        <float[8,3,1,1] w1, float[6,8,1,1] w2, float[5,6,1,1] w3, float[6] b>
-        { [one] a = Conv(x, w1) b1 = com.microsoft.QuickGelu<alpha = 1.0>(a) [two] c = Conv(b1, w2) [last] y = Conv(c, w3) }""",
+        """<ir_version: 10, opset_import: ["" : 21, "com.microsoft" : 1]> g (float[2,3,6,6] x) => (float[2,5,6,6] y)
+        <float[8,3,1,1] w1, float[6,8,1,1] w2, float[5,6,1,1] w3, float[2,8,6,6] b>
+        { [one] a = Conv(x, w1) b = com.microsoft.QuickGelu<alpha = 1.0>(a) [two] c = Conv(b, w2) [last] y = Conv(c, w3) }""",
         {"two": 6},
         held=LAST | {"one": "QuickGelu"},
     ),
