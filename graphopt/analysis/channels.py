@@ -4,13 +4,14 @@ Weights issue ids, operators pass them on or tie them to one another (`OpSpec.fl
 them. What is tied is one *unit*; units that the same products read and write in the same way make up a group.
 
 Where one axis becomes several (attention heads, the shuffling of channels), either the inner or the outer indices can
-be taken out, so that there are two analyses of such a graph.
+be taken out, so that there are two analyses of such a graph. Where the preferred ones turn out to be held, others are
+tried, in another walk.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -35,7 +36,20 @@ def channels(model: ir.Model, shape: ShapeOf, *, inner: bool = True, samples: in
         inner: whether heads and the like lose indices inside each of them, or as a whole.
         samples: in that run; work is counted for one.
     """
-    return _Analysis(model, shape, inner=inner).run(samples)
+    barred: frozenset[_Choice] = frozenset()
+    for _ in range(_MOST_WALKS):
+        analysis = _Analysis(model, shape, inner=inner, barred=barred)
+        analysis.walk()
+        if not (failed := analysis.failed()):
+            break
+        barred |= failed
+    return analysis.found(samples)
+
+
+_MOST_WALKS = 5
+"""As many as an axis that becomes several usually has to choose from, and one more."""
+_Choice = tuple[ir.Node, int, int]
+"""A node, which choice at it, and what was chosen."""
 
 
 @dataclass
@@ -88,9 +102,12 @@ class _Ids:
 class _Analysis:
     """One walk through the main graph. It is what `ops.flow.Axes` asks for."""
 
-    def __init__(self, model: ir.Model, shape: ShapeOf, *, inner: bool) -> None:
+    def __init__(self, model: ir.Model, shape: ShapeOf, *, inner: bool, barred: Collection[_Choice]) -> None:
         self.model = model
         self.inner = inner
+        self._barred = barred
+        self._chosen: dict[_Choice, Axis] = {}
+        self._count: Counter[ir.Node] = Counter()
         self._shape = shape
         self._ids = _Ids()
         self._axes: dict[ir.Value, list[Axis]] = {}
@@ -130,11 +147,21 @@ class _Analysis:
         return self._ids.fresh(extent)
 
     def put(self, value: ir.Value, axes: Sequence[Axis]) -> None:
+        if not value.name:  # an output that is left out
+            return
         if len(axes) != len(self.shape(value)) or any(
             len(a) != n for a, n in zip(axes, self.shape(value), strict=True)
         ):
             raise ValueError(f"the axes of {value.name!r} do not have its extents")
         self._axes[value] = list(axes)
+
+    def choose(self, node: ir.Node, options: Mapping[int, Axis]) -> int:
+        self._count[node] += 1
+        left = [i for i in options if (node, self._count[node], i) not in self._barred]
+        chosen = (left or list(options))[0]
+        if len(left) > 1:
+            self._chosen[node, self._count[node], chosen] = options[chosen]
+        return chosen
 
     def product(
         self,
@@ -155,23 +182,29 @@ class _Analysis:
 
     # -- the walk ---------------------------------------------------------------------------------------------------
 
-    def run(self, samples: int) -> Channels:
+    def walk(self) -> None:
         for node in self.model.graph:
             self._flow(node)
         for value in self.model.graph.outputs:
             for axis in self.of(value):
                 self.hold(axis, f"it is an axis of the output {value.name}")
-        return self._found(samples)
+
+    def failed(self) -> frozenset[_Choice]:
+        """Choices of an axis that turned out to be held, where there is another one."""
+        return frozenset(choice for choice, axis in self._chosen.items() if self.is_held(axis))
 
     def _flow(self, node: ir.Node) -> None:
         for body in bodies(node):
-            for value in (v for inside in body for v in inside.inputs if v is not None and v.graph is not body):
+            read = (*body.outputs, *(v for inside in body for v in inside.inputs if v is not None))
+            for value in (v for v in read if v.graph is not body):
                 self._keep(value, f"a body of {node.op_type} reads it")
         values = [v for v in (*node.inputs, *node.outputs) if v is not None and v.name]
         spec = ops.spec_of(node)
         if any(self._shape(v) is None for v in values):
             for value in values:
                 self._keep(value, f"the shape of a value at {node.op_type} is not known")
+        elif any(0 in self.shape(v) for v in values):
+            opaque(node, self)
         elif spec is None or not spec.pure(node) or next(subgraphs(node), None) is not None:
             opaque(node, self)
         else:
@@ -183,7 +216,7 @@ class _Analysis:
 
     # -- what was found ---------------------------------------------------------------------------------------------
 
-    def _found(self, samples: int) -> Channels:
+    def found(self, samples: int) -> Channels:
         sides = list(self._sides())
         touched: dict[int, Counter[tuple[int, str]]] = defaultdict(Counter)
         for number, side, roots in sides:

@@ -47,8 +47,8 @@ class _Cut:
         self._model = model
         self._channels = channels
         self._keep = keep
-        self._names = set(model.graph.initializers)
         self._extents = {str(v.name): _extents(v) for node in model.graph for v in (*node.inputs, *node.outputs) if v}
+        self._names = {*model.graph.initializers, *self._extents}
 
     def stays(self, value: ir.Value) -> Sequence[NDArray[np.bool_]]:
         ports = self._channels.values.get(str(value.name))
@@ -64,21 +64,38 @@ class _Cut:
         if value is None:
             node.attributes.pop(name, None)
             return
-        kind = ir.AttrInt64s if isinstance(value, list) else ir.AttrInt64
+        kind = ir.AttrInt64s if isinstance(value, list) else ir.AttrFloat32 if isinstance(value, float) else ir.AttrInt64
         node.attributes[name] = kind(name, value)
 
     def constant(self, node: ir.Node, index: int, value: NDArray[Any]) -> None:
-        name, count = f"{node.name}/cut_{index}", 0
-        while name in self._names:
-            count += 1
-            name = f"{node.name}/cut_{index}_{count}"
-        self._names.add(name)
+        name = self._fresh(f"{node.name}/cut_{index}")
         made = ir.Value(name=name, const_value=ir.Tensor(value, name=name))
         made.type, made.shape = ir.TensorType(ir.DataType.from_numpy(value.dtype)), ir.Shape(value.shape)
         self._model.graph.register_initializer(made)
         while len(node.inputs) <= index:
             node.resize_inputs(index + 1)
         node.replace_input_with(index, made)
+
+    def own(self, node: ir.Node, index: int) -> ir.Node:
+        shared = node.inputs[index]
+        source = shared.producer() if shared is not None else None
+        if source is None:
+            raise ValueError(f"no node computes input {index} of {node.name!r}")
+        made = ir.node(source.op_type, list(source.inputs), source.attributes, domain=source.domain)
+        made.name = made.outputs[0].name = self._fresh(f"{node.name}/cut_{index}")
+        self._model.graph.insert_before(node, made)
+        node.replace_input_with(index, made.outputs[0])
+        if not source.outputs[0].uses() and not source.outputs[0].is_graph_output():
+            self._model.graph.remove(source, safe=True)
+        return made
+
+    def _fresh(self, wish: str) -> str:
+        name, count = wish, 0
+        while name in self._names:
+            count += 1
+            name = f"{wish}_{count}"
+        self._names.add(name)
+        return name
 
     def slice(self, value: ir.Value) -> None:
         ports: Sequence[Port | None] = self._channels.values.get(str(value.name), ())
@@ -89,7 +106,7 @@ class _Cut:
             if port is not None:
                 found = np.compress(port.kept(self._keep), found, axis)
         if found.shape != tuple(value.const_value.shape.numpy()):
-            value.const_value = ir.Tensor(np.ascontiguousarray(found), name=value.name)
+            value.const_value = ir.Tensor(np.ascontiguousarray(found), dtype=value.const_value.dtype, name=value.name)
             value.shape = ir.Shape(found.shape)
 
     def finish(self) -> None:

@@ -280,6 +280,21 @@ def _expand(node: ir.Node, values: Values) -> None:
         put(node, values, np.broadcast_to(data, fixed).copy())
 
 
+def _resize(node: ir.Node, values: Values) -> None:
+    """To sizes of all axes."""
+    sizes = values.of(input_at(node, 3))
+    if sizes is not None and not {"axes", "keep_aspect_ratio_policy"} & node.attributes.keys():
+        values.learn(node.outputs[0], list(sizes))
+
+
+def _alike(node: ir.Node, values: Values) -> None:
+    """Where inference has no answer of its own: as input 0."""
+    extents = values.shape(node.inputs[0])
+    if extents is not None and node.inputs[0] is not None:
+        node.outputs[0].type = node.outputs[0].type or node.inputs[0].type
+        values.learn(node.outputs[0], list(extents))
+
+
 def _constant_of_shape(node: ir.Node, values: Values) -> None:
     target = values.of(node.inputs[0])
     if target is None:
@@ -328,10 +343,12 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "Expand": _expand,
         "Flatten": _flatten,
         "Gather": _gather,
+        "GroupNormalization": _alike,
         "Identity": _same,
         "Loop": _loop,
         "NonZero": _non_zero,
         "Reshape": _reshape,
+        "Resize": _resize,
         "Shape": _shape,
         "Size": _size,
         "Slice": _slice,

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from math import prod
 
 import numpy as np
 import onnx_ir as ir
 
 from graphopt.graph.nodes import attr, input_at
-from graphopt.ops.flow import Axes, Axis, opaque
+from graphopt.ops.flow import Axes, Axis, opaque, tie_all
 from graphopt.ops.reshape import merged, parted
 from graphopt.ops.resize import Cut
 from graphopt.ops.spec import OpSpec, ShapeOf, admit, index_into, length_up_to
 
 __all__ = ["SPECS"]
+
+PAST_KEY = 4
+"""From this input on there is a cache, or what it holds."""
+HEADS_OF_MASK = 3
+"""Its axis of heads, counted from the end."""
 
 
 def _heads(shape: tuple[int, ...] | None, count: int | None) -> tuple[int, ...] | None:
@@ -49,32 +55,37 @@ def _linear_attention(node: ir.Node, shape: ShapeOf) -> int | None:
 
 
 def _attention_flow(node: ir.Node, axes: Axes) -> None:
-    """(N, heads, length, size), or (N, length, heads·size); sizes are free only where the scale is given.
-
-    Heads of queries in groups belong to one head of keys and values.
-    """
-    values = node.inputs[:3]
-    if any(v is None for v in values) or any(v.name for v in node.outputs[1:]):
+    """(N, heads, length, size), or (N, length, heads·size). Queries in groups belong to one head of keys and values."""
+    q, k, v = node.inputs[:3]
+    past = [value for value in node.inputs[PAST_KEY:] if value is not None]
+    if q is None or k is None or v is None or past or any(value.name for value in node.outputs[1:]):
         return opaque(node, axes)
-    for value in node.inputs[3:]:
-        for axis in axes.of(value) if value is not None else ():
-            axes.hold(axis, "Attention needs it as it is")
-    counts = [attr(node, name) for name in ("q_num_heads", "kv_num_heads", "kv_num_heads")]
-    parts = [_by_head(node, axes, v, n) for v, n in zip(values, counts, strict=True) if v is not None]
-    (q_heads, q_size), (k_heads, k_size), (v_heads, v_size) = parts
+    many, few = attr(node, "q_num_heads"), attr(node, "kv_num_heads")
+    (q_heads, q_size), (k_heads, k_size), (v_heads, v_size) = (
+        _by_head(node, axes, value, heads) for value, heads in ((q, many), (k, few), (v, few))
+    )
     axes.tie(k_heads, v_heads)
     axes.tie(np.repeat(k_heads, len(q_heads) // len(k_heads)), q_heads)
     axes.tie(q_size, k_size)
-    if attr(node, "scale") is None:
-        axes.hold(q_size, "the scale of Attention depends on it")
-    y = node.outputs[0]
-    first, *_ = axes.of(values[0]) if values[0] is not None else [axes.held(1, "")]
-    if counts[0]:
-        length = axes.held(axes.shape(y)[1], "Attention works along it")
-        axes.put(y, [first, length, merged(node, axes, [q_heads, v_size])])
-    else:
-        axes.put(y, [first, q_heads, axes.held(axes.shape(y)[2], "Attention works along it"), v_size])
-    return axes.product(node, q_size, v_size, batch=q_heads, diagonal=not axes.inner)
+    y, length, why = node.outputs[0], axes.of(k)[1 if few else 2], "Attention works along it"
+    _mask(node, axes, q_heads)
+    free = merged(node, axes, [q_heads, v_size]) if many else None
+    made = axes.held(axes.shape(y)[-2], why)
+    axes.put(y, [axes.of(q)[0], q_heads, made, v_size] if free is None else [axes.of(q)[0], made, free])
+    part = len(q_size) / (len(q_size) + len(v_size))
+    axes.product(node, q_size, length, index=-2, batch=q_heads, part=part)
+    return axes.product(node, length, v_size, batch=q_heads, part=1 - part)
+
+
+def _mask(node: ir.Node, axes: Axes, heads: Axis) -> None:
+    """It broadcasts to (N, heads, queries, keys)."""
+    mask = input_at(node, 3)
+    given = axes.of(mask) if mask is not None else []
+    for place, axis in enumerate(reversed(given), 1):
+        if place == HEADS_OF_MASK and len(axis) == len(heads):
+            axes.tie(axis, heads)
+        else:
+            axes.hold(axis, "Attention needs it as it is")
 
 
 def _by_head(node: ir.Node, axes: Axes, value: ir.Value, heads: int | None) -> tuple[Axis, Axis]:
@@ -88,11 +99,40 @@ def _by_head(node: ir.Node, axes: Axes, value: ir.Value, heads: int | None) -> t
 
 
 def _attention_resize(node: ir.Node, cut: Cut) -> None:
-    """The number of heads that are left."""
+    """The number of heads that are left; the scale stays that of the whole size."""
     for name, value in zip(("q_num_heads", "kv_num_heads"), node.inputs[:2], strict=True):
         count = attr(node, name)
-        if count and value is not None and not (stay := cut.stays(value)[2]).all():
+        if value is None:
+            continue
+        stay = cut.stays(value)[2 if count else 3]
+        sizes = stay.reshape(count or 1, -1).any(axis=0)
+        if count and not stay.all():
             cut.attribute(node, name, int(stay.reshape(count, -1).any(axis=1).sum()))
+        if attr(node, "scale") is None and not sizes.all():
+            cut.attribute(node, "scale", 1 / math.sqrt(len(sizes)))
+
+
+def _rotary_flow(node: ir.Node, axes: Axes) -> None:
+    """X is (N, heads, length, size), or (N, length, heads·size). Whole heads are turned alike."""
+    x, (y, *_) = node.inputs[0], node.outputs
+    if x is None:
+        return opaque(node, axes)
+    heads = attr(node, "num_heads", 0)
+    for axis in (*axes.of(x)[1 if heads else 2 :][:-1], *(a for v in node.inputs[1:] if v is not None for a in axes.of(v))):
+        axes.hold(axis, "RotaryEmbedding needs it as it is")
+    *others, last = axes.of(x)
+    if heads and not axes.inner:
+        last = np.repeat(tie_all(axes, last.reshape(heads, -1)), len(last) // heads)
+    else:
+        axes.hold(last, "RotaryEmbedding turns pairs of it")
+    return axes.put(y, [*others, last])
+
+
+def _rotary_resize(node: ir.Node, cut: Cut) -> None:
+    """The number of heads that are left."""
+    x, heads = node.inputs[0], attr(node, "num_heads", 0)
+    if x is not None and heads and not (stay := cut.stays(x)[2]).all():
+        cut.attribute(node, "num_heads", int(stay.reshape(heads, -1).any(axis=1).sum()))
 
 
 SPECS = (
@@ -119,6 +159,8 @@ SPECS = (
     OpSpec(
         op="RotaryEmbedding",
         summary="pairs of elements turned by the angles of their position",
+        flow=_rotary_flow,
+        resize=_rotary_resize,
         admits=admit({3: lambda n: index_into(n.inputs[1], 0)}),
     ),
 )

@@ -9,7 +9,7 @@ counts as zero there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -27,6 +27,7 @@ __all__ = [
     "axes_of",
     "drop",
     "first_only",
+    "is_open",
     "opaque",
     "pointwise",
     "reduced",
@@ -68,6 +69,9 @@ class Axes(Protocol):
     def put(self, value: ir.Value, axes: Sequence[Axis]) -> None:
         """Say what the axes of an output are."""
 
+    def choose(self, node: ir.Node, options: Mapping[int, Axis]) -> int:
+        """Which of several axes may lose indices, the better ones first; once it is held, the next one is chosen."""
+
     def product(
         self,
         node: ir.Node,
@@ -102,6 +106,11 @@ def tie_all(axes: Axes, rows: NDArray[np.int64]) -> Axis:
     for column in rows.T[1:]:
         axes.tie(rows[:, 0], column)
     return rows[:, 0].copy()
+
+
+def is_open(value: ir.Value, axis: int) -> bool:
+    """Whether the extent of an axis differs from run to run, so that no place in it can be written down."""
+    return value.shape is None or not isinstance(value.shape[axis], int)
 
 
 def opaque(node: ir.Node, axes: Axes) -> None:

@@ -128,7 +128,34 @@ def _matmul_flow(node: ir.Node, axes: Axes) -> None:
             axes.tie(full[0], axis)
         batch.insert(0, full[0])
     axes.put(y, [*batch, row, column])
+    if is_constant(a) and not is_constant(b):
+        return axes.product(node, source, row, weight=0, batch=batch[-1] if batch and few else None)
     return axes.product(node, source, column, index=0, weight=1, batch=batch[-1] if batch and many else None)
+
+
+def _einsum_flow(node: ir.Node, axes: Axes) -> None:
+    """Each letter is an axis of all that has it. Of two operands, which may be summed over one letter that both have."""
+    terms, arrow, out = attr(node, "equation", "").replace(" ", "").partition("->")
+    (first, second), values = (*terms.split(","), "", "")[:2], [v for v in node.inputs if v is not None]
+    summed = [letter for letter in first if letter not in out]
+    strange = "." in terms or any(len(set(t)) < len(t) for t in (first, second, out)) or len(summed) > 1
+    if not arrow or strange or set(summed) != set(second) - set(out) or terms != f"{first},{second}":
+        return opaque(node, axes)
+    ids: dict[str, Axis] = {}
+    for value, term in zip(values, (first, second), strict=True):
+        for letter, axis in zip(term, axes.of(value), strict=True):
+            if len(axis) == len(ids.setdefault(letter, axis)):
+                axes.tie(ids[letter], axis)
+            else:
+                return opaque(node, axes)
+    axes.put(node.outputs[0], [ids[letter] for letter in out])
+    own = [letter for letter in (first if is_constant(values[0]) else second) if letter in out]
+    result = next((i for i in reversed(own) if (i in first) != (i in second)), "")
+    batch = next((i for i in reversed(out) if i in first and i in second), "")
+    if summed and result:
+        weight = next((i for i, v in enumerate(values) if is_constant(v)), None)
+        axes.product(node, ids[summed[0]], ids[result], weight=weight, batch=ids.get(batch))
+    return None
 
 
 SPECS = (
@@ -148,6 +175,6 @@ SPECS = (
     ),
     OpSpec(op="MatMulInteger", summary="MatMul of 8-bit integers, minus zero points, into int32", macs=_product),
     OpSpec(op="QLinearMatMul", summary="MatMul of quantized tensors into a quantized tensor", macs=_product),
-    OpSpec(op="Einsum", summary="sums of products by an equation over named axes", macs=_einsum_macs),
+    OpSpec(op="Einsum", summary="sums of products by an equation over named axes", macs=_einsum_macs, flow=_einsum_flow),
     OpSpec(op="Det", summary="determinants of square matrices; (…, M, M) to (…)"),
 )

@@ -21,7 +21,7 @@ from graphopt.ops.reshape import (
     tile,
     transpose,
 )
-from graphopt.ops.resize import expanded, padded, reshaped, sliced, splitted
+from graphopt.ops.resize import expanded, padded, reshaped, sliced, splitted, tiled
 from graphopt.ops.spec import COUNT, OpSpec, admit, axis_of_data, carry, family
 
 __all__ = ["SPECS"]
@@ -99,6 +99,7 @@ SPECS = (
         admits=admit({1: COUNT}),
         carries=carry(0),
         flow=tile,
+        resize=tiled,
     ),
     OpSpec(
         op="Pad",

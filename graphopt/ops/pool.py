@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import onnx_ir as ir
+
 from graphopt.graph.domain import Domain
-from graphopt.ops.flow import windowed
+from graphopt.graph.nodes import is_used
+from graphopt.ops.flow import Axes, windowed
 from graphopt.ops.spec import OpSpec, admit, carry, family
 
 __all__ = ["SPECS"]
+
+def _flow(node: ir.Node, axes: Axes) -> None:
+    """Where an element was counts those of all channels before."""
+    x = node.inputs[0]
+    if x is not None and any(v.name and (is_used(v) or v.is_graph_output()) for v in node.outputs[1:]):
+        axes.hold(axes.of(x)[1], f"{node.op_type} counts along it")
+    windowed(node, axes)
+
 
 SPECS = (
     *family(
@@ -14,7 +25,7 @@ SPECS = (
             "MaxPool": "largest element of each window, and where it was",
             "GlobalMaxPool": "largest element of each channel",
         },
-        flow=windowed,
+        flow=_flow,
         carries=carry(0),
     ),
     *family(

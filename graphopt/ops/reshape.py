@@ -8,14 +8,16 @@ from math import prod
 import numpy as np
 import onnx_ir as ir
 
-from graphopt.graph.nodes import array, attr, input_at
-from graphopt.ops.flow import Axes, Axis, axes_of, opaque, tie_all
+from graphopt.graph.nodes import array, attr, input_at, static_shape
+from graphopt.ops.flow import Axes, Axis, axes_of, is_open, opaque, tie_all
 
 __all__ = [
     "concat",
     "depth_to_space",
     "expand",
     "gather",
+    "extents",
+    "follow",
     "merged",
     "pad",
     "pad_widths",
@@ -46,10 +48,48 @@ def regrouped(node: ir.Node, axes: Axes) -> None:
 
 
 def reshape(node: ir.Node, axes: Axes) -> None:
-    """As `regrouped`, where the shape is a constant that can be written anew; else only what it copies is free."""
-    if array(input_at(node, 1)) is None and attr(node, "shape") is None:
+    """As `regrouped`, as far as the shape can be written anew or follows another one."""
+    x, y, wanted = node.inputs[0], node.outputs[0], extents(axes, input_at(node, 1))
+    if x is None or wanted is None:
         return opaque(node, axes)
-    return regrouped(node, axes)
+    result = regroup(node, axes, axes.of(x), axes.shape(y))
+    follow(node, axes, result, wanted)
+    return axes.put(y, result)
+
+
+def extents(axes: Axes, shape: ir.Value | None) -> list[int | Axis | None] | None:
+    """What a shape says: a number that can be written anew, the axis whose extent it is, or None: it is computed.
+
+    As far as is told by constants, Shape, and a Concat of them; None where nothing is.
+    """
+    source = shape.producer() if shape is not None else None
+    if source is not None and source.op_type == "Concat":
+        parts = [_extents(axes, v) for v in source.inputs]
+        return [n for part in parts for n in part or ()] if all(p is not None for p in parts) else None
+    return _extents(axes, shape)
+
+
+def _extents(axes: Axes, shape: ir.Value | None) -> list[int | Axis | None] | None:
+    if shape is None:
+        return None
+    if (found := array(shape)) is not None:
+        return [int(n) for n in found.reshape(-1)]
+    source = shape.producer()
+    if source is not None and source.op_type == "Shape" and source.inputs[0] is not None:
+        return list(axes.of(source.inputs[0])[slice(attr(source, "start", 0), attr(source, "end"))])
+    count = static_shape(shape)
+    return None if count is None else [None] * prod(count)
+
+
+def follow(node: ir.Node, axes: Axes, result: Sequence[Axis], wanted: Sequence[int | Axis | None]) -> None:
+    """Let axes stay in step with the extents that are asked for."""
+    for axis, extent in zip(result, wanted, strict=True):
+        if extent is None:
+            axes.hold(axis, f"{node.op_type} computes its extent")
+        elif not isinstance(extent, int) and len(extent) == len(axis):
+            axes.tie(axis, extent)
+        elif not isinstance(extent, int):
+            axes.hold(extent, f"{node.op_type} broadcasts to it")
 
 
 def regroup(node: ir.Node, axes: Axes, given: Sequence[Axis], shape: Sequence[int]) -> list[Axis]:
@@ -85,8 +125,8 @@ def _parts(before: Sequence[int], after: Sequence[int]) -> Iterator[tuple[list[i
 
 def merged(node: ir.Node, axes: Axes, given: Sequence[Axis]) -> Axis:
     """One axis with an index for each combination of indices, of which at most one axis is free."""
-    free = [i for i, a in enumerate(given) if len(a) > 1 and not axes.is_held(a)]
-    chosen = (free[-1] if axes.inner else free[0]) if free else None
+    free = {i: a for i, a in enumerate(given) if len(a) > 1 and not axes.is_held(a)}
+    chosen = axes.choose(node, dict(sorted(free.items(), reverse=axes.inner))) if free else None
     for i, axis in enumerate(given):
         if i != chosen:
             axes.hold(axis, f"{node.op_type} makes one axis out of several")
@@ -98,12 +138,18 @@ def merged(node: ir.Node, axes: Axes, given: Sequence[Axis]) -> Axis:
 
 
 def parted(node: ir.Node, axes: Axes, axis: Axis, extents: Sequence[int]) -> list[Axis]:
-    """Several axes out of one, of which one is free."""
+    """Several axes out of one, of which one is free: that along which alone ids differ, or as the analysis asks for."""
     real = [i for i, n in enumerate(extents) if n > 1]
     if not real:
         return [axis if i == 0 and len(axis) == n else axes.held(n, "it has one index") for i, n in enumerate(extents)]
-    chosen = real[-1] if axes.inner or len(real) == 1 else real[-2]
-    ids = tie_all(axes, np.moveaxis(axis.reshape(tuple(extents)), chosen, 0).reshape(extents[chosen], -1))
+    if len(real) > 1 and axes.is_held(axis):
+        axes.hold(axis, f"{node.op_type} makes several axes out of one")
+        return [axes.held(n, f"{node.op_type} needs it as it is") for n in extents]
+    rows = {i: np.moveaxis(axis.reshape(tuple(extents)), i, 0).reshape(extents[i], -1) for i in reversed(real)}
+    order = list(rows) if axes.inner or len(real) == 1 else [*real[-2::-1], real[-1]]
+    order.sort(key=lambda i: bool(np.any(rows[i] != rows[i][:, :1])))
+    chosen = axes.choose(node, dict.fromkeys(order, axis))
+    ids = tie_all(axes, rows[chosen])
     why = f"{node.op_type} makes it with another axis out of one"
     return [ids if i == chosen else axes.held(n, why) for i, n in enumerate(extents)]
 
@@ -164,6 +210,8 @@ def split(node: ir.Node, axes: Axes) -> None:
         return opaque(node, axes)
     mine = axes.of(x)
     axis, start = attr(node, "axis", 0) % len(mine), 0
+    if is_open(x, axis):
+        axes.hold(mine[axis], "Split finds places in it")
     for value in node.outputs:
         stop = start + axes.shape(value)[axis]
         axes.put(value, [a[start:stop] if i == axis else a for i, a in enumerate(mine)])
@@ -178,9 +226,12 @@ def slice_(node: ir.Node, axes: Axes) -> None:
         return opaque(node, axes)
     result = axes.of(x).copy()
     for start, end, axis, step in zip(*given, strict=True):
+        taken = slice_range(start, end, step, len(result[axis]))
         if abs(step) > 1:
-            axes.hold(result[axis], f"{node.op_type} takes every {step}th index")
-        result[axis] = result[axis][np.array(slice_range(start, end, step, len(result[axis])), int)]
+            axes.hold(result[axis], f"{node.op_type} does not take every index")
+        elif len(taken) < len(result[axis]) and is_open(x, axis):
+            axes.hold(result[axis], f"{node.op_type} finds places in it")
+        result[axis] = result[axis][np.array(taken, int)]
     return axes.put(y, result)
 
 
@@ -214,8 +265,8 @@ def gather(node: ir.Node, axes: Axes) -> None:
     axis = attr(node, "axis", 0) % len(mine)
     if chosen is not None and chosen.ndim == 1:
         middle = [mine[axis][chosen]]
-        if len(chosen) > len(np.unique(chosen % len(mine[axis]))):
-            axes.hold(mine[axis], "Gather takes an index twice")
+        if is_open(data, axis):
+            axes.hold(mine[axis], "Gather finds places in it")
     else:
         axes.hold(mine[axis], "Gather looks indices up in it")
         middle = [axes.held(n, "Gather needs it as it is") for n in axes.shape(indices)]
@@ -224,20 +275,24 @@ def gather(node: ir.Node, axes: Axes) -> None:
 
 
 def expand(node: ir.Node, axes: Axes) -> None:
-    """Of axes of extent 1 that are repeated."""
-    x, y = node.inputs[0], node.outputs[0]
-    mine = axes.of(x) if x is not None else []
-    shape = axes.shape(y)
+    """Of axes of extent 1 that are repeated; a copy belongs to what the shape follows there."""
+    x, y, wanted = node.inputs[0], node.outputs[0], extents(axes, input_at(node, 1))
+    if x is None or wanted is None:
+        return opaque(node, axes)
+    mine, shape = axes.of(x), axes.shape(y)
     mine = [axes.held(1, "it has one index") for _ in range(len(shape) - len(mine))] + mine
-    why = "Expand repeats it"
-    axes.put(y, [a if len(a) == n else axes.held(n, why) for a, n in zip(mine, shape, strict=True)])
+    asked = [1] * (len(shape) - len(wanted)) + wanted
+    result = [a if len(a) == n else axes.fresh(n) for a, n in zip(mine, shape, strict=True)]
+    follow(node, axes, result, asked)
+    return axes.put(y, result)
 
 
 def tile(node: ir.Node, axes: Axes) -> None:
-    """Of whole axes that are repeated."""
-    x, y = node.inputs[0], node.outputs[0]
+    """Of whole axes that are repeated. Copies of a single index belong to nothing, so that each may be taken out."""
+    x, y, times = node.inputs[0], node.outputs[0], array(input_at(node, 1))
     mine = axes.of(x) if x is not None else []
-    axes.put(y, [np.tile(a, n // len(a)) for a, n in zip(mine, axes.shape(y), strict=True)])
+    shapes = zip(mine, axes.shape(y), strict=True)
+    axes.put(y, [axes.fresh(n) if len(a) == 1 < n and times is not None else np.tile(a, n // len(a)) for a, n in shapes])
 
 
 def pad(node: ir.Node, axes: Axes) -> None:
@@ -254,6 +309,8 @@ def pad(node: ir.Node, axes: Axes) -> None:
             axes.hold(axis, f"{node.op_type} moves it")
             result.append(axes.held(begin + len(axis) + end, f"{node.op_type} makes it"))
         else:
+            if is_open(x, len(result)):
+                axes.hold(axis, f"{node.op_type} finds places in it")
             result.append(np.concatenate([axes.fresh(begin), axis, axes.fresh(end)]))
     axes.put(y, result)
     return None

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from graphopt.graph.nodes import array, attr, input_at, opset
+from graphopt.graph.nodes import array, attr, input_at, opset, static_shape
 from graphopt.ops.reshape import pad_widths, slice_range, slice_words
 
 __all__ = [
@@ -20,12 +20,16 @@ __all__ = [
     "hidden",
     "padded",
     "picked",
+    "resampled",
     "reshaped",
     "sliced",
     "splitted",
+    "tiled",
     "unchanged",
 ]
 
+SIZES = 3
+"""Which input of Resize has them."""
 SIZES_ARE_INPUT = 13
 """Opset from which the sizes of Split are an input."""
 
@@ -45,6 +49,9 @@ class Cut(Protocol):
     def constant(self, node: ir.Node, index: int, value: NDArray[Any]) -> None:
         """Let the node read another constant at an input."""
 
+    def own(self, node: ir.Node, index: int) -> ir.Node:
+        """A copy of the node that computes an input, which this node alone reads from now on."""
+
 
 Resize = Callable[[ir.Node, Cut], None]
 
@@ -58,35 +65,69 @@ def _extents(cut: Cut, value: ir.Value) -> list[tuple[int, int]]:
     return [(len(s), int(s.sum())) for s in cut.stays(value)]
 
 
-def _shape_input(node: ir.Node, cut: Cut, extents: Sequence[tuple[int, int]]) -> None:
-    """A constant shape, in which 0 and −1 stay what they are."""
-    given = array(input_at(node, 1))
-    if given is None:
-        return
-    wanted = [
-        n if n in {0, -1} or before == after else after
-        for n, (before, after) in zip(given.tolist(), extents, strict=True)
-    ]
-    if wanted != given.tolist():
-        cut.constant(node, 1, np.array(wanted, np.int64))
+def _parts(node: ir.Node, index: int) -> Sequence[ir.Value | None]:
+    """What a shape is made of: itself, or what it concatenates."""
+    shape = input_at(node, index)
+    source = shape.producer() if shape is not None else None
+    return source.inputs if source is not None and source.op_type == "Concat" else [shape]
+
+
+def _said(node: ir.Node, index: int) -> list[int | None]:
+    """The numbers of a shape, None where they are computed."""
+    found: list[int | None] = []
+    for part in _parts(node, index):
+        given = array(part)
+        found += [None] * (static_shape(part) or (0,))[0] if given is None else given.reshape(-1).tolist()
+    return found
+
+
+def _say(node: ir.Node, cut: Cut, index: int, wanted: Sequence[int | None]) -> None:
+    """Write the numbers of a shape anew, for this node alone."""
+    start, reader = 0, None
+    for number, part in enumerate(_parts(node, index)):
+        given = array(part)
+        stop = start + (static_shape(part) or (0,))[0]
+        if given is not None and given.reshape(-1).tolist() != (numbers := wanted[start:stop]):
+            if part is not input_at(node, index):
+                reader = reader or cut.own(node, index)
+            cut.constant(reader or node, number if reader else index, np.array(numbers, np.int64))
+        start = stop
 
 
 def reshaped(node: ir.Node, cut: Cut) -> None:
-    """Of Reshape."""
-    _shape_input(node, cut, _extents(cut, node.outputs[0]))
+    """Of Reshape. A shape holds −1 where the rest follows, and 0 where the extent is that of the input."""
+    x, given, found = node.inputs[0], _said(node, 1), _extents(cut, node.outputs[0])
+    before = [] if x is None else _extents(cut, x)
+    same = [n == -1 or (n == 0 and found[i] == before[i]) for i, n in enumerate(given)]
+    _say(node, cut, 1, [n if s else _new(n, f) for n, s, f in zip(given, same, found, strict=True)])
 
 
 def expanded(node: ir.Node, cut: Cut) -> None:
     """Of Expand, whose shape may have fewer axes than the result, and ones where the input decides."""
-    given = array(input_at(node, 1))
-    if given is None:
-        return
-    extents = _extents(cut, node.outputs[0])[-len(given) :] if given.size else []
-    wanted = [
-        n if n == 1 or before == after else after for n, (before, after) in zip(given.tolist(), extents, strict=True)
-    ]
-    if wanted != given.tolist():
-        cut.constant(node, 1, np.array(wanted, np.int64))
+    given = _said(node, 1)
+    found = _extents(cut, node.outputs[0])[-len(given) :] if given else []
+    _say(node, cut, 1, [n if n == 1 else _new(n, f) for n, f in zip(given, found, strict=True)])
+
+
+def resampled(node: ir.Node, cut: Cut) -> None:
+    """Of Resize to sizes of all axes."""
+    if input_at(node, SIZES) is not None and attr(node, "axes") is None:
+        found = _extents(cut, node.outputs[0])
+        _say(node, cut, SIZES, [_new(n, f) for n, f in zip(_said(node, SIZES), found, strict=True)])
+
+
+def tiled(node: ir.Node, cut: Cut) -> None:
+    """Of Tile: how many copies of a single index are left."""
+    x, given = node.inputs[0], _said(node, 1)
+    before = [] if x is None else _extents(cut, x)
+    found = _extents(cut, node.outputs[0])
+    _say(node, cut, 1, [_new(n, f) if b == (1, 1) else n for n, f, b in zip(given, found, before, strict=True)])
+
+
+def _new(number: int | None, extent: tuple[int, int]) -> int | None:
+    """A number of a shape, once the axis has another extent."""
+    before, after = extent
+    return number if number is None or before == after else after
 
 
 def splitted(node: ir.Node, cut: Cut) -> None:
@@ -118,10 +159,14 @@ def sliced(node: ir.Node, cut: Cut) -> None:
         if stay.all():
             continue
         taken = np.array(slice_range(starts[i], ends[i], steps[i], len(stay)), int)
-        left = (np.cumsum(stay) - 1)[taken[stay[taken]]].tolist() or [0]
-        starts[i], ends[i], changed = left[0], left[-1] + (1 if steps[i] > 0 else -1), True
-        if ends[i] < 0:
-            ends[i] = -(2**31)  # going backwards, beyond the first index
+        changed = True
+        left = (np.cumsum(stay) - 1)[taken[stay[taken]]].tolist()
+        if not left:
+            starts[i] = ends[i] = 0
+        elif len(taken) < len(stay):
+            starts[i], ends[i] = left[0], left[-1] + (1 if steps[i] > 0 else -1)
+            if ends[i] < 0:
+                ends[i] = -(2**31)  # going backwards, beyond the first index
     if not changed:
         return
     if "starts" in node.attributes:

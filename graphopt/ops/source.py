@@ -16,12 +16,24 @@ __all__ = ["SPECS"]
 
 
 def _picked(reader: ir.Node, count: int) -> Iterable[int]:
-    """Which of `count` numbers a node looks at."""
+    """Which of `count` numbers a node looks at, other than to shape a value that stays in step (`reshape.follow`)."""
     if reader.op_type == "Gather" and (index := array(input_at(reader, 1))) is not None:
         return [int(i) for i in index.reshape(-1)]
     if reader.op_type == "Slice" and (words := slice_words(reader)) is not None:
         return [i for start, end, _, step in zip(*words, strict=True) for i in slice_range(start, end, step, count)]
     return range(count)
+
+
+def _follows(reader: ir.Node, shape: ir.Value) -> bool:
+    """Whether a node, or all that read its Concat, shapes something as a value has it."""
+    if reader.op_type == "Concat" and not reader.outputs[0].is_graph_output():
+        return all(_shapes(n, reader.outputs[0]) for n in readers(reader.outputs[0]))
+    return _shapes(reader, shape)
+
+
+def _shapes(node: ir.Node, shape: ir.Value) -> bool:
+    place = {"Reshape": 1, "Expand": 1, "Resize": 3}.get(node.op_type, 0)
+    return place > 0 and not node.domain and [i for i, v in enumerate(node.inputs) if v is shape] == [place]
 
 
 def _shape(node: ir.Node, axes: Axes) -> None:
@@ -33,7 +45,8 @@ def _shape(node: ir.Node, axes: Axes) -> None:
     seen = range(len(given))[slice(attr(node, "start", 0), attr(node, "end"))]
     looked: set[int] = set()
     for reader in readers(y):
-        looked.update(seen[i] for i in _picked(reader, len(seen)))
+        if not _follows(reader, y):
+            looked.update(seen[i] for i in _picked(reader, len(seen)))
     for i in seen if y.is_graph_output() else looked:
         axes.hold(given[i], "its extent is computed with")
     return axes.put(y, [axes.held(len(seen), "it holds extents")])
