@@ -19,12 +19,13 @@ from typing import Any
 import onnx
 import onnx_ir as ir
 
-from graphopt import pipeline
+from graphopt import lossy, pipeline
 from graphopt import recipe as recipes
 from graphopt.analysis.evidence import gather, survives
 from graphopt.analysis.facts import facts
 from graphopt.analysis.metrics import BATCH, scores
 from graphopt.analysis.owners import largest
+from graphopt.analysis.samples import split
 from graphopt.arguments import check_keys, check_opset, check_run, check_tolerance
 from graphopt.errors import InputError, UsageError
 from graphopt.graph.load import Source, load
@@ -61,6 +62,9 @@ Model = str | os.PathLike[str] | onnx.ModelProto | ir.Model | Any
 
 Progress = Callable[[str], None]
 """Told what begins."""
+
+_MADE_UP = "random:256"
+"""What is learned from where there is no data: noise through the network, marked as synthetic."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -127,6 +131,9 @@ def optimize(
     opset: int | None = None,
     fast_math: bool = False,
     keep_metadata: bool = False,
+    budget: Mapping[str, float] | Sequence[str] | None = None,
+    max_drop: Mapping[str, float] | Sequence[str] | None = None,
+    plan_only: bool = False,
     measure: bool = False,
     unverified: bool = False,
     set_dims: Mapping[str, int] | None = None,
@@ -136,6 +143,8 @@ def optimize(
     progress: Progress | None = None,
 ) -> Result:
     """Make a model smaller and faster without changing what it computes, and verify that.
+
+    With a budget or an allowed drop, channels are cut as well, and what is left is fitted to what there was.
 
     Args:
         model: a path, an `onnx.ModelProto`, an `onnx_ir.Model` or torch's `ONNXProgram`. It is not changed.
@@ -149,6 +158,10 @@ def optimize(
         opset: of standard ONNX, to be raised to so that newer operators can be used; by default it stays.
         fast_math: allow float algebra that does not hold for not-a-number, infinities and −0.
         keep_metadata: keep what exporters noted at each node.
+        budget: shares of the model as given that may remain: of "macs", "params", "bytes" or "latency".
+        max_drop: how much worse the result may do: by "accuracy", "agreement", …; without a budget, the smallest model
+            within it is looked for.
+        plan_only: only say what would be cut; the result is what there is before.
         measure: let the clock decide on passes that could make a model slower; the result's recipe does without those
             that did not make this one faster.
         unverified: check the structure only, and run nothing.
@@ -163,6 +176,7 @@ def optimize(
         NeedsData: no generated feed runs on the model.
         UsageError: the arguments contradict each other.
         MachineError: `device` is "cuda", and CUDA does not run here.
+        Verdict: the budget cannot be met, or not within the allowed drop.
     """
     say = progress or _log.info
     check_run(device=device, threads=threads, seed=seed, set_dims=set_dims)
@@ -179,17 +193,31 @@ def optimize(
         opset=opset,
         fast_math=fast_math,
         keep_metadata=keep_metadata,
+        budget=budget,
+        max_drop=max_drop,
     )
+    if unverified and chosen.lossy:
+        raise UsageError("what is cut is measured: leave out unverified")
+    if plan_only and not chosen.lossy:
+        raise UsageError("plan_only needs something to plan for: give a budget or an allowed drop")
     say("loading")
     with Child() as child:
         source = load(model, freeze=chosen.freeze, external_root=external_root, guard=guard(child))
         check_opset(source, opset)
         check_keys(source, chosen.skip)
         settings = pipeline.Settings(device, threads, seed, say, measure)
+        if chosen.lossy and data is None:
+            data = _MADE_UP
         evidence = None if unverified else gather(source, data, set_dims, seed, say, child)
-        outcome = pipeline.optimize(source, chosen, evidence.feeds if evidence else None, settings, child)
+        found = None
+        if chosen.lossy and evidence and evidence.data:
+            samples = split(evidence.data)
+            found = lossy.compress(source, chosen, samples, evidence.feeds, settings, child, plan_only=plan_only)
+            outcome = found.outcome
+        else:
+            outcome = pipeline.optimize(source, chosen, evidence.feeds if evidence else None, settings, child)
     say("measuring")
-    return Result(summary(outcome, evidence, settings), outcome, outcome.recipe)
+    return Result(summary(outcome, evidence, settings, found), outcome, outcome.recipe)
 
 
 def check(
@@ -249,7 +277,9 @@ def check(
     metrics = {}
     if evidence.data and not found.differences:
         say("scoring")
-        metrics = scores(source.runnable, other.runnable, evidence.data.batches(BATCH), device=device, threads=threads, seed=seed)
+        metrics = scores(
+            source.runnable, other.runnable, evidence.data.batches(BATCH), device=device, threads=threads, seed=seed
+        )
     return CheckReport(
         source.name,
         other.name,

@@ -159,6 +159,25 @@ def optimize(
     keep_metadata: Annotated[
         bool, typer.Option("--keep-metadata", help="Keep what the exporter noted at each node.")
     ] = False,
+    budget: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--budget",
+            metavar="KEY=FRACTION",
+            show_default=False,
+            help="Share that may remain of macs, params, bytes or latency. Repeat.",
+        ),
+    ] = None,
+    max_drop: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--max-drop",
+            metavar="METRIC=X",
+            show_default=False,
+            help="How far accuracy, agreement or f1 may fall; alone, the smallest such model. Repeat.",
+        ),
+    ] = None,
+    plan_only: Annotated[bool, typer.Option("--plan-only", help="Only say what would be cut; write no model.")] = False,
     measure: Annotated[
         bool, typer.Option("--measure", help="Time passes that could make a model slower, and leave those out that do.")
     ] = False,
@@ -200,6 +219,9 @@ def optimize(
             opset=opset,
             fast_math=fast_math,
             keep_metadata=keep_metadata,
+            budget=budget or None,
+            max_drop=max_drop or None,
+            plan_only=plan_only,
             measure=measure,
             unverified=unverified,
             set_dims=_dims(set_dims),
@@ -208,8 +230,10 @@ def optimize(
             seed=seed,
             progress=progress,
         )
-        progress("writing")
-        report = result.report.at(result.save(place, force=force))
+        report = result.report
+        if not plan_only:
+            progress("writing")
+            report = report.at(result.save(place, force=force))
     if save_recipe is not None:
         _write(save_recipe, result.recipe.text())
     if not quiet:

@@ -105,10 +105,12 @@ def compress(
         workshop,
         progress=settings.progress,
     )
-    plan, tried = Plan.of(recipe.plan, groups), ()
-    if not recipe.plan:
-        bounds = _Bounds(source, first, groups, feed, rows)
-        plan, tried = _planned(planner, recipe, bounds, workshop, plan_only=plan_only)
+    bounds = _Bounds(source, first, groups, feed, rows)
+    plan, tried = (
+        (Plan.of(recipe.plan, groups), ())
+        if recipe.plan
+        else _planned(planner, recipe, bounds, workshop, plan_only=plan_only)
+    )
     if plan_only:
         return Lossy(first, plan, groups, tried, planner.curves, (), split, {})
     made = workshop.compressed(plan.widths)
@@ -122,7 +124,7 @@ def compress(
     done = replace(recipe, plan=plan.data())
     last = pipeline.optimize(thin, done, feeds, replace(settings, stamp=True), child)
     settings.progress("judging")
-    metrics = workshop.scores(last.model if last.content is None else last.content)
+    metrics = workshop.scores(runnable(last.model, thin.carried) if last.content is None else last.content)
     return Lossy(_joined(source, first, last), plan, groups, tried, planner.curves, made.refits, split, metrics)
 
 
@@ -201,6 +203,4 @@ def _joined(source: Source, first: pipeline.Outcome, last: pipeline.Outcome) -> 
         steps=(*first.attempt.steps, *last.attempt.steps),
     )
     notes = dict.fromkeys((*first.notes, *last.notes))
-    return replace(
-        last, source=source, attempt=attempt, left_out=(*first.left_out, *last.left_out), notes=tuple(notes)
-    )
+    return replace(last, source=source, attempt=attempt, left_out=(*first.left_out, *last.left_out), notes=tuple(notes))

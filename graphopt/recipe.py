@@ -226,8 +226,9 @@ class Recipe:
             canonical = [not isinstance(p, FuseNorm) for p in chosen]
             place = canonical.index(False) if False in canonical else 0  # the fewer unknown ranks, the better
             chosen = (*chosen[:place], Upgrade(opset), *chosen[place:])
-        tables = {"budget": shares(budget) if budget else {}, "max_drop": drops(max_drop) if max_drop else {}}
-        return cls(chosen, words("skip", skip) or (), **options, **tables, plan=dict(plan or {}))
+        options["budget"] = shares(budget) if budget else {}
+        options["max_drop"] = drops(max_drop) if max_drop else {}
+        return cls(chosen, words("skip", skip) or (), plan=dict(plan or {}), **options)
 
     @classmethod
     def read(cls, path: Path) -> Recipe:

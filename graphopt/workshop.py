@@ -75,10 +75,7 @@ class Workshop:
         """Of all products that read units of a group."""
         self.progress("gathering statistics")
         wanted = dict.fromkeys(r for g in self.channels.groups.values() for r in g.readers)
-        found = collect(
-            self.model, wanted, self._parts[0], memory=self.memory, device=self.device, threads=self.threads
-        )
-        return found
+        return collect(self.model, wanted, self._parts[0], memory=self.memory, device=self.device, threads=self.threads)
 
     @cached_property
     def orders(self) -> dict[str, NDArray[np.int64]]:

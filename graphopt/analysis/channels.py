@@ -203,9 +203,12 @@ class _Analysis:
         if any(self._shape(v) is None for v in values):
             for value in values:
                 self._keep(value, f"the shape of a value at {node.op_type} is not known")
-        elif any(0 in self.shape(v) for v in values):
-            opaque(node, self)
-        elif spec is None or not spec.pure(node) or next(subgraphs(node), None) is not None:
+        elif (
+            any(0 in self.shape(v) for v in values)
+            or spec is None
+            or not spec.pure(node)
+            or next(subgraphs(node), None) is not None
+        ):
             opaque(node, self)
         else:
             spec.flow(node, self)

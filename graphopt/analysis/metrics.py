@@ -15,6 +15,7 @@ __all__ = ["BATCH", "scores"]
 BATCH = 64
 """Rows of a feed on which models are scored, where there is a choice."""
 
+
 def scores(
     original: Runnable, result: Runnable, pairs: Iterable[Pair], *, device: Device, threads: int, seed: int = 0
 ) -> dict[str, tuple[float, float]]:

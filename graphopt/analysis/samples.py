@@ -86,9 +86,11 @@ def split(data: Data, batch: int = 50, most: int = CALIBRATION) -> Split:
         samples: Samples = [k.feed for k in calibrating]
     else:
         samples = _stacked([k.feed for k in calibrating])
-    parts = [judging[i : i + batch] for i in range(0, len(judging), batch)] if isinstance(samples, dict) else [
-        [k] for k in judging
-    ]
+    parts = (
+        [judging[i : i + batch] for i in range(0, len(judging), batch)]
+        if isinstance(samples, dict)
+        else [[k] for k in judging]
+    )
     return Split(
         samples,
         tuple(_stacked([k.feed for k in part]) for part in parts),

@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import numpy as np
-import scipy.linalg
 from numpy.typing import NDArray
 
 __all__ = ["IMPORTANCES", "SINGLE", "Curve", "Importance", "Reader", "curve", "ranked"]
@@ -141,7 +140,7 @@ class _Problem:
             moment -= np.outer(reader.mean, reader.mean)
         scale = max(float(np.mean(np.diagonal(moment))), _NOTHING)
         moment[np.diag_indices_from(moment)] += reader.damping * scale
-        self.inverse: Array = scipy.linalg.inv(moment, overwrite_a=True, check_finite=False)
+        self.inverse: Array = np.linalg.inv(moment)
         self.matrix = _mixed(np.asarray(reader.matrix, kind))
         self.unit = np.asarray(reader.unit)
         self.gain = reader.gain

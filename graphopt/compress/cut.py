@@ -64,7 +64,9 @@ class _Cut:
         if value is None:
             node.attributes.pop(name, None)
             return
-        kind = ir.AttrInt64s if isinstance(value, list) else ir.AttrFloat32 if isinstance(value, float) else ir.AttrInt64
+        kind = (
+            ir.AttrInt64s if isinstance(value, list) else ir.AttrFloat32 if isinstance(value, float) else ir.AttrInt64
+        )
         node.attributes[name] = kind(name, value)
 
     def constant(self, node: ir.Node, index: int, value: NDArray[Any]) -> None:

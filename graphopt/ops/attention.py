@@ -118,7 +118,10 @@ def _rotary_flow(node: ir.Node, axes: Axes) -> None:
     if x is None:
         return opaque(node, axes)
     heads = attr(node, "num_heads", 0)
-    for axis in (*axes.of(x)[1 if heads else 2 :][:-1], *(a for v in node.inputs[1:] if v is not None for a in axes.of(v))):
+    for axis in (
+        *axes.of(x)[1 if heads else 2 :][:-1],
+        *(a for v in node.inputs[1:] if v is not None for a in axes.of(v)),
+    ):
         axes.hold(axis, "RotaryEmbedding needs it as it is")
     *others, last = axes.of(x)
     if heads and not axes.inner:

@@ -175,6 +175,8 @@ SPECS = (
     ),
     OpSpec(op="MatMulInteger", summary="MatMul of 8-bit integers, minus zero points, into int32", macs=_product),
     OpSpec(op="QLinearMatMul", summary="MatMul of quantized tensors into a quantized tensor", macs=_product),
-    OpSpec(op="Einsum", summary="sums of products by an equation over named axes", macs=_einsum_macs, flow=_einsum_flow),
+    OpSpec(
+        op="Einsum", summary="sums of products by an equation over named axes", macs=_einsum_macs, flow=_einsum_flow
+    ),
     OpSpec(op="Det", summary="determinants of square matrices; (…, M, M) to (…)"),
 )

@@ -11,6 +11,7 @@ from graphopt.ops.spec import OpSpec, admit, carry, family
 
 __all__ = ["SPECS"]
 
+
 def _flow(node: ir.Node, axes: Axes) -> None:
     """Where an element was counts those of all channels before."""
     x = node.inputs[0]

@@ -15,9 +15,9 @@ __all__ = [
     "concat",
     "depth_to_space",
     "expand",
-    "gather",
     "extents",
     "follow",
+    "gather",
     "merged",
     "pad",
     "pad_widths",
@@ -292,7 +292,9 @@ def tile(node: ir.Node, axes: Axes) -> None:
     x, y, times = node.inputs[0], node.outputs[0], array(input_at(node, 1))
     mine = axes.of(x) if x is not None else []
     shapes = zip(mine, axes.shape(y), strict=True)
-    axes.put(y, [axes.fresh(n) if len(a) == 1 < n and times is not None else np.tile(a, n // len(a)) for a, n in shapes])
+    axes.put(
+        y, [axes.fresh(n) if len(a) == 1 < n and times is not None else np.tile(a, n // len(a)) for a, n in shapes]
+    )
 
 
 def pad(node: ir.Node, axes: Axes) -> None:

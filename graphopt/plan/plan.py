@@ -136,6 +136,11 @@ class Planner:
         self.tried: list[Tried] = []
         """Every plan that was compressed, in order."""
 
+    @property
+    def curves(self) -> Mapping[str, LossCurve]:
+        """The loss of each group on the dense model, once that was measured."""
+        return self._dense or {}
+
     def proposed(self, limits: Sequence[Limit]) -> Plan:
         """What would be tried first: nothing is compressed.
 

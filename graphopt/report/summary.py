@@ -10,7 +10,16 @@ from graphopt.analysis.evidence import Evidence
 from graphopt.analysis.facts import facts
 from graphopt.analysis.metrics import BATCH, scores
 from graphopt.graph.save import weight_bytes
-from graphopt.report.data import DataReport, LeftOutReport, ModelReport, Report, TimingReport, VerificationReport
+from graphopt.lossy import Lossy
+from graphopt.report.data import (
+    DataReport,
+    LeftOutReport,
+    ModelReport,
+    PlanReport,
+    Report,
+    TimingReport,
+    VerificationReport,
+)
 from graphopt.run import bench
 from graphopt.run.session import Session
 
@@ -19,7 +28,9 @@ __all__ = ["summary"]
 _TIMING_SECONDS = 1.0
 
 
-def summary(outcome: pipeline.Outcome, evidence: Evidence | None, settings: pipeline.Settings) -> Report:
+def summary(
+    outcome: pipeline.Outcome, evidence: Evidence | None, settings: pipeline.Settings, found: Lossy | None = None
+) -> Report:
     """Count both models, and run them side by side where anything was run at all."""
     source, content = outcome.source, outcome.content
     feed = evidence.feeds[0] if evidence else None
@@ -35,24 +46,27 @@ def summary(outcome: pipeline.Outcome, evidence: Evidence | None, settings: pipe
         steps=outcome.attempt.steps,
         edits=tuple(str(e) for e in outcome.attempt.edits),
         left_out=tuple(LeftOutReport(x.edit.rule, x.edit.root, x.reason) for x in outcome.left_out),
-        verification=_verification(outcome, evidence, settings),
+        verification=_verification(outcome, evidence, settings, found),
         data=DataReport.of(evidence) if evidence else None,
         timing=_timing(outcome, evidence, settings),
         notes=(*source.notes, *outcome.notes),
+        plan=PlanReport.of(found) if found else None,
     )
 
 
 def _verification(
-    outcome: pipeline.Outcome, evidence: Evidence | None, settings: pipeline.Settings
+    outcome: pipeline.Outcome, evidence: Evidence | None, settings: pipeline.Settings, found: Lossy | None
 ) -> VerificationReport | None:
     if outcome.verification is None or outcome.judge is None:
         return None
     metrics = {}
-    if evidence and evidence.data and outcome.content is not None:
+    if found is not None:
+        metrics = dict(found.metrics)
+    elif evidence and evidence.data and outcome.content is not None:
         metrics = scores(
             outcome.source.runnable,
             outcome.content,
-            evidence.data,
+            evidence.data.batches(BATCH),
             device=settings.device,
             threads=settings.threads,
             seed=settings.seed,

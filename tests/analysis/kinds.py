@@ -259,9 +259,9 @@ SHAPES = (
     ),
     Kind(
         "row that becomes an image",
-        f"""g (float[N,12] x) => (float[N,M,A,B] y)
-        <float[12,32] w1, float[32] b1, int64[4] s = {{-1, 8, 2, 2}}, float[8,5,2,2] w2>
-        {{ [one] a = Gemm(x, w1, b1) b = Relu(a) c = Reshape(b, s) [last] y = ConvTranspose(c, w2) }}""",
+        """g (float[N,12] x) => (float[N,M,A,B] y)
+        <float[12,32] w1, float[32] b1, int64[4] s = {-1, 8, 2, 2}, float[8,5,2,2] w2>
+        { [one] a = Gemm(x, w1, b1) b = Relu(a) c = Reshape(b, s) [last] y = ConvTranspose(c, w2) }""",
         {"one": 8},
         held=LAST,
     ),

@@ -24,7 +24,11 @@ from graphopt.run.session import Feed
 from tests.support.models import differences, feed, parse, run
 
 Keep = Mapping[str, NDArray[np.bool_]]
-EXTENTS = (MappingProxyType({"N": 2, "S": 6, "H": 6, "W": 7}), MappingProxyType({"N": 3, "S": 5, "H": 9, "W": 8}), MappingProxyType({"N": 1, "S": 4, "H": 5, "W": 5}))
+EXTENTS = (
+    MappingProxyType({"N": 2, "S": 6, "H": 6, "W": 7}),
+    MappingProxyType({"N": 3, "S": 5, "H": 9, "W": 8}),
+    MappingProxyType({"N": 1, "S": 4, "H": 5, "W": 5}),
+)
 """Of symbolic dimensions: the first ones are those in which groups are looked for."""
 
 
