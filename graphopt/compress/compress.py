@@ -28,7 +28,7 @@ from graphopt.run.session import Device
 
 __all__ = ["Compressed", "Refit", "compress", "kept", "orders"]
 
-ROWS = 100
+ROWS = 60
 """Rows per column that a product is fitted to, where memory and the samples allow it."""
 _FEWEST_ROWS = 16384
 _CHOICE_ROWS = 20

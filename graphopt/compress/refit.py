@@ -2,10 +2,11 @@
 
     min  Σ |z − W·x − b|² / n  +  λ·m·|W − W₀|²        m: mean variance of the columns; b is free
 
-With X and Z centred and the residual E = Z − W₀·X, the answer is W = W₀ + E·Xᵀ·(X·Xᵀ/n + λ·m)⁻¹/n, and one
-eigendecomposition, of X·Xᵀ or, where rows are fewer than columns, of Xᵀ·X, serves every λ. The damping is the one with
-the least error on rows that were held back; to keep W₀, with another bias or with its own, are choices as well. With it
-all rows are fitted once more. A grouped product is one such problem per group, a depthwise one per channel.
+With X and Z centred and the residual E = Z − W₀·X, the answer is W = W₀ + E·Xᵀ·(X·Xᵀ/n + λ·m)⁻¹/n, or, the same where
+rows are fewer than columns, W₀ + E·(Xᵀ·X/n + λ·m)⁻¹·Xᵀ/n. Both products are summed up once; each λ is one Cholesky
+factorization, which is cheaper than one spectrum for all as they are tried from the largest on until it gets worse. The
+damping is the one with the least error on rows that were held back; to keep W₀, with another bias or with its own, are
+choices as well. With it all rows are fitted. A grouped product is one problem per group, a depthwise one per channel.
 
 One-sided targets. Where the original's value is at or below the lower bound of a clipping behind (0 of a Relu), a
 prediction is right if it is, too; and so above an upper bound. That error is majorized by the distance to the nearest
@@ -20,6 +21,7 @@ from math import inf
 from typing import Any, Final
 
 import numpy as np
+import scipy.linalg
 from numpy.typing import NDArray
 
 from graphopt.analysis.frontier import Rows
@@ -85,9 +87,9 @@ def fit(
     held, damping, worse = slice(rows.fitted, count), None, 0
     before = after = goal.error(*start, held)
     if 1 < rows.fitted < count and before > _NOTHING:
-        part = system.part(slice(rows.fitted), spectrum=True)
+        solve = goal.solver(system.part(slice(rows.fitted)), *start)
         for candidate in (inf, *sorted(dampings, reverse=True)):
-            error = goal.error(*goal.solve(part, *start, candidate), held)
+            error = goal.error(*solve(candidate), held)
             worse = 0 if error < after else worse + 1
             if error < after:
                 damping, after = candidate, error
@@ -95,7 +97,7 @@ def fit(
                 break
     if damping is None:
         return Fit(matrix, bias, None, system.form, before, before, count, columns)
-    matrix, bias = goal.solve(system.part(slice(count)), *start, damping, steps)
+    matrix, bias = goal.solver(system.part(slice(count)), *start)(damping, steps)
     return Fit(
         matrix, bias - (matrix @ rows.mean[..., None])[..., 0], damping, system.form, before, after, count, columns
     )
@@ -133,16 +135,22 @@ class _Goal:
         x = self._rows.x[..., at]
         return matrix.astype(x.dtype) @ x + bias[..., None].astype(x.dtype)
 
-    def solve(self, part: _Part, matrix: Array, bias: Array, damping: float, steps: int = 0) -> tuple[Array, Array]:
-        """The fit to some rows, with `steps` moves of one-sided targets."""
+    def solver(self, part: _Part, matrix: Array, bias: Array) -> Callable[..., tuple[Array, Array]]:
+        """What fits the product to some rows, given a damping and how often one-sided targets are moved."""
         target = self._rows.target[..., part.at]
         start = self.predicted(matrix, np.zeros_like(bias), part.at)
-        step = part.solver(damping)
         plain = target if self._rows.base is None else target - self._rows.base[..., part.at]
-        found = step(plain - start, matrix, bias)
-        for _ in range(steps if self._clips else 0):
-            found = step(self.moved(self.predicted(*found, part.at), part.at) - start, matrix, bias)
-        return found
+        first = part.right(plain - start, bias)
+
+        def solve(damping: float, steps: int = 0) -> tuple[Array, Array]:
+            step = part.solver(damping)
+            change, offset = step(*first)
+            for _ in range(steps if self._clips else 0):
+                moved = self.moved(self.predicted(matrix + change, offset, part.at), part.at)
+                change, offset = step(*part.right(moved - start, bias))
+            return matrix + change, offset
+
+        return solve
 
 
 class _System:
@@ -158,8 +166,8 @@ class _System:
             self._sums = [_times(x, x) for x in (rows.x[..., : rows.fitted], rows.x[..., rows.fitted :])]
         self._fitted = rows.fitted
 
-    def part(self, at: slice, *, spectrum: bool = False) -> _Part:
-        """The rows before the ones held back, or all; factorized for all dampings, or not."""
+    def part(self, at: slice) -> _Part:
+        """The rows before the ones held back, or all."""
         x = self.x[..., at]
         mean = x.mean(axis=-1, dtype=np.float64) * self.biased
         if self.form == "dual":
@@ -170,45 +178,44 @@ class _System:
         else:
             gram = self._sums[0] + self._sums[1] if at.stop > self._fitted else self._sums[0]
             gram = gram / x.shape[-1] - mean[:, :, None] * mean[:, None, :]
-        return _Part(at, x, mean, gram, self.form, biased=self.biased, spectrum=spectrum)
+        return _Part(at, x, mean, gram, self.form, biased=self.biased)
 
 
 class _Part:
     """Least squares over some of the rows."""
 
-    def __init__(
-        self, at: slice, x: Array, mean: Array, gram: Array, form: str, *, biased: bool, spectrum: bool
-    ) -> None:
+    def __init__(self, at: slice, x: Array, mean: Array, gram: Array, form: str, *, biased: bool) -> None:
         self.at, self._x, self._mean, self._gram, self._dual, self._biased = at, x, mean, gram, form == "dual", biased
         power = np.trace(gram, axis1=1, axis2=2) / x.shape[1]
-        self._scale = np.maximum(power, np.finfo(np.float32).tiny)[:, None]
-        self._spectrum = np.linalg.eigh(gram) if spectrum else None
+        self._scale = np.maximum(power, np.finfo(np.float32).tiny)
 
-    def solver(self, damping: float) -> Callable[[Array, Array, Array], tuple[Array, Array]]:
-        """What makes of a residual Z − W₀·X, W₀ and b₀ the matrix and bias that bring it closest to zero."""
-        inverse = self._inverse(damping) if np.isfinite(damping) else None
-        rows = self._x.shape[-1]
+    def right(self, residual: Array, bias: Array) -> tuple[Array, Array]:
+        """The right side of the problem, and what the residual Z − W₀·X is on average, or is left at."""
+        mean = residual.mean(axis=-1, dtype=np.float64) if self._biased else bias
+        residual = residual - mean[..., None].astype(np.float32)
+        return (residual if self._dual else _times(residual, self._x)), mean
 
-        def solve(residual: Array, matrix: Array, bias: Array) -> tuple[Array, Array]:
-            mean = residual.mean(axis=-1, dtype=np.float64) if self._biased else bias
-            if inverse is None:
-                return matrix, mean
-            residual = residual - mean[..., None].astype(np.float32)
+    def solver(self, damping: float) -> Callable[[Array, Array], tuple[Array, Array]]:
+        """What makes of a right side the change of W₀, and the bias, that bring the residual closest to zero."""
+        factors = [self._factor(g, damping) for g in range(len(self._gram))] if np.isfinite(damping) else []
+        rows, shape = self._x.shape[-1], self._x.shape
+
+        def solve(right: Array, mean: Array) -> tuple[Array, Array]:
+            if not factors:
+                return np.zeros((shape[0], right.shape[1], shape[1])), mean
+            solved = [scipy.linalg.cho_solve(f, r.T).T / rows for f, r in zip(factors, right, strict=True)]
+            change = np.stack(solved)
             if self._dual:
-                change = _times(residual @ inverse, self._x) / rows
-            else:
-                change = _times(residual, self._x) @ inverse / rows
-            return matrix + change, mean - (change @ self._mean[..., None])[..., 0]
+                change = _times(change, self._x)
+            return change, mean - (change @ self._mean[..., None])[..., 0]
 
         return solve
 
-    def _inverse(self, damping: float) -> Array:
-        if self._spectrum is None:
-            return np.linalg.inv(self._gram + (damping * self._scale)[..., None] * np.eye(self._gram.shape[-1]))
-        values, vectors = self._spectrum
-        weights = 1 / (np.maximum(values, 0.0) + damping * self._scale)
-        inverse: Array = (vectors * weights[:, None, :]) @ vectors.transpose(0, 2, 1)
-        return inverse
+    def _factor(self, group: int, damping: float) -> tuple[Array, bool]:
+        damped = self._gram[group].copy()
+        damped[np.diag_indices_from(damped)] += damping * self._scale[group]
+        factor: tuple[Array, bool] = scipy.linalg.cho_factor(damped, overwrite_a=True, check_finite=False)
+        return factor
 
 
 def _times(a: Array, b: Array) -> Array:
