@@ -19,6 +19,7 @@ from graphopt.analysis.groups import Channels, Widths
 from graphopt.analysis.moments import Moment
 from graphopt.analysis.segments import MEMORY, Samples
 from graphopt.plan.variants import Variants
+from graphopt.run.session import Device
 
 __all__ = ["around"]
 
@@ -37,6 +38,7 @@ def around(
     samples: Samples,
     *,
     memory: int = MEMORY,
+    device: Device = "cpu",
     threads: int = 0,
 ) -> dict[Key, Moment]:
     """The moments of readers at an operating point, each refit to what it should give before the next one is seen.
@@ -49,13 +51,14 @@ def around(
         base: the operating point.
         samples: as in `collect`.
         memory: bytes that the results, and values that are kept, may take.
+        device: where to run.
         threads: as in `Session`.
     """
     variants = Variants(model, channels, orders, moments, base)
     thin = variants.thin()
     found = dict(moments)
     room = memory
-    for site in Frontier(model, thin, samples, memory=memory, threads=threads):
+    for site in Frontier(model, thin, samples, memory=memory, device=device, threads=threads):
         name = (site.key, 0)
         if name not in variants.weighted:
             continue
