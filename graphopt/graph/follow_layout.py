@@ -346,6 +346,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "GroupNormalization": _alike,
         "Identity": _same,
         "Loop": _loop,
+        "MeanVarianceNormalization": _alike,
         "NonZero": _non_zero,
         "Reshape": _reshape,
         "Resize": _resize,

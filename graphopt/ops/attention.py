@@ -64,6 +64,8 @@ def _attention_flow(node: ir.Node, axes: Axes) -> None:
     (q_heads, q_size), (k_heads, k_size), (v_heads, v_size) = (
         _by_head(node, axes, value, heads) for value, heads in ((q, many), (k, few), (v, few))
     )
+    for value in (k, v):
+        axes.tie(axes.of(q)[0], axes.of(value)[0])
     axes.tie(k_heads, v_heads)
     axes.tie(np.repeat(k_heads, len(q_heads) // len(k_heads)), q_heads)
     axes.tie(q_size, k_size)
@@ -117,18 +119,16 @@ def _rotary_flow(node: ir.Node, axes: Axes) -> None:
     x, (y, *_) = node.inputs[0], node.outputs
     if x is None:
         return opaque(node, axes)
-    heads = attr(node, "num_heads", 0)
-    for axis in (
-        *axes.of(x)[1 if heads else 2 :][:-1],
-        *(a for v in node.inputs[1:] if v is not None for a in axes.of(v)),
-    ):
+    heads, given = attr(node, "num_heads", 0), list(axes.of(x))
+    place = len(given) - 1 if heads else 1
+    settings = (axis for v in node.inputs[1:] if v is not None for axis in axes.of(v))
+    for axis in (*given[:place], *given[place + 1 :], *settings):
         axes.hold(axis, "RotaryEmbedding needs it as it is")
-    *others, last = axes.of(x)
-    if heads and not axes.inner:
-        last = np.repeat(tie_all(axes, last.reshape(heads, -1)), len(last) // heads)
-    else:
-        axes.hold(last, "RotaryEmbedding turns pairs of it")
-    return axes.put(y, [*others, last])
+    if heads and axes.inner:
+        axes.hold(given[place], "RotaryEmbedding turns pairs of it")
+    elif heads:
+        given[place] = np.repeat(tie_all(axes, given[place].reshape(heads, -1)), len(given[place]) // heads)
+    return axes.put(y, given)
 
 
 def _rotary_resize(node: ir.Node, cut: Cut) -> None:

@@ -46,14 +46,14 @@ def _soft_axes(node: ir.Node, rank: int) -> Iterable[int]:
 def _per_channel(node: ir.Node, axes: Axes) -> None:
     """Axis 1 has a number for each channel in each further input."""
     (x, *rest) = node.inputs
-    if x is None:
+    if x is None or len(axes.of(x)) == 1:
         return opaque(node, axes)
     given = axes.of(x)
     for value in rest:
         if value is not None:
             axes.tie(given[1], axes.of(value)[0])
-    if node.op_type != "BatchNormalization":
-        for axis in given[2:]:
+    if node.op_type != "BatchNormalization" or _trains(node):
+        for axis in (given[0], *given[2:]):
             axes.hold(axis, f"{node.op_type} works along it")
     for value in node.outputs:
         if len(axes.shape(value)) == len(given):

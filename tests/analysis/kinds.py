@@ -884,11 +884,20 @@ BARRIERS = (
     ),
     Kind(
         "an operator of which nothing is known",
-        """<ir_version: 10, opset_import: ["" : 21, "com.microsoft" : 1]> g (float[2,3,6,6] x) => (float[2,5,6,6] y)
-        <float[8,3,1,1] w1, float[6,8,1,1] w2, float[5,6,1,1] w3, float[2,8,6,6] b>
-        { [one] a = Conv(x, w1) b = com.microsoft.QuickGelu<alpha = 1.0>(a) [two] c = Conv(b, w2) [last] y = Conv(c, w3) }""",
+        """<ir_version: 10, opset_import: ["" : 21, "com.microsoft" : 1]> g (float[N,3,6,6] x) => (float[N,5,6,6] y)
+        <float[8,3,1,1] w1, float[5,8,1,1] w2>
+        { [one] a = Conv(x, w1) b = com.microsoft.QuickGelu<alpha = 1.0>(a) [last] y = Conv(b, w2) }""",
+        {},
+        held={"one": "QuickGelu"},
+    ),
+    Kind(
+        "an operator without a rule",
+        """g (float[2,3,6,6] x) => (float[2,5,6,6] y) <float[8,3,1,1] w1, float[6,8,1,1] w2, int64[2] l = {4, 6},
+        float[5,6,1,1] w3>
+        { [one] a = Conv(x, w1) b = ReverseSequence<batch_axis = 0, time_axis = 1>(a, l) [two] c = Conv(b, w2)
+          [last] y = Conv(c, w3) }""",
         {"two": 6},
-        held=LAST | {"one": "QuickGelu"},
+        held=LAST | {"one": "ReverseSequence needs it as it is"},
     ),
     Kind(
         "a weight that a feed may replace",
