@@ -98,8 +98,11 @@ def reshaped(node: ir.Node, cut: Cut) -> None:
     """Of Reshape. A shape holds −1 where the rest follows, and 0 where the extent is that of the input."""
     x, given, found = node.inputs[0], _said(node, 1), _extents(cut, node.outputs[0])
     before = [] if x is None else _extents(cut, x)
-    same = [n == -1 or (n == 0 and found[i] == before[i]) for i, n in enumerate(given)]
-    _say(node, cut, 1, [n if s else _new(n, f) for n, s, f in zip(given, same, found, strict=True)])
+    wanted = [n if n == -1 else _new(n, f) for n, f in zip(given, found, strict=True)]
+    for i, number in enumerate(given):
+        if number == 0 and found[i] != before[i]:
+            wanted[i] = found[i][1]
+    _say(node, cut, 1, wanted)
 
 
 def expanded(node: ir.Node, cut: Cut) -> None:

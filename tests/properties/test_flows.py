@@ -86,7 +86,13 @@ FLOWING = [
     if ops.TABLE[e.domain, e.op].flow is not opaque
     and all(v is None or isinstance(v, Const) or (isinstance(v, np.ndarray) and v.dtype.kind in "fiub") for v in e.inputs)
 ]
-PLACES = [(e, axis, every) for e in FLOWING for axis in (1, 2, 3, 4) for every in (False, True)]
+PLACES = [
+    (example, axis, every)
+    for example in FLOWING
+    for axis in range(1, max((np.ndim(a) for a in example.arrays if a is not None), default=0) + 1)
+    for every in (False, True)[: len(example.inputs)]
+]
+"""An example, an axis counted from the end, and whether products write it in input 0 or in every input."""
 
 
 @cache
