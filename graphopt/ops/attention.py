@@ -107,11 +107,11 @@ def _attention_resize(node: ir.Node, cut: Cut) -> None:
         if value is None:
             continue
         stay = cut.stays(value)[2 if count else 3]
-        sizes = stay.reshape(count or 1, -1).any(axis=0)
+        sizes = np.any(stay.reshape(count or 1, -1), axis=0, keepdims=True)
         if count and not stay.all():
             cut.attribute(node, name, int(stay.reshape(count, -1).any(axis=1).sum()))
         if attr(node, "scale") is None and not sizes.all():
-            cut.attribute(node, "scale", 1 / math.sqrt(len(sizes)))
+            cut.attribute(node, "scale", 1 / math.sqrt(sizes.size))
 
 
 def _rotary_flow(node: ir.Node, axes: Axes) -> None:

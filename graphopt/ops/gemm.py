@@ -134,7 +134,7 @@ def _matmul_flow(node: ir.Node, axes: Axes) -> None:
 
 
 def _einsum_flow(node: ir.Node, axes: Axes) -> None:
-    """Each letter is an axis of all that has it. Of two operands, which may be summed over one letter that both have."""
+    """Each letter is an axis of all that has it. Two operands may be summed over one letter that both have."""
     terms, arrow, out = attr(node, "equation", "").replace(" ", "").partition("->")
     (first, second), values = (*terms.split(","), "", "")[:2], [v for v in node.inputs if v is not None]
     summed = [letter for letter in first if letter not in out]

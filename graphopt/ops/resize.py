@@ -156,20 +156,9 @@ def sliced(node: ir.Node, cut: Cut) -> None:
     if x is None or given is None:
         return
     stays, (starts, ends, axes, steps) = cut.stays(x), given
-    changed = False
-    for i, axis in enumerate(axes):
-        stay = stays[axis]
-        if stay.all():
-            continue
-        taken = np.array(slice_range(starts[i], ends[i], steps[i], len(stay)), int)
-        changed = True
-        left = (np.cumsum(stay) - 1)[taken[stay[taken]]].tolist()
-        if not left:
-            starts[i] = ends[i] = 0
-        elif len(taken) < len(stay):
-            starts[i], ends[i] = left[0], left[-1] + (1 if steps[i] > 0 else -1)
-            if ends[i] < 0:
-                ends[i] = -(2**31)  # going backwards, beyond the first index
+    changed = [i for i, axis in enumerate(axes) if not stays[axis].all()]
+    for i in changed:
+        starts[i], ends[i] = _range(starts[i], ends[i], steps[i], stays[axes[i]])
     if not changed:
         return
     if "starts" in node.attributes:
@@ -181,6 +170,18 @@ def sliced(node: ir.Node, cut: Cut) -> None:
     for index, values in ((3, axes), (4, steps)):
         if (found := array(input_at(node, index))) is not None and found.dtype != np.int64:
             cut.constant(node, index, np.array(values, np.int64))
+
+
+def _range(start: int, end: int, step: int, stay: Stays) -> tuple[int, int]:
+    """Where a range without gaps begins and ends among what is left."""
+    taken = np.array(slice_range(start, end, step, len(stay)), int)
+    left = (np.cumsum(stay) - 1)[taken[stay[taken]]].tolist()
+    if not left:
+        return 0, 0
+    if len(taken) == len(stay):
+        return start, end
+    stop = left[-1] + (1 if step > 0 else -1)
+    return left[0], stop if stop >= 0 else -(2**31)  # going backwards, beyond the first index
 
 
 def picked(node: ir.Node, cut: Cut) -> None:

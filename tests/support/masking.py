@@ -1,4 +1,4 @@
-"""What proves that a cut is right: where products read zeros for what was taken out, the rest is the same without it."""
+"""What proves that a cut is right: where products read zeros for what was taken out, the rest is as without it."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def masked(given: ir.Model, found: Channels, keep: Keep) -> ir.Model:
             shape = [-1 if i == axis % len(ports) else 1 for i in range(len(ports))]
             name = f"{node.name}/masked_{index}"
             mask = ir.tensor(stays.reshape(shape).astype((value.dtype or ir.DataType.FLOAT).numpy()), name=f"{name}/m")
-            constant = ir.Value(name=mask.name, const_value=mask, type=ir.TensorType(mask.dtype), shape=mask.shape)
+            constant = ir.Value(name=mask.name, const_value=mask, type=ir.TensorType(mask.dtype))
             result.graph.register_initializer(constant)
             zeros = ir.node("Mul", [value, constant], name=name)
             zeros.outputs[0].name = f"{name}/y"
