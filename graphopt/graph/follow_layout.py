@@ -281,10 +281,14 @@ def _expand(node: ir.Node, values: Values) -> None:
 
 
 def _resize(node: ir.Node, values: Values) -> None:
-    """To sizes of all axes."""
-    sizes = values.of(input_at(node, 3))
-    if sizes is not None and not {"axes", "keep_aspect_ratio_policy"} & node.attributes.keys():
-        values.learn(node.outputs[0], list(sizes))
+    """To sizes of all axes, or of some."""
+    sizes, extents = values.of(input_at(node, 3)), values.shape(node.inputs[0])
+    if sizes is None or extents is None or attr(node, "keep_aspect_ratio_policy", "stretch") != "stretch":
+        return
+    result = list(extents)
+    for axis, size in zip(attr(node, "axes") or range(len(result)), sizes, strict=True):
+        result[axis] = size
+    values.learn(node.outputs[0], result)
 
 
 def _alike(node: ir.Node, values: Values) -> None:

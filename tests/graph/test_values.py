@@ -561,9 +561,12 @@ OPERATORS: Mapping[str, Mapping[str, str]] = {
         "b": "2 2 2",
         "c": "[N, M, 4]",
     },
+    "t = Transpose <perm = [0, 2, 1]> (x) a = GroupNormalization <num_groups = 2> (t, g, g)": {"a": "[N, 4, M]"},
+    "a = MeanVarianceNormalization <axes = [1]> (x)": {"a": "[N, M, 4]"},
+    "n = Shape (x) a = Resize (x, , , n) b = Resize <axes = [2]> (x, , , two)": {"a": "[N, M, 4]", "b": "[N, M, 2]"},
     "a = NonZero (x) s = Size (z) f = Cast <to = 1> (s) b = NonZero (f)": {"a": "[3, a.1]"},
 }
-EXTRA = {"k": "int64[2] k = {1, 2}", "ones": "int64[1] ones = {3}"}
+EXTRA = {"k": "int64[2] k = {1, 2}", "ones": "int64[1] ones = {3}", "g": "float[4] g = {1, 1, 1, 1}"}
 
 
 @pytest.mark.parametrize(("nodes", "expected"), OPERATORS.items(), ids=[n[:40] for n in OPERATORS])
