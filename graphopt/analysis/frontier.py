@@ -31,7 +31,7 @@ from graphopt.analysis.segments import BATCH, MEMORY, Pieces, Samples, Store, Wa
 from graphopt.graph.nodes import array, input_at, is_constant, key, readers, scalar, static_shape
 from graphopt.run.session import Device
 
-__all__ = ["Frontier", "Rows", "Site"]
+__all__ = ["Frontier", "Pair", "Rows", "Site"]
 
 _FOLD = 4
 """One sample in so many is held back."""
@@ -51,6 +51,20 @@ class Rows:
     """(groups, out, rows): that operand on the compressed side; W·x + b + base should be the target."""
     fitted: int
     """So many rows come first; the others are held back, to choose between fits."""
+    pair: Pair | None = None
+    """The same for the product and the one before it, where there is one."""
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """What two products in a row read and should give, whole, for some of the samples: the first axis."""
+
+    x: NDArray[Any]
+    """What the first one reads on the compressed side."""
+    target: NDArray[Any]
+    """What the second one gives on the dense side, the other operand of an Add behind it included."""
+    base: NDArray[Any] | None
+    """That operand on the compressed side."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +87,13 @@ class Site:
     """What is below counts as this, once that is added; −inf where it is not so."""
     high: float
     frontier: Frontier = field(repr=False)
+    before: Site | None = None
+    """The product whose result, clipped, this one reads and nothing else does."""
+
+    @property
+    def source(self) -> str:
+        """Name of what it reads."""
+        return str(self.linear.node.inputs[self.linear.x].name)  # type: ignore[union-attr]
 
     @property
     def biased(self) -> bool:
@@ -95,14 +116,21 @@ class Site:
             found = np.asarray(array(self.offset), np.float64).reshape(-1)
         return np.broadcast_to(found, self.linear.channels).reshape(self.linear.groups, -1)
 
-    def sample(self, rows: int, kept: NDArray[np.bool_] | None = None) -> Rows:
+    def sample(self, rows: int, kept: NDArray[np.bool_] | None = None, paired: int = 0) -> Rows:
         """What it reads and should give, at about `rows` positions, the same number of each sample.
 
         Args:
             rows: how many; at least one of each sample.
             kept: (channels of the dense product,): which of them the compressed one still has.
+            paired: how many positions of whole samples to give for the pair with the product before it.
         """
-        return self.frontier.sample(self, rows, kept)
+        return self.frontier.sample(self, rows, kept, paired)
+
+    def put_before(self, matrix: NDArray[Any], bias: NDArray[Any]) -> None:
+        """Give the product before other weights; what this one reads is computed anew."""
+        if self.before is not None:
+            self.before.put(matrix, bias)
+            self.frontier.again(self.before, self.source)
 
     def put(self, matrix: NDArray[Any], bias: NDArray[Any]) -> None:
         """Give the compressed product other weights, shaped as `matrix()` and `bias()` answer."""
@@ -148,6 +176,7 @@ class Frontier:
         self._dense, self._compressed = (
             Walk(m, feeds, store, device=device, threads=threads, keep=keep) for m in (dense, compressed)
         )
+        self._ends: dict[str, Site] = {}
         self._names = {str(v.name) for n in compressed.graph for v in (*n.inputs, *n.outputs) if v is not None}
 
     def __iter__(self) -> Iterator[Site]:
@@ -159,7 +188,11 @@ class Frontier:
                 dense.advance(place)
                 site = self._site(segment[0]) if compressed.done and dense.done == place else None
                 if site is not None:
+                    if self._opens(site):
+                        compressed.late.add(site.source)  # the next product may want it
                     yield site
+                    if site.before is not None:
+                        compressed.late.discard(site.before.source)
                 dense.advance(place + 1)
             compressed.follow(dense)
         dense.advance(len(dense.segments))
@@ -168,16 +201,37 @@ class Frontier:
         """A value that was asked to be kept, batch by batch, of the dense and of the compressed side."""
         return self._dense.cache[name], self._compressed.cache[name]
 
-    def sample(self, site: Site, rows: int, kept: NDArray[np.bool_] | None) -> Rows:
+    def again(self, site: Site, end: str) -> None:
+        """Compute anew, on the compressed side, what comes of a product that was passed, up to a value."""
+        nodes, value = [site.linear.node], site.linear.node.outputs[0]
+        while value.name != end:
+            nodes.append(next(iter(value.uses())).node)
+            value = nodes[-1].outputs[0]
+        self._compressed.again(nodes)
+
+    def _opens(self, site: Site) -> bool:
+        """Whether the next product may be fitted together with this one: its result is only clipped before that."""
+        value = self._compressed.value(site.value)
+        reader = _only_reader(value) if site.other is None and np.isfinite([site.low, site.high]).any() else None
+        if reader is None or _only_reader(reader.outputs[0]) is None:
+            return False
+        self._ends[str(reader.outputs[0].name)] = site
+        return True
+
+    def sample(self, site: Site, rows: int, kept: NDArray[np.bool_] | None, paired: int = 0) -> Rows:
         """See `Site.sample`. Only while the frontier stands before the site, and once."""
         share = -(-rows // sum(self._sizes))
         starts = np.cumsum([0, *self._sizes])
         linear, wide = site.linear, list[list[int]]()
         chosen: list[_Chosen] = []
         targets: list[NDArray[Any]] = []
+        whole: list[NDArray[Any]] = []
 
         def take(index: int, z: NDArray[Any]) -> None:
             at = _choose(z.size // site.dense.channels, int(starts[index]), self._sizes[index], share)
+            if site.before is not None and sum(w.size for w in whole) < paired * linear.channels:
+                total = z if site.other is None else z + self._dense.cache[site.other][index]
+                whole.append(total if kept is None else np.compress(kept, total, linear.y_axis))
             target = at.of(site.dense, z)
             if site.other is not None:
                 target += at.of(site.dense, np.broadcast_to(self._dense.cache[site.other][index], z.shape))
@@ -205,7 +259,22 @@ class Frontier:
             x -= mean[..., None]
         shape = (linear.groups, linear.channels // linear.groups, -1)
         bases = None if base is None else base.reshape(shape)
-        return Rows(x, mean, target.reshape(shape), bases, int(np.sum(~held)))
+        return Rows(x, mean, target.reshape(shape), bases, int(np.sum(~held)), self._pair(site, whole, paired))
+
+    def _pair(self, site: Site, whole: Sequence[NDArray[Any]], paired: int) -> Pair | None:
+        """The samples whose targets are at hand, as many as are asked for."""
+        if site.before is None or not whole or len({w.shape[1:] for w in whole}) > 1:
+            return None
+        target = np.concatenate(whole)
+        if len(target) != sum(self._sizes[: len(whole)]):  # the first axis is not that of samples
+            return None
+        count = max(1, min(len(target), paired * site.linear.channels * len(target) // target.size))
+        x = np.concatenate(self._compressed.cache[site.before.source][: len(whole)])[:count]
+        base = None
+        if site.other is not None:
+            pieces = [np.broadcast_to(b, w.shape) for b, w in zip(self._compressed.cache[site.other], whole, strict=False)]
+            base = np.concatenate(pieces)[:count]
+        return Pair(x, target[:count], base)
 
     def hold(self, node: ir.Node, index: int, contents: NDArray[Any]) -> None:
         """Let an input of the compressed graph be a constant; one that others read as well stays what it is to them."""
@@ -237,7 +306,8 @@ class Frontier:
         total, other = self._past_sum(value)
         low, high = _bounds(total)
         drifted = not self._compressed.changed.isdisjoint({str(x.name), other})
-        return Site(key(node), linear, twins[0], drifted, offset, str(value.name), other, low, high, self)
+        before = self._ends.get(str(x.name))
+        return Site(key(node), linear, twins[0], drifted, offset, str(value.name), other, low, high, self, before)
 
     def _past_sum(self, value: ir.Value) -> tuple[ir.Value, str | None]:
         """The Add in which `value` ends, if its other operand is known on both sides, and the name of that."""

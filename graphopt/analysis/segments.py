@@ -115,12 +115,21 @@ class Walk:
         self.nodes = {key(n): n for n in model.graph}
         self._where = {key(nodes[0]): i for i, nodes in enumerate(self.segments) if i}
         self._keep = frozenset(keep)
+        self._made: dict[str, ir.Value] = {}
+        self.late: set[str] = set()
+        """Names of values that are held until they are taken off this set."""
         self._store, self._device, self._threads, self._count = store, device, threads, len(feeds)
         self._last = {name: i for i, nodes in enumerate(self.segments) for n in nodes for name in _reads(n)}
 
     def place(self, product: str) -> int | None:
         """The segment that begins with the product of this key."""
         return self._where.get(product)
+
+    def value(self, name: str) -> ir.Value:
+        """The value of this name that a node makes."""
+        if not self._made:
+            self._made = {str(v.name): v for n in self.model.graph for v in n.outputs if v.name}
+        return self._made[name]
 
     def advance(self, stop: int, tap: Mapping[str, Callable[[int, Any], None]] | None = None) -> None:
         """Run the segments before number `stop`.
@@ -157,8 +166,12 @@ class Walk:
         self._run([n for n in nodes if not own.isdisjoint(str(v.name) for v in n.outputs)], live & own)
         self._leave()
 
+    def again(self, nodes: Sequence[ir.Node]) -> None:
+        """Run nodes once more, which have other weights now and whose inputs are held; the last one's result is kept."""
+        self._run(nodes, {str(v.name) for v in nodes[-1].outputs if v.name})
+
     def _is_read_later(self, name: str) -> bool:
-        return self._last.get(name, -1) > self.done or name in self._keep
+        return self._last.get(name, -1) > self.done or name in self._keep or name in self.late
 
     def _leave(self) -> None:
         """Let go of what nothing reads any more."""

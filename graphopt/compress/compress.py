@@ -19,8 +19,10 @@ from graphopt import ops
 from graphopt.analysis.frontier import Frontier, Site
 from graphopt.analysis.groups import Channels, Group, Port
 from graphopt.analysis.segments import MEMORY, Samples
+from graphopt.compress import joint
 from graphopt.compress.axis import SINGLE, Curve, Importance, Reader, curve, ranked
 from graphopt.compress.cut import Keep, cut
+from graphopt.compress.joint import ROUNDS
 from graphopt.compress.refit import STEPS, fit
 from graphopt.fuse.linear import BATCHNORM
 from graphopt.graph.nodes import key
@@ -31,6 +33,8 @@ __all__ = ["Compressed", "Refit", "compress", "kept", "orders"]
 ROWS = 60
 """Rows per column that a product is fitted to, where memory and the samples allow it."""
 _FEWEST_ROWS = 16384
+PAIRED = 100_000
+"""Positions of whole samples that two products are fitted to together."""
 _CHOICE_ROWS = 20
 """Rows per column that an order is found from."""
 _SHARE = 4
@@ -71,6 +75,7 @@ def compress(
     *,
     rows: int = ROWS,
     steps: int = STEPS,
+    rounds: int = ROUNDS,
     memory: int = MEMORY,
     device: Device = "cpu",
     threads: int = 0,
@@ -85,6 +90,7 @@ def compress(
         samples: what is fed, in an order that does not depend on how it was given.
         rows: how many for each column a product is fitted to.
         steps: how often one-sided targets are moved.
+        rounds: of fitting two products together; 0 fits each alone.
         memory: bytes that values between products, and the rows of one, may take.
         device: where to run.
         threads: of the runtime.
@@ -95,7 +101,7 @@ def compress(
     for site in Frontier(model, thin, samples, memory=memory, device=device, threads=threads):
         if not site.intact:
             progress(f"refitting {site.key}")
-            done.append(_refit(site, channels, keep, rows, steps, memory))
+            done.append(_refit(site, channels, keep, rows, steps, rounds, memory, device, threads))
     return Compressed(thin, tuple(done))
 
 
@@ -152,17 +158,32 @@ def orders(
     return {name: found[name] for name in channels.groups if name in found}
 
 
-def _refit(site: Site, channels: Channels, keep: Keep, rows: int, steps: int, memory: int) -> Refit:
+def _refit(
+    site: Site,
+    channels: Channels,
+    keep: Keep,
+    rows: int,
+    steps: int,
+    rounds: int,
+    memory: int,
+    device: Device,
+    threads: int,
+) -> Refit:
     product = channels.products.get((site.key, 0))
     stays = None if product is None else product.result.kept(keep)
     if stays is not None and np.sum(stays) != site.linear.channels:
         return Refit(site.key, 0, 0, None, "its channels are not those of a plain product", 0.0, 0.0)
-    sampled = site.sample(_count(site, rows, memory), stays)
+    sampled = site.sample(_count(site, rows, memory), stays, PAIRED if rounds else 0)
     if not all(np.isfinite(a.sum(dtype=np.float64)) for a in (sampled.x, sampled.target)):
         return Refit(site.key, 0, 0, None, "its values are not finite", 0.0, 0.0)
     found = fit(sampled, site.matrix(), site.bias(), bounds=(site.low, site.high), biased=site.biased, steps=steps)
     if found.damping is not None:
         site.put(found.matrix, found.bias)
+    if sampled.pair is not None and site.before is not None and not site.before.intact:
+        both = joint.fit(site, sampled.pair, rounds=rounds, device=device, threads=threads)
+        if both is not None:
+            site.put_before(*both.first)
+            site.put(*both.second)
     return Refit(site.key, found.rows, found.columns, found.damping, found.form, found.before, found.after)
 
 

@@ -33,9 +33,30 @@ def _linear(w_out: int, unfolder: Unfolder) -> Callable[[ir.Node], tuple[Linear,
         if not is_weight(input_at(node, 1)) or not (bias is None or is_constant(bias)):
             return ()
         groups, axes = attr(node, "group", 1), {"w_out": w_out, "w_in": 1 - w_out, "y_axis": 1}
-        return (Linear(node, 1, 2, **axes, unfolder=unfolder, groups=groups, padded=bool(w_out) or _is_padded(node)),)
+        adjoint = _adjoint if attr(node, "auto_pad", "NOTSET") == "NOTSET" else None
+        padded = bool(w_out) or _is_padded(node)
+        return (Linear(node, 1, 2, **axes, unfolder=unfolder, groups=groups, adjoint=adjoint, padded=padded),)
 
     return linears
+
+
+def _adjoint(
+    linear: Linear, r: ir.Value, weight: ir.Value, data: tuple[int, ...], result: tuple[int, ...]
+) -> list[ir.Node]:
+    """ConvTranspose of the same weight, and the other way round; what the padding cannot say fills up the end."""
+    node = linear.node
+    kept = {n: a.value for n, a in node.attributes.items() if n in {"strides", "dilations", "group", "kernel_shape"}}
+    kernel, count = linear.weights.shape[SPATIAL:], len(data) - SPATIAL
+    strides, dilations = _per_axis(node, "strides", count, 1), _per_axis(node, "dilations", count, 1)
+    pads = list(_per_axis(node, "pads", 2 * count, 0))
+    if node.op_type == "Conv":
+        spans = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
+        least = [(n - 1) * s + w for n, s, w in zip(result[SPATIAL:], strides, spans, strict=True)]
+        rest = [
+            n - (m - pads[i] - pads[count + i]) for i, (n, m) in enumerate(zip(data[SPATIAL:], least, strict=True))
+        ]
+        return [ir.node("ConvTranspose", [r, weight], kept | {"pads": pads, "output_padding": rest})]
+    return [ir.node("Conv", [r, weight], kept | {"pads": pads})]
 
 
 def _per_axis(node: ir.Node, name: str, count: int, default: int) -> Sequence[int]:

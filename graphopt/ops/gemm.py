@@ -35,6 +35,16 @@ def _is_row(value: ir.Value | None, width: int) -> bool:
     return len(shape) <= MATRIX and prod(shape) == (shape or (1,))[-1] and prod(shape) in {1, width}
 
 
+def _adjoint(
+    linear: Linear, r: ir.Value, weight: ir.Value, _data: tuple[int, ...], _result: tuple[int, ...]
+) -> list[ir.Node]:
+    """The product with the transposed matrix."""
+    if linear.w_out == 0:
+        return [ir.node("MatMul", [r, weight])]
+    turned = ir.node("Transpose", [weight], {"perm": [1, 0]})
+    return [turned, ir.node("MatMul", [r, turned.outputs[0]])]
+
+
 def _gemm(node: ir.Node) -> tuple[Linear, ...]:
     weight, transposed = input_at(node, 1), bool(attr(node, "transB", 0))
     shape = static_shape(weight)
@@ -53,6 +63,7 @@ def _gemm(node: ir.Node) -> tuple[Linear, ...]:
             unfolder=_unfold,
             alpha=attr(node, "alpha", 1.0),
             beta=attr(node, "beta", 1.0),
+            adjoint=_adjoint,
         ),
     )
 
@@ -60,7 +71,7 @@ def _gemm(node: ir.Node) -> tuple[Linear, ...]:
 def _matmul(node: ir.Node) -> tuple[Linear, ...]:
     if not is_weight(input_at(node, 1)) or rank(node.inputs[1]) != MATRIX:
         return ()
-    return (Linear(node, weight=1, bias=None, w_out=1, w_in=0, y_axis=-1, unfolder=_unfold),)
+    return (Linear(node, weight=1, bias=None, w_out=1, w_in=0, y_axis=-1, unfolder=_unfold, adjoint=_adjoint),)
 
 
 def _product(node: ir.Node, shape: ShapeOf) -> int | None:

@@ -28,6 +28,11 @@ def is_weight(value: ir.Value | None) -> bool:
     return value is not None and is_constant(value) and value.dtype is not None and value.dtype.is_floating_point()
 
 
+Adjoint = Callable[["Linear", ir.Value, ir.Value, tuple[int, ...], tuple[int, ...]], list[ir.Node]]
+"""For a product, a value r like its result, its weight as the node reads it, and the shapes of its data and its result:
+the nodes that compute Wᵀ·r, shaped like the data. (alpha is left out.)"""
+
+
 @dataclass(frozen=True)
 class Linear:
     """One `y = alpha·W·unfold(x) + beta·b` inside a node, W constant.
@@ -54,6 +59,8 @@ class Linear:
     groups: int = 1
     alpha: float = 1.0
     beta: float = 1.0
+    adjoint: Adjoint | None = None
+    """The node that takes a value like the result back through the transposed product."""
     padded: bool = False
     """Whether some elements of the result sum over less than the whole kernel, as at the borders of an image."""
 
