@@ -12,8 +12,6 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import onnx
@@ -30,7 +28,6 @@ from graphopt.arguments import check_keys, check_opset, check_run, check_toleran
 from graphopt.errors import InputError, UsageError
 from graphopt.graph.load import Source, load
 from graphopt.graph.nodes import is_overridable
-from graphopt.graph.save import save, serialize
 from graphopt.protocol import Miss
 from graphopt.report.data import (
     BenchReport,
@@ -40,18 +37,17 @@ from graphopt.report.data import (
     Inspection,
     PassReport,
     PortReport,
-    Report,
     TimingReport,
     VerificationReport,
 )
-from graphopt.report.files import refuse_out
 from graphopt.report.summary import summary
+from graphopt.result import Result
 from graphopt.run import bench as timing
 from graphopt.run import probe
 from graphopt.run.child import Child
 from graphopt.run.session import Device, Session
 from graphopt.run.trial import guard
-from graphopt.verify import Judge, explain, products
+from graphopt.verify import Judge, products
 
 __all__ = ["Result", "bench", "check", "doctor", "inspect", "optimize", "passes"]
 
@@ -65,57 +61,6 @@ Progress = Callable[[str], None]
 
 _MADE_UP = "random:256"
 """What is learned from where there is no data: noise through the network, marked as synthetic."""
-
-
-@dataclass(frozen=True, repr=False)
-class Result:
-    """What `optimize` made."""
-
-    report: Report
-    outcome: pipeline.Outcome
-    recipe: recipes.Recipe
-
-    def __repr__(self) -> str:
-        before, after, found = self.report.source, self.report.output, self.report.verification
-        verdict = "unverified" if found is None else "verified" if found else "not equal"
-        return f"<Result for {before.name}: {before.nodes} → {after.nodes} nodes, {verdict}>"
-
-    @property
-    def model(self) -> onnx.ModelProto:
-        """The optimized model, weights inside."""
-        content = self.outcome.content
-        return onnx.load_from_string(
-            content if content is not None else serialize(self.outcome.model, self.outcome.source.carried)
-        )
-
-    def save(self, path: str | os.PathLike[str], *, force: bool = False) -> Path:
-        """Write the model; it appears at `path` complete, or not at all.
-
-        The written file is read back and compared with the original once more before it is moved into place.
-
-        Args:
-            path: where to.
-            force: write through a symbolic link, or over the source itself.
-
-        Raises:
-            UsageError: `path` is a folder, a device or the like, a symbolic link, the source, or holds its weights.
-            MachineError: the folder is missing, full or not writable.
-        """
-        target, source = Path(path), self.outcome.source
-        refuse_out(target, source.path, source.external, force=force)
-        content = self.outcome.content
-        save(
-            self.outcome.model if content is None else content,
-            target.resolve() if force else target,
-            source.carried,
-            check=self._check,
-        )
-        return target
-
-    def _check(self, written: Path) -> None:
-        judge = self.outcome.judge
-        if judge is not None and not (found := judge.written(written)):
-            raise InputError(f"the written file does not do the original's job: {explain(found)}; nothing was emitted")
 
 
 def optimize(

@@ -16,7 +16,7 @@ and what follows may say that some errors do not count: below the lower bound of
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from math import inf
@@ -272,7 +272,9 @@ class Frontier:
         x = np.concatenate(self._compressed.cache[site.before.source][: len(whole)])[:count]
         base = None
         if site.other is not None:
-            pieces = [np.broadcast_to(b, w.shape) for b, w in zip(self._compressed.cache[site.other], whole, strict=False)]
+            pieces = [
+                np.broadcast_to(b, w.shape) for b, w in zip(self._compressed.cache[site.other], whole, strict=False)
+            ]
             base = np.concatenate(pieces)[:count]
         return Pair(x, target[:count], base)
 

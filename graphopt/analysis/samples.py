@@ -1,7 +1,7 @@
 """The user's data as samples: some to calibrate on, others to judge by.
 
 Each sample is known by its hash: it decides on which side the sample falls, in which order samples stand, and which are
-taken where there are more than needed. So nothing depends on how the data was cut into feeds, or in which order it came.
+taken where there are more than needed. So nothing depends on how the data was cut into feeds, or on its order.
 """
 
 from __future__ import annotations

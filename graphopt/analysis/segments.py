@@ -167,7 +167,7 @@ class Walk:
         self._leave()
 
     def again(self, nodes: Sequence[ir.Node]) -> None:
-        """Run nodes once more, which have other weights now and whose inputs are held; the last one's result is kept."""
+        """Run nodes once more that have other weights now and whose inputs are held; the last one's result is kept."""
         self._run(nodes, {str(v.name) for v in nodes[-1].outputs if v.name})
 
     def _is_read_later(self, name: str) -> bool:

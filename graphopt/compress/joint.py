@@ -9,7 +9,7 @@ residual r of the second product, the error is majorized by the distance of h to
     h' = h + B⁻¹·W₂ᵀ·r,    B diagonal, B_c = Σ |(W₂ᵀ·W₂)_c,…|
 
 (Gershgorin's bound on what a change of h does), so that W₁ is fitted to h' where h is not clipped. Steps are
-extrapolated as Nesterov does (1983), and the weights with the least error on samples that were held back are the answer.
+extrapolated as Nesterov does (1983), and the weights with the least error on samples held back are the answer.
 This is a method of auxiliary coordinates (Carreira-Perpiñán and Wang, 2014) in closed form.
 """
 
@@ -22,7 +22,6 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from graphopt import ops
 from graphopt.analysis.frontier import Pair, Site
 from graphopt.graph.carry import Carried
 from graphopt.graph.save import runnable
@@ -53,9 +52,7 @@ class Joint:
     after: float
 
 
-def fit(
-    site: Site, pair: Pair, *, rounds: int = ROUNDS, device: Device = "cpu", threads: int = 0
-) -> Joint | None:
+def fit(site: Site, pair: Pair, *, rounds: int = ROUNDS, device: Device = "cpu", threads: int = 0) -> Joint | None:
     """Fit a product and the one before it; None where that is not possible, or brings nothing.
 
     Args:
@@ -119,7 +116,8 @@ class _System:
     def error(self, first: tuple[Array, Array], second: tuple[Array, Array]) -> float:
         """Mean squared distance to the nearest right values."""
         (residual,) = self._run(first, second, "r")
-        return float(np.mean(np.square(residual, dtype=np.float64)))
+        found: float = float(np.mean(np.square(residual, dtype=np.float64)))
+        return found
 
     def second(self, first: tuple[Array, Array], second: tuple[Array, Array]) -> tuple[Array, Array]:
         """The second product, solved for."""
@@ -149,7 +147,7 @@ def _bound(site: Site, matrix: Array) -> Array:
     channels = site.linear.in_channels // groups
     square = np.abs(matrix.transpose(0, 2, 1) @ matrix)
     found = square.sum(axis=2).reshape(groups, channels, columns // channels).sum(axis=2).reshape(-1)
-    return np.maximum(found, np.finfo(np.float32).tiny) + 1e-6 * found.mean()
+    return np.asarray(np.maximum(found, np.finfo(np.float32).tiny) + 1e-6 * found.mean())
 
 
 def _moments(x: Array) -> tuple[Array, Array]:
@@ -161,7 +159,8 @@ def _moments(x: Array) -> tuple[Array, Array]:
 
 def _inverse(gram: Array) -> Array:
     scale = np.maximum(np.trace(gram, axis1=1, axis2=2) / gram.shape[1], np.finfo(np.float32).tiny)
-    return np.linalg.inv(gram + (_DAMPING * scale)[:, None, None] * np.eye(gram.shape[1]))
+    found: Array = np.linalg.inv(gram + (_DAMPING * scale)[:, None, None] * np.eye(gram.shape[1]))
+    return found
 
 
 def _moved(weights: tuple[Array, Array], change: Array, x: Array, mean: Array, inverse: Array) -> tuple[Array, Array]:

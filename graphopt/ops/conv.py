@@ -52,9 +52,7 @@ def _adjoint(
     if node.op_type == "Conv":
         spans = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
         least = [(n - 1) * s + w for n, s, w in zip(result[SPATIAL:], strides, spans, strict=True)]
-        rest = [
-            n - (m - pads[i] - pads[count + i]) for i, (n, m) in enumerate(zip(data[SPATIAL:], least, strict=True))
-        ]
+        rest = [n - (m - pads[i] - pads[count + i]) for i, (n, m) in enumerate(zip(data[SPATIAL:], least, strict=True))]
         return [ir.node("ConvTranspose", [r, weight], kept | {"pads": pads, "output_padding": rest})]
     return [ir.node("Conv", [r, weight], kept | {"pads": pads})]
 

@@ -15,11 +15,11 @@ from graphopt.report.data import (
     DataReport,
     LeftOutReport,
     ModelReport,
-    PlanReport,
     Report,
     TimingReport,
     VerificationReport,
 )
+from graphopt.report.plan import PlanReport
 from graphopt.run import bench
 from graphopt.run.session import Session
 

@@ -1,0 +1,113 @@
+"""What was cut, why so much of each, and what that costs: the part of the report that a compression adds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from graphopt.lossy import Lossy
+
+__all__ = ["Metric", "PlanReport", "RefitReport", "TriedReport", "WidthReport"]
+
+
+class Metric(NamedTuple):
+    """How well the original and the result do, on the data that was given."""
+
+    before: float
+    after: float
+
+
+@dataclass(frozen=True)
+class WidthReport:
+    """One group of channels under the plan."""
+
+    key: str
+    kind: str
+    before: int
+    after: int
+    macs: float
+    """Share of the model's multiply-accumulates that went with what was cut from this group alone."""
+    curve: Mapping[int, float]
+    """By number of units, what it costs the outputs to keep only so many of this group."""
+
+
+@dataclass(frozen=True)
+class TriedReport:
+    """One plan that was compressed and measured."""
+
+    macs: float
+    """Share of the model that was planned for."""
+    loss: float
+    """Distance of the outputs to the original's, on samples that took no part in the fit."""
+    predicted: float
+    metrics: Mapping[str, Metric]
+    latency: float | None
+    met: bool
+
+
+@dataclass(frozen=True)
+class RefitReport:
+    """One product whose weights were fitted anew."""
+
+    key: str
+    form: str
+    damping: float | None
+    rows: int
+    columns: int
+    before: float
+    after: float
+
+
+@dataclass(frozen=True)
+class PlanReport:
+    """What was cut, why so much of each, and what that costs."""
+
+    budget: Mapping[str, float]
+    max_drop: Mapping[str, float]
+    groups: tuple[WidthReport, ...]
+    tried: tuple[TriedReport, ...]
+    refits: tuple[RefitReport, ...]
+    calibrated: int
+    """Samples that were learned from."""
+    judged: int
+    """Samples that the metrics are measured on, and nothing else."""
+
+    @classmethod
+    def of(cls, found: Lossy) -> PlanReport:
+        """What of a compression a report keeps."""
+        channels, widths = found.channels, found.plan.widths
+        full = channels.macs({}) or 1.0
+        groups = tuple(
+            WidthReport(
+                key,
+                group.kind,
+                group.units,
+                widths.get(key, group.units),
+                1 - channels.macs({key: widths.get(key, group.units)}) / full,
+                dict(zip(curve.widths, curve.losses, strict=True)) if (curve := found.curves.get(key)) else {},
+            )
+            for key, group in channels.groups.items()
+        )
+        tried = tuple(
+            TriedReport(
+                channels.macs(t.plan.widths) / full,
+                t.made.loss,
+                t.predicted,
+                {name: Metric(*values) for name, values in t.made.metrics.items()},
+                t.made.latency,
+                t.met,
+            )
+            for t in found.tried
+        )
+        refits = tuple(RefitReport(**vars(r)) for r in found.refits)
+        recipe = found.outcome.recipe
+        return cls(
+            dict(recipe.budget),
+            dict(recipe.max_drop),
+            groups,
+            tried,
+            refits,
+            found.split.calibrated,
+            found.split.judged,
+        )
