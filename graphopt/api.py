@@ -21,7 +21,7 @@ from graphopt import lossy, pipeline
 from graphopt import recipe as recipes
 from graphopt.analysis.evidence import gather, survives
 from graphopt.analysis.facts import facts
-from graphopt.analysis.metrics import BATCH, scores
+from graphopt.analysis.metrics import BATCH, RIGHT, scores
 from graphopt.analysis.owners import largest
 from graphopt.analysis.samples import split
 from graphopt.arguments import check_keys, check_opset, check_run, check_tolerance
@@ -222,9 +222,10 @@ def check(
     metrics = {}
     if evidence.data and not found.differences:
         say("scoring")
-        metrics = scores(
+        scored = scores(
             source.runnable, other.runnable, evidence.data.batches(BATCH), device=device, threads=threads, seed=seed
         )
+        metrics = {name: scored[name] for name in RIGHT if name in scored}
     return CheckReport(
         source.name,
         other.name,

@@ -16,15 +16,24 @@ import typer
 
 from graphopt.errors import GraphoptError, UsageError
 from graphopt.options import (
+    BudgetOption,
     DataOption,
     DebugOption,
     DeviceOption,
+    DropOption,
+    FastMathOption,
     JsonOption,
+    MetadataOption,
     ModelArgument,
+    OpsetOption,
+    PassOption,
+    PlanOnlyOption,
     QuietOption,
     RootOption,
     SeedOption,
     SetOption,
+    SkipOption,
+    TargetOption,
     ThreadsOption,
     VerboseOption,
 )
@@ -129,17 +138,8 @@ def optimize(
     ] = None,
     data: DataOption = None,
     device: DeviceOption = "auto",
-    passes: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--pass",
-            metavar="SPEC",
-            help="Run this pass, name or name{field=value}, instead of 'lossless' ones. Repeat.",
-        ),
-    ] = None,
-    skip: Annotated[
-        list[str] | None, typer.Option("--skip", metavar="KEY", help="Leave the node with this key as it is. Repeat.")
-    ] = None,
+    passes: PassOption = None,
+    skip: SkipOption = None,
     recipe: Annotated[Path | None, typer.Option("--recipe", metavar="FILE", help="Do what this recipe says.")] = None,
     save_recipe: Annotated[
         Path | None, typer.Option("--save-recipe", metavar="FILE", help="Write what was done as a recipe.")
@@ -147,37 +147,13 @@ def optimize(
     freeze: Annotated[
         bool, typer.Option("--freeze", help="Make constants of weights that a feed could override.")
     ] = False,
-    target: Annotated[
-        str, typer.Option("--target", metavar="T", help="The runtime to make the model for: portable, cpu or cuda.")
-    ] = "portable",
-    opset: Annotated[
-        int | None, typer.Option("--opset", metavar="N", min=1, help="Raise the opset, so that newer operators serve.")
-    ] = None,
-    fast_math: Annotated[
-        bool, typer.Option("--fast-math", help="Allow float algebra that fails for NaN, infinities and -0.")
-    ] = False,
-    keep_metadata: Annotated[
-        bool, typer.Option("--keep-metadata", help="Keep what the exporter noted at each node.")
-    ] = False,
-    budget: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--budget",
-            metavar="KEY=FRACTION",
-            show_default=False,
-            help="Share that may remain of macs, params, bytes or latency. Repeat.",
-        ),
-    ] = None,
-    max_drop: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--max-drop",
-            metavar="METRIC=X",
-            show_default=False,
-            help="How far accuracy, agreement or f1 may fall; alone, the smallest such model. Repeat.",
-        ),
-    ] = None,
-    plan_only: Annotated[bool, typer.Option("--plan-only", help="Only say what would be cut; write no model.")] = False,
+    target: TargetOption = "portable",
+    opset: OpsetOption = None,
+    fast_math: FastMathOption = False,
+    keep_metadata: MetadataOption = False,
+    budget: BudgetOption = None,
+    max_drop: DropOption = None,
+    plan_only: PlanOnlyOption = False,
     measure: Annotated[
         bool, typer.Option("--measure", help="Time passes that could make a model slower, and leave those out that do.")
     ] = False,

@@ -50,6 +50,8 @@ class Lossy:
     split: Split
     metrics: Mapping[str, tuple[float, float]]
     """Of the original and of the result, on samples that judge."""
+    only: bool = False
+    """Whether it is a plan and no more: the outcome is what there was before."""
 
 
 def compress(
@@ -112,7 +114,7 @@ def compress(
         else _planned(planner, recipe, bounds, workshop, plan_only=plan_only)
     )
     if plan_only:
-        return Lossy(first, plan, groups, tried, planner.curves, (), split, {})
+        return Lossy(first, plan, groups, tried, planner.curves, (), split, {}, only=True)
     made = workshop.compressed(plan.widths)
     thin = replace(
         source,

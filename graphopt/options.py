@@ -8,16 +8,25 @@ from typing import Annotated, Literal
 import typer
 
 __all__ = [
+    "BudgetOption",
     "DataOption",
     "DebugOption",
     "Device",
     "DeviceOption",
+    "DropOption",
+    "FastMathOption",
     "JsonOption",
+    "MetadataOption",
     "ModelArgument",
+    "OpsetOption",
+    "PassOption",
+    "PlanOnlyOption",
     "QuietOption",
     "RootOption",
     "SeedOption",
     "SetOption",
+    "SkipOption",
+    "TargetOption",
     "ThreadsOption",
     "VerboseOption",
 ]
@@ -66,3 +75,43 @@ JsonOption = Annotated[
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
 VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Print what happens in between, and every edit.")]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show tracebacks and the log.")]
+PassOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--pass",
+        metavar="SPEC",
+        help="Run this pass, name or name{field=value}, instead of 'lossless' ones. Repeat.",
+    ),
+]
+SkipOption = Annotated[
+    list[str] | None, typer.Option("--skip", metavar="KEY", help="Leave the node with this key as it is. Repeat.")
+]
+TargetOption = Annotated[
+    str, typer.Option("--target", metavar="T", help="The runtime to make the model for: portable, cpu or cuda.")
+]
+OpsetOption = Annotated[
+    int | None, typer.Option("--opset", metavar="N", min=1, help="Raise the opset, so that newer operators serve.")
+]
+FastMathOption = Annotated[
+    bool, typer.Option("--fast-math", help="Allow float algebra that fails for NaN, infinities and -0.")
+]
+MetadataOption = Annotated[bool, typer.Option("--keep-metadata", help="Keep what the exporter noted at each node.")]
+BudgetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--budget",
+        metavar="KEY=FRACTION",
+        show_default=False,
+        help="Share that may remain of macs, params, bytes or latency. Repeat.",
+    ),
+]
+DropOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--max-drop",
+        metavar="METRIC=X",
+        show_default=False,
+        help="How far accuracy, agreement or f1 may fall; alone, the smallest such model. Repeat.",
+    ),
+]
+PlanOnlyOption = Annotated[bool, typer.Option("--plan-only", help="Only say what would be cut; write no model.")]

@@ -72,6 +72,8 @@ class PlanReport:
     """Samples that were learned from."""
     judged: int
     """Samples that the metrics are measured on, and nothing else."""
+    only: bool
+    """Whether no more than a plan was asked for, so that nothing was cut."""
 
     @classmethod
     def of(cls, found: Lossy) -> PlanReport:
@@ -110,4 +112,5 @@ class PlanReport:
             refits,
             found.split.calibrated,
             found.split.judged,
+            found.only,
         )

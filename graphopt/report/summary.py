@@ -8,7 +8,7 @@ from importlib.metadata import version
 from graphopt import pipeline
 from graphopt.analysis.evidence import Evidence
 from graphopt.analysis.facts import facts
-from graphopt.analysis.metrics import BATCH, scores
+from graphopt.analysis.metrics import BATCH, RIGHT, scores
 from graphopt.graph.save import weight_bytes
 from graphopt.lossy import Lossy
 from graphopt.report.data import (
@@ -63,7 +63,7 @@ def _verification(
     if found is not None:
         metrics = dict(found.metrics)
     elif evidence and evidence.data and outcome.content is not None:
-        metrics = scores(
+        scored = scores(
             outcome.source.runnable,
             outcome.content,
             evidence.data.batches(BATCH),
@@ -71,6 +71,7 @@ def _verification(
             threads=settings.threads,
             seed=settings.seed,
         )
+        metrics = {name: scored[name] for name in RIGHT if name in scored}
     return VerificationReport.of(outcome.verification, outcome.judge.reference, metrics)
 
 

@@ -21,6 +21,7 @@ from graphopt.report.data import (
     TimingReport,
     VerificationReport,
 )
+from graphopt.report.plan import PlanReport
 from graphopt.report.text import shown
 from graphopt.run.compare import OutputError
 from graphopt.run.probe import Finding
@@ -32,6 +33,9 @@ _LARGEST = 5
 """Weights that are listed at most."""
 _SMALL = 0.01
 """Share of the file below which a weight is not listed."""
+_SHARES = ("accuracy", "f1", "agreement")
+_MUCH = 0.01
+"""Of a metric, what is worth a warning."""
 _WIDE = 0.01
 """Share of an output's largest value above which a tolerance hides more than rounding."""
 
@@ -50,14 +54,7 @@ def optimize(report: Report, *, edits: bool = False) -> RenderableType:
             table.add_row(label, f"{old:,}", f"{new:,}", _change(old, new))
     if report.timing is not None:
         table.add_row("ms per run", *_times(report.timing))
-    parts: list[RenderableType] = [table]
-    made = Counter({(r, s.exactness): n for s in report.steps for r, n in s.edits.items()})
-    if made and not report.unchanged:
-        rules = _table("rewritten", ">times", "exactness")
-        for (rule, exactness), count in made.most_common():
-            rules.add_row(rule, f"{count:,}", exactness.lower())
-        parts += [Text(), rules]
-    parts.append(Text())
+    parts: list[RenderableType] = [*_lost(report), table, *_widths(report.plan), *_rules(report), Text()]
     if edits:
         parts += [_line(f"edit: {e}") for e in report.edits]
     parts += [_line(f"left out: {x.rule} at {x.root} changed the result ({x.reason})") for x in report.left_out]
@@ -72,8 +69,43 @@ def optimize(report: Report, *, edits: bool = False) -> RenderableType:
         parts += _proof(report.verification)
     if report.data is not None:
         parts.append(_data(report.data))
-    parts.append(_line(f"written: {report.output.name}"))
+    if report.plan is None or not report.plan.only:
+        parts.append(_line(f"written: {report.output.name}"))
     return Group(*parts)
+
+
+def _rules(report: Report) -> list[RenderableType]:
+    """What was rewritten."""
+    made = Counter({(r, s.exactness): n for s in report.steps for r, n in s.edits.items()})
+    if not made or report.unchanged:
+        return []
+    rules = _table("rewritten", ">times", "exactness")
+    for (rule, exactness), count in made.most_common():
+        rules.add_row(rule, f"{count:,}", exactness.lower())
+    return [Text(), rules]
+
+
+def _lost(report: Report) -> list[RenderableType]:
+    """What a compression costs, before anything else."""
+    if report.plan is None or report.verification is None or not report.verification.metrics:
+        return []
+    told = {name: v.before - v.after for name, v in report.verification.metrics.items() if name in _SHARES}
+    lines = [_line(f"{name} falls by {fall:.2%}") for name, fall in told.items()]
+    if any(fall > _MUCH for fall in told.values()):
+        lines.append(_line("warning: that is more than one point; give --max-drop to say how much may be lost"))
+    return [*lines, Text()]
+
+
+def _widths(plan: PlanReport | None) -> list[RenderableType]:
+    """What was cut from each group."""
+    cut = [g for g in plan.groups if g.after < g.before] if plan else []
+    if plan is None or not cut:
+        return []
+    table = _table("cut", "of", ">before", ">after", ">MACs alone")
+    for group in cut:
+        table.add_row(shown(group.key), group.kind, str(group.before), str(group.after), f"-{group.macs:.1%}")
+    learned = f"learned from {plan.calibrated:,} samples, judged by {plan.judged:,} others"
+    return [Text(), table, _line(learned)]
 
 
 def check(report: CheckReport) -> RenderableType:
@@ -199,8 +231,16 @@ def _doubt(output: OutputError) -> str:
 
 
 def _metric(name: str, values: Metric) -> str:
-    """Before and after; agreement is that of the two, and has no before."""
-    return f"{values.after:.2%}" if name == "agreement" else f"{values.before:.2%} → {values.after:.2%}"
+    """Before and after; what compares the two has no before."""
+    match name:
+        case "agreement":
+            return f"{values.after:.2%}"
+        case "sqnr":
+            return f"{values.after:.1f} dB"
+        case "cosine":
+            return f"{values.after:.4f}"
+        case _:
+            return f"{values.before:.2%} → {values.after:.2%}"
 
 
 def _data(data: DataReport) -> Text:
