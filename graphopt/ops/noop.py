@@ -160,8 +160,10 @@ def _slice(node: ir.Node) -> int | None:
         found = [array(input_at(node, i)) for i in range(1, 5)]
         if found[0] is None or found[1] is None or any(found[i] is None and input_at(node, i + 1) for i in (2, 3)):
             return None
-        starts, ends, axes, steps = (None if a is None else a.tolist() for a in found)
-    if starts is None or ends is None or any(starts) or (steps is not None and any(s != 1 for s in steps)):
+        starts, ends, axes, steps = (None if a is None else a.reshape(-1).tolist() for a in found)
+    if starts is None or ends is None or len(starts) != len(ends) or len(ends) != len(ends if axes is None else axes):
+        return None
+    if any(starts) or (steps is not None and any(s != 1 for s in steps)):
         return None
     dims = x.shape if x is not None else None
     for position, end in enumerate(ends):

@@ -9,6 +9,7 @@ import stat
 import zipfile
 import zlib
 from pathlib import Path
+from tokenize import TokenError
 from typing import IO, Any, Final
 
 import numpy as np
@@ -29,6 +30,12 @@ _HARMLESS: Final = 1 << 28
 _MOST_MESSAGE: Final = (1 << 31) - 1
 _MOST_AXES: Final = 32
 """Of an array: older versions of numpy have no more."""
+
+
+_LONGEST: Final = 200
+"""Characters of a library's sentence that are repeated."""
+_MOST_PER_BYTE: Final = 8
+"""Bytes that one byte of a message can stand for: a small number among 64-bit ones."""
 
 
 def read_npz(path: Path) -> dict[str, np.ndarray]:
@@ -55,7 +62,7 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
                     arrays[name] = _read_npy(stream, member.file_size, f"{name!r} in {path}")
             return arrays
     except (OSError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as error:
-        raise InputError(f"{path} cannot be read as an .npz file: {error}") from error
+        raise InputError(f"{path} cannot be read as an .npz file: {_short(error)}") from error
 
 
 def _opened(path: Path) -> IO[bytes]:
@@ -74,8 +81,8 @@ def _read_npy(stream: IO[bytes], size: int, where: str) -> np.ndarray:
         version = npy.read_magic(stream)
         header = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[version]
         shape, fortran, dtype = header(stream)
-    except (ValueError, KeyError) as error:
-        raise InputError(f"{where} is no array of a known .npy version: {error}") from error
+    except (ValueError, KeyError, TypeError, SyntaxError, TokenError, RecursionError, MemoryError) as error:
+        raise InputError(f"{where} is no array of a known .npy version: {_short(error)}") from error
     if dtype.hasobject or dtype.names:
         raise InputError(f"{where} holds Python objects or records; save plain arrays (strings as dtype 'U')")
     promised, present = math.prod(shape) * dtype.itemsize, size - stream.tell()
@@ -101,11 +108,17 @@ def read_pb(path: Path, *, sequence: bool = False) -> tuple[str, Any]:
             data = file.read(size)  # what it is asked for, it takes from memory before it reads
         if sequence:
             items = onnx.SequenceProto.FromString(data)
-            return _name(items), [_tensor(t, path) for t in items.tensor_values]
+            return _name(items), [_tensor(t, path, size) for t in items.tensor_values]
         tensor = onnx.TensorProto.FromString(data)
-        return _name(tensor), _tensor(tensor, path)
-    except (OSError, DecodeError, ValueError, TypeError, AssertionError) as error:  # the last is what onnx_ir says
-        raise InputError(f"{path} cannot be read as an ONNX tensor: {error}") from error
+        return _name(tensor), _tensor(tensor, path, size)
+    except (OSError, DecodeError, ValueError, TypeError, MemoryError, AssertionError) as error:  # the last is onnx_ir's
+        raise InputError(f"{path} cannot be read as an ONNX tensor: {_short(error)}") from error
+
+
+def _short(error: Exception) -> str:
+    """What is wrong, without all of what it is wrong with."""
+    text = str(error)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
 def _name(proto: onnx.TensorProto | onnx.SequenceProto) -> str:
@@ -114,8 +127,10 @@ def _name(proto: onnx.TensorProto | onnx.SequenceProto) -> str:
     return name.decode(errors="replace") if isinstance(name, bytes) else name
 
 
-def _tensor(proto: onnx.TensorProto, path: Path) -> np.ndarray:
+def _tensor(proto: onnx.TensorProto, path: Path, size: int) -> np.ndarray:
     tensor = ir.serde.deserialize_tensor(proto)
+    if not isinstance(tensor, ir.StringTensor) and tensor.nbytes > _MOST_PER_BYTE * size:
+        raise InputError(f"{path} holds less than the shape of its tensor asks for")
     if isinstance(tensor, ir.ExternalTensor):
         raise InputError(f"{path} keeps its data in another file; store the values in the file itself")
     if isinstance(tensor, ir.StringTensor):

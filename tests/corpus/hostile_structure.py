@@ -128,6 +128,10 @@ def _with_reference(function: onnx.FunctionProto) -> None:
 
 
 _NODES: dict[str, tuple[str, str]] = {
+    "slice_without_axes": (
+        "starts that are no list",
+        "g (float[N,4] x) => (float[N,4] y) <int64 s = {0}, int64[1] e = {4}> { y = Slice(x, s, e) }",
+    ),
     "cycle": ("two nodes wait for each other", "a = Add(x, b) b = Neg(a) y = Relu(b)"),
     "cycle_of_one": ("a node waits for itself", "y = Add(x, y)"),
     "dangling": ("a name that nothing computes", "y = Add(x, nowhere)"),
@@ -250,6 +254,7 @@ _RUNTIME = {
     "perm_repeats",
     "scan_inputs_lie",
     "scan_inputs_negative",
+    "slice_without_axes",
     "sequence_as_tensor",
     "types_disagree",
 }
