@@ -108,14 +108,16 @@ def compress(
         progress=settings.progress,
     )
     bounds = _Bounds(source, first, groups, feed, rows)
-    plan, tried = (
-        (Plan.of(recipe.plan, groups), ())
-        if recipe.plan
-        else _planned(planner, recipe, bounds, workshop, plan_only=plan_only)
-    )
+    plan, made = Plan.of(recipe.plan, groups), None
+    tried: tuple[Tried, ...] = ()
+    if not recipe.plan and plan_only and recipe.budget:
+        plan = planner.proposed(bounds(recipe.budget, workshop))
+    elif not recipe.plan:
+        best = _best(planner, recipe, bounds, workshop)
+        plan, made, tried = best.plan, best.made.model, tuple(planner.tried)
     if plan_only:
         return Lossy(first, plan, groups, tried, planner.curves, (), split, {}, only=True)
-    made = workshop.compressed(plan.widths)
+    made = made or workshop.compressed(plan.widths)
     thin = replace(
         source,
         model=made.model,
@@ -130,17 +132,11 @@ def compress(
     return Lossy(_joined(source, first, last), plan, groups, tried, planner.curves, made.refits, split, metrics)
 
 
-def _planned(
-    planner: Planner, recipe: Recipe, bounds: _Bounds, workshop: Workshop, *, plan_only: bool
-) -> tuple[Plan, tuple[Tried, ...]]:
-    budget = dict(recipe.budget)
-    if plan_only and budget:
-        return planner.proposed(bounds(budget, workshop)), ()
-    if budget:
-        best = planner.within(bounds(budget, workshop), recipe.max_drop)
-    else:
-        best = planner.smallest(lambda share: bounds({"macs": share}, workshop), recipe.max_drop)
-    return best.plan, tuple(planner.tried)
+def _best(planner: Planner, recipe: Recipe, bounds: _Bounds, workshop: Workshop) -> Tried:
+    """The best plan under the budget, or the smallest within the allowed drop."""
+    if recipe.budget:
+        return planner.within(bounds(recipe.budget, workshop), recipe.max_drop)
+    return planner.smallest(lambda share: bounds({"macs": share}, workshop), recipe.max_drop)
 
 
 @dataclass(frozen=True, eq=False)

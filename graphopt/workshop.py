@@ -1,13 +1,13 @@
 """What planning has others do with one model: measure losses of groups, compress to a plan, measure the result.
 
-Samples are used for one purpose each. Statistics are taken and weights refit on most of them; losses, and which of the
-plans tried is best, are measured on others; what is told to the user is measured on samples that no step has seen.
+Statistics are taken and weights refit on most of the samples; what is told to the user is measured on others, that
+nothing was learned from.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -16,28 +16,26 @@ from numpy.typing import NDArray
 
 from graphopt.analysis.groups import Channels
 from graphopt.analysis.metrics import scores
-from graphopt.analysis.moments import Moment, collect
-from graphopt.analysis.samples import Samples, Split
-from graphopt.analysis.segments import batches
-from graphopt.compress.compress import Compressed, compress, kept
+from graphopt.analysis.moments import collect
+from graphopt.analysis.samples import Split
+from graphopt.analysis.segments import BATCH, batches
+from graphopt.compress.axis import Curve
+from graphopt.compress.compress import Compressed, compress, kept, orders
 from graphopt.compress.cut import cut
 from graphopt.graph.carry import Carried
 from graphopt.graph.external import Runnable
 from graphopt.graph.save import runnable
-from graphopt.plan.distance import Distance
-from graphopt.plan.levels import LossCurve, measure
-from graphopt.plan.orders import orders
+from graphopt.plan.levels import LossCurve, candidates, measure
 from graphopt.plan.plan import Made
-from graphopt.plan.point import around
 from graphopt.run.bench import bench
-from graphopt.run.session import Device, Feed, Session
+from graphopt.run.session import Device, Session
 
 __all__ = ["Workshop"]
 
-_LOSSES = 256
-"""Samples that losses are measured on at most."""
-_SHARE = 4
-"""At most one sample in so many."""
+_LOSSES = 200
+"""Samples that losses are measured on, about."""
+_YARDSTICKS = 4
+"""Groups that are measured for nothing but the ratio of measured to computed losses, about."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,55 +57,68 @@ class Workshop:
     progress: Callable[[str], None] = field(default=lambda _: None)
 
     @cached_property
-    def _parts(self) -> tuple[Samples, list[Feed]]:
-        """Samples for statistics, and feeds for losses."""
-        samples = self.split.calibration
-        count = self.split.calibrated
-        few = max(1, min(_LOSSES, count // _SHARE)) if count > 1 else 0
-        if isinstance(samples, Mapping):
-            held = {n: v[count - few :] for n, v in samples.items()} if few else samples
-            rest = {n: v[: count - few] for n, v in samples.items()}
-            return rest, batches(self.model, held)[0]
-        return list(samples[: count - few]), list(samples[count - few :] or samples)
-
-    @cached_property
-    def moments(self) -> dict[tuple[str, int], Moment]:
-        """Of all products that read units of a group."""
-        self.progress("gathering statistics")
-        wanted = dict.fromkeys(r for g in self.channels.groups.values() for r in g.readers)
-        return collect(self.model, wanted, self._parts[0], memory=self.memory, device=self.device, threads=self.threads)
-
-    @cached_property
-    def orders(self) -> dict[str, NDArray[np.int64]]:
-        """In which order units go, by group."""
+    def curves(self) -> dict[str, Curve]:
+        """In which order units go, and the error of their readers, by group."""
         self.progress("ordering channels")
-        return orders(self.model, self.channels, self.moments)
+        return orders(
+            self.model,
+            self.channels,
+            self.split.calibration,
+            memory=self.memory,
+            device=self.device,
+            threads=self.threads,
+        )
 
     @cached_property
-    def _distance(self) -> Distance:
-        return Distance(list(self._outputs(self.model)))
+    def _orders(self) -> dict[str, NDArray[np.int64]]:
+        return {key: curve.order for key, curve in self.curves.items()}
 
-    def losses(self, base: Mapping[str, int] | None) -> Mapping[str, LossCurve]:
-        """See `plan.Workshop`."""
-        moments = self.moments
-        if base is not None:
-            moments = around(
-                self.model,
-                self.channels,
-                self.orders,
-                moments,
-                base,
-                self._parts[0],
-                memory=self.memory,
-                threads=self.threads,
-            )
+    def losses(self) -> Mapping[str, LossCurve]:
+        """See `plan.Workshop`.
+
+        What all readers of a group lose by what it lacks is the same, so that their errors add up in step: n readers
+        lose n times the sum of their errors. Where not all of them are products with constant weights, the loss is
+        measured at the outputs, in units that a few other groups give.
+        """
+        known, rest = dict[str, LossCurve](), list[str]()
+        for key, curve in self.curves.items():
+            group = self.channels.groups[key]
+            many = [r for r in group.readers if not self.channels.products[r].diagonal]
+            known[key] = LossCurve.through({w: float(curve.error[w]) * len(many) for w in candidates(group, self.step)})
+            if any(index < 0 for _, index in many):
+                rest.append(key)
+        if not rest:
+            return known
+        simple = [key for key in known if key not in rest]
+        some = simple[:: max(1, len(simple) // _YARDSTICKS)]
+        measured = self._measured([*some, *rest])
+        ratios = [
+            measured[key](width) / known[key](width)
+            for key in some
+            for width in (measured[key].widths[len(measured[key].widths) // 2],)
+            if known[key](width) > 0
+        ]
+        unit = float(np.median(ratios)) if ratios else 1.0
+        scaled = {
+            key: LossCurve(measured[key].widths, tuple(loss / unit for loss in measured[key].losses)) for key in rest
+        }
+        return {key: scaled.get(key, known[key]) for key in known}
+
+    def _measured(self, keys: Sequence[str]) -> dict[str, LossCurve]:
+        """The loss of some groups, measured at the outputs."""
+        self.progress("measuring losses")
+        only = replace(self.channels, groups={key: self.channels.groups[key] for key in keys})
+        wanted = dict.fromkeys(r for g in only.groups.values() for r in g.readers)
+        moments = collect(
+            self.model, wanted, self.split.calibration, memory=self.memory, device=self.device, threads=self.threads
+        )
+        feeds = batches(self.model, self.split.calibration)[0][: -(-_LOSSES // BATCH)]
         return measure(
             self.model,
             self.channels,
-            self.orders,
+            {key: self._orders[key] for key in keys},
             moments,
-            self._parts[1],
-            base=base,
+            feeds,
             step=self.step,
             make=self._cut,
             memory=self.memory,
@@ -117,21 +128,27 @@ class Workshop:
 
     def make(self, widths: Mapping[str, int]) -> Made:
         """See `plan.Workshop`."""
-        made = self.compressed(widths, self._parts[0])
-        loss = self._distance(self._outputs(made.model))
-        metrics, latency = self.scores(runnable(made.model, Carried())), None
+        made = self.compressed(widths)
+        result, latency = runnable(made.model, Carried()), None
         if self.timed:
-            pair = (self.reference, runnable(made.model, Carried()))
-            first, second = (Session(m, device=self.device, threads=self.threads) for m in pair)
-            latency = bench(first, second, self._parts[1][0]).ratio
-        return Made(made.model, loss, metrics, latency)
+            first, second = (Session(m, device=self.device, threads=self.threads) for m in (self.reference, result))
+            latency = bench(first, second, self.split.judgement[0]).ratio
+        metrics = self.scores(result)
+        noise = 10 ** (-metrics["sqnr"][1] / 10) if "sqnr" in metrics else 0.0
+        return Made(made, noise, metrics, latency)
 
-    def compressed(self, widths: Mapping[str, int], samples: Samples | None = None) -> Compressed:
-        """The model cut to a plan and refit, on all samples that may be learned from unless others are given."""
-        keep = kept(self.channels, self.orders, widths)
-        samples = self.split.calibration if samples is None else samples
+    def compressed(self, widths: Mapping[str, int]) -> Compressed:
+        """The model cut to a plan and refit."""
+        keep = kept(self.channels, self._orders, widths)
         return compress(
-            self.model, self.channels, keep, samples, memory=self.memory, threads=self.threads, progress=self.progress
+            self.model,
+            self.channels,
+            keep,
+            self.split.calibration,
+            memory=self.memory,
+            device=self.device,
+            threads=self.threads,
+            progress=self.progress,
         )
 
     def scores(self, result: Runnable) -> dict[str, tuple[float, float]]:
@@ -140,9 +157,4 @@ class Workshop:
         return scores(self.reference, result, pairs, device=self.device, threads=self.threads)
 
     def _cut(self, widths: Mapping[str, int]) -> ir.Model:
-        return cut(self.model, self.channels, kept(self.channels, self.orders, widths))
-
-    def _outputs(self, model: ir.Model) -> Iterable[Feed]:
-        session = Session(runnable(model, Carried()), device=self.device, threads=self.threads)
-        feeds: Sequence[Feed] = self._parts[1]
-        return [session.run(feed) for feed in feeds]
+        return cut(self.model, self.channels, kept(self.channels, self._orders, widths))

@@ -7,10 +7,6 @@ R the others, G = E[xxᵀ] − E[x]E[x]ᵀ and D = damping·mean(diag G)·I:
 
     W' = W_K + W_R·G_RK·(G_KK + D)⁻¹            b' = b + (W − W')·E[x], so that the mean stays
 
-At another point, where x has drifted and something else, z, is to be given, with C the covariance of z and x:
-
-    W' = W_K + (C_K − W_K·G_KK)·(G_KK + D)⁻¹    b' = E[z] − W'·E[x]
-
 Where memory does not allow a Gram matrix (`Kind`), the best that it allows is kept, and says so.
 """
 
@@ -67,10 +63,6 @@ class Moment:
     """(channels,): E[y]."""
     result_energy: Array
     """(channels,): E[y²]."""
-    cross: Array | None = None
-    """(groups, outputs, d): E[zxᵀ] − E[z]E[x]ᵀ, where something else than W·x + b is to be given; full only."""
-    target: Array | None = None
-    """(groups, outputs): E[z]."""
 
     @property
     def damping(self) -> float:
@@ -119,15 +111,13 @@ class Moment:
         strength = self.damping if damping is None else damping
         columns = keep.reshape(len(matrix), -1).repeat(matrix.shape[2] * len(matrix) // len(keep), axis=1)
         fitted = np.stack([self._fit(g, w.astype(np.float64), columns[g], strength) for g, w in enumerate(matrix)])
-        target = self.target
-        if target is None:
-            target = np.einsum("god,gd->go", matrix, self.mean) + bias.reshape(len(matrix), -1)
+        target = np.einsum("god,gd->go", matrix, self.mean) + bias.reshape(len(matrix), -1)
         return fitted, (target - np.einsum("god,gd->go", fitted, self.mean)).reshape(-1)
 
     def _fit(self, group: int, matrix: Array, kept: NDArray[np.bool_], damping: float) -> Array:
         """One group of `refit`."""
         fitted = np.where(kept, matrix, 0.0)
-        if not kept.any() or self.kind == "diagonal" or (kept.all() and self.cross is None):
+        if not kept.any() or self.kind == "diagonal" or kept.all():
             return fitted
         cut = ~kept
         if self.kind == "rows":
@@ -139,8 +129,6 @@ class Moment:
             square = self.gram[group] - np.outer(self.mean[group], self.mean[group])
             pull = matrix[:, cut] @ square[np.ix_(cut, kept)]
             square = square[np.ix_(kept, kept)]
-            if self.cross is not None:
-                pull = self.cross[group][:, kept] - matrix[:, kept] @ square
             fitted[:, kept] += _solve(square, pull, damping * np.trace(square) / len(square))
         else:
             square = self._channels()[group]

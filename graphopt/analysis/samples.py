@@ -27,7 +27,7 @@ CALIBRATION = 1000
 """Samples that are calibrated on at most."""
 JUDGEMENT = 2000
 """Samples that are judged by at most."""
-_JUDGES = 0.2
+_JUDGES = 0.1
 """Share of the samples that judge."""
 
 

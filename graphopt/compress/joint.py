@@ -31,11 +31,13 @@ __all__ = ["Joint", "fit"]
 
 Array = NDArray[Any]
 
-ROUNDS: Final = 60
+ROUNDS: Final = 40
 _TURN: Final = 10
 """Rounds after which the second product is solved for."""
 _MOMENTUM: Final = 0.9
 _DAMPING: Final = 1e-3
+_PACE: Final = 0.995
+"""What of the error must be left at most after some rounds, for there to be more."""
 _HELD: Final = 4
 """One sample in so many is held back."""
 _FEWEST: Final = 8
@@ -84,8 +86,11 @@ def fit(site: Site, pair: Pair, *, rounds: int = ROUNDS, device: Device = "cpu",
         speed, (w1, b1) = (matrix - w1, bias - b1), (matrix, bias)
         if number % _TURN == _TURN - 1:
             error = judge.error((w1, b1), second)
+            enough = error > _PACE * least
             if error < least:
                 best, least = ((w1, b1), second), error
+            if enough:
+                break
     return None if best is weights else Joint(*best, before, least)
 
 

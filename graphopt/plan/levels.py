@@ -6,9 +6,6 @@ weights at a group's readers. These are made inputs of the part of the graph beh
 of one run that is kept: a variant is one more run of this part with other feeds.
 
     dense ── values kept ──► [reader: W', b'] ── the rest ──► outputs ──► distance to the dense outputs
-
-A table can also be measured around an *operating point*, the other groups fixed at the widths of a plan: errors of
-several groups do not add up where much is cut, and a table measured there is right where it matters.
 """
 
 from __future__ import annotations
@@ -39,8 +36,6 @@ Make = Callable[[Widths], ir.Model]
 
 FRACTIONS: Final = (0.75, 0.5, 0.25, 0.125)
 """Of a group's units: where its loss is measured on the dense model."""
-_AROUND: Final = (1.41, 1.0, 0.71, 0.5)
-"""Of a plan's width: where it is measured at an operating point."""
 _FEWEST_LEVELS: Final = 8
 _STEEPEST: Final = 4.0
 _TINY: Final = 1e-12
@@ -108,7 +103,6 @@ def measure(
     moments: Mapping[tuple[str, int], Moment],
     feeds: Sequence[Feed],
     *,
-    base: Widths | None = None,
     step: int = 8,
     fractions: Sequence[float] = FRACTIONS,
     make: Make | None = None,
@@ -117,7 +111,7 @@ def measure(
     threads: int = 0,
     progress: Callable[[str], None] = lambda _: None,
 ) -> dict[str, LossCurve]:
-    """The loss of each group at some widths, the other groups at those of `base`.
+    """The loss of each group at some widths, the other groups at full width.
 
     Args:
         model: the dense model.
@@ -125,7 +119,6 @@ def measure(
         orders: by group, its units in the order in which they are cut.
         moments: of the groups' readers, at the operating point.
         feeds: samples that are not in the moments; their outputs are held in memory.
-        base: an operating point; None is the dense model.
         step: multiples of widths that the target likes.
         fractions: of a group's units: where to measure.
         make: makes variants of groups whose readers have no constant weight; without it, these get no curve.
@@ -140,25 +133,22 @@ def measure(
     Raises:
         InputError: the model does not run on the feeds.
     """
-    variants = Variants(model, channels, orders, moments, base or {})
+    variants = Variants(model, channels, orders, moments)
     session = _session(model, device, threads)
     distance = Distance([session.run(feed) for feed in feeds])
     del session
     keeper = _Keeper(variants.base, feeds, memory, device, threads)
     known = {key: g for key, g in channels.groups.items() if key in orders}
     linear = [key for key in known if variants.readers(key)]
-    here = distance(keeper.outputs()) if base else 0.0
     curves: dict[str, LossCurve] = {}
     segments = {key: _Segment(variants, key) for key in linear}
     for batch in keeper.batched(segments):
         for key, kept in batch.items():
             progress(f"measuring the loss of {key}")
             runner = _session(segments[key].typed(kept[0]), device, threads)
-            losses = {known[key].units: 0.0} if base is None else {}
-            for width in _widths(known[key], step, fractions, base):
-                if base is not None and width == base.get(key, known[key].units):
-                    losses[width] = here
-                elif width not in losses:
+            losses = {known[key].units: 0.0}
+            for width in _widths(known[key], step, fractions):
+                if width not in losses:
                     fed = variants.feed(key, width)
                     losses[width] = distance(runner.run(values | fed) for values in kept)
             curves[key] = LossCurve.through(losses)
@@ -166,20 +156,18 @@ def measure(
         if key not in curves and make is not None:
             progress(f"measuring the loss of {key}")
             losses = {}
-            for width in _widths(known[key], step, fractions, base):
-                runner = _session(make({**(base or {}), key: width}), device, threads)
+            for width in _widths(known[key], step, fractions):
+                runner = _session(make({key: width}), device, threads)
                 losses[width] = distance(map(runner.run, feeds))
             curves[key] = LossCurve.through(losses)
     return {key: curves[key] for key in known if key in curves}
 
 
-def _widths(group: Group, step: int, fractions: Sequence[float], base: Widths | None) -> tuple[int, ...]:
-    """Where to measure: near these shares of the units, or near the operating point; all units are one of them."""
+def _widths(group: Group, step: int, fractions: Sequence[float]) -> tuple[int, ...]:
+    """Where to measure: near these shares of the units; all of them are one."""
     allowed = np.array(candidates(group, step))
-    center = group.units if base is None else base.get(group.key, group.units)
-    wanted = [f * center for f in (fractions if base is None else _AROUND)]
-    near = {int(allowed[np.argmin(np.abs(allowed - w))]) for w in wanted}
-    return tuple(sorted({group.units, center, *near}, reverse=True))
+    near = {int(allowed[np.argmin(np.abs(allowed - f * group.units))]) for f in fractions}
+    return tuple(sorted({group.units, *near}, reverse=True))
 
 
 def _session(model: ir.Model, device: Device, threads: int) -> Session:

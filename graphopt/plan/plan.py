@@ -1,9 +1,9 @@
 """From a budget to a plan: allocate, compress, measure, look again from there.
 
-    losses on the dense model ─► allocate ─► compress and measure ─► losses around this plan ─► allocate ─► …
+    losses of groups on the dense model ─► allocate ─► compress and measure
 
-Every plan that was compressed is measured on samples that took no part in it, and the best one is the answer. Where a
-limit is one of time, the prediction is corrected by the ratio that was measured, until the limit is met as measured.
+Where a limit is one of time, the prediction is corrected by the ratio that was measured, until the limit is met as
+measured. (Losses measured once more around a plan led to no better plans: what lies behind is fitted to that plan.)
 
 With an allowed drop instead of a budget, the share of a resource is sought at which the drop that is *measured* comes
 closest to what is allowed, by false position between a share that passes and one that does not.
@@ -24,8 +24,6 @@ from graphopt.plan.levels import LossCurve
 
 __all__ = ["Made", "Plan", "Planner", "Tried", "Unmet", "Workshop"]
 
-ROUNDS: Final = 2
-"""How often losses are measured again around what was found."""
 _CORRECTIONS: Final = 4
 _MARGIN: Final = 0.99
 """Of a limit of time: aimed at once it was missed."""
@@ -68,7 +66,7 @@ class Made:
 
     model: Any
     loss: float
-    """Distance of its outputs to the original's, on samples that took no part."""
+    """Of its outputs, on samples that took no part: error over signal."""
     metrics: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     """By name, of the original and of the model."""
     latency: float | None = None
@@ -78,8 +76,8 @@ class Made:
 class Workshop(Protocol):
     """What planning has others do."""
 
-    def losses(self, base: Mapping[str, int] | None) -> Mapping[str, LossCurve]:
-        """Measure the loss of each group, on the dense model or around a plan."""
+    def losses(self) -> Mapping[str, LossCurve]:
+        """The loss of each group by its width, on the dense model."""
         ...
 
     def make(self, widths: Mapping[str, int]) -> Made:
@@ -117,7 +115,6 @@ class Planner:
         channels: its groups.
         widths: by group, the widths to choose from, rising.
         workshop: measures and compresses.
-        rounds: how often losses are measured again around what was found.
         progress: told what begins.
     """
 
@@ -127,11 +124,10 @@ class Planner:
         widths: Mapping[str, Sequence[int]],
         workshop: Workshop,
         *,
-        rounds: int = ROUNDS,
         progress: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._channels, self._widths, self._workshop = channels, widths, workshop
-        self._rounds, self._progress = rounds, progress
+        self._progress = progress
         self._dense: Mapping[str, LossCurve] | None = None
         self.tried: list[Tried] = []
         """Every plan that was compressed, in order."""
@@ -199,29 +195,17 @@ class Planner:
 
     def _settled(self, limits: Sequence[Limit]) -> Tried:
         """The best of all plans tried under these limits that meets them as measured."""
-        limits = list(limits)
-        curves, found = self._curves(), list[Tried]()
-        origin: dict[str, int] | None = None
-        corrections, rounds = 0, 0
-        while True:
+        limits, curves, found = list(limits), self._curves(), list[Tried]()
+        for _ in range(_CORRECTIONS + 1):
             widths = self._allocated(curves, limits)
             known = next((t for t in self.tried if t.plan.widths == widths), None)
             made = known.made if known else self._make(widths)
-            entry = self._entry(widths, made, curves, limits, around=origin is not None)
-            found.append(entry)
+            found.append(self._entry(widths, made, curves, limits))
             if known is None:
-                self.tried.append(entry)
-            late = _late(made, limits)
-            if late > 1 and corrections < _CORRECTIONS:
-                corrections += 1
-                limits = [_tightened(limit, late, self._channels, widths) for limit in limits]
-                continue
-            if rounds == self._rounds or known is not None:
+                self.tried.append(found[-1])
+            if (late := _late(made, limits)) <= 1:
                 break
-            rounds += 1
-            origin = widths
-            self._progress("measuring losses around the plan")
-            curves = {**curves, **self._workshop.losses(origin)}
+            limits = [_tightened(limit, late, self._channels, widths) for limit in limits]
         met = [t for t in found if t.met]
         if not met:
             best = min(found, key=lambda t: t.made.latency or inf)
@@ -236,7 +220,7 @@ class Planner:
     def _curves(self) -> Mapping[str, LossCurve]:
         if self._dense is None:
             self._progress("measuring losses")
-            self._dense = self._workshop.losses(None)
+            self._dense = self._workshop.losses()
         return self._dense
 
     def _allocated(self, curves: Mapping[str, LossCurve], limits: Sequence[Limit]) -> dict[str, int]:
@@ -255,14 +239,10 @@ class Planner:
         made: Made,
         curves: Mapping[str, LossCurve],
         limits: Sequence[Limit],
-        *,
-        around: bool,
     ) -> Tried:
-        """What is remembered of a plan. Around another one, each curve counts from where that stands."""
+        """What is remembered of a plan."""
         rows = row(self._channels, widths)
         predicted = sum(curves[k](w) for k, w in widths.items())
-        if around:
-            predicted -= sum(curves[k].losses[0] for k in widths)
         costs = {limit.resource: float(limit.cost(rows)[0]) / max(limit.most, 1e-300) for limit in limits}
         return Tried(Plan(widths), made, predicted, costs, _late(made, limits) <= 1)
 

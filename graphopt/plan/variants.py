@@ -22,18 +22,18 @@ Key = tuple[str, int]
 
 
 class Variants:
-    """Weights of the readers of groups, at any widths near an operating point.
+    """Weights of the readers of groups, at any widths.
 
     Args:
         model: the dense model; it is not changed.
         channels: its groups.
         orders: by group, its units in the order in which they are cut.
         moments: of the groups' readers.
-        base: widths of the operating point.
+        widths: of `base`, where groups are not to be at full width there.
     """
 
     base: ir.Model
-    """The model at the operating point, at full width: what reads units that are cut multiplies them with zero."""
+    """The model without surgery: what reads units that are cut multiplies them with zero."""
 
     def __init__(
         self,
@@ -41,10 +41,10 @@ class Variants:
         channels: Channels,
         orders: Mapping[str, NDArray[np.intp]],
         moments: Mapping[Key, Moment],
-        base: Widths,
+        widths: Widths = MappingProxyType({}),
     ) -> None:
         self._channels, self._orders, self._moments = channels, orders, moments
-        self._base, self._dense = base, products(model)
+        self._widths, self._dense = widths, products(model)
         self._model = model
         self.weighted = frozenset(r for key in orders for r in self.readers(key))
         """The products whose weights depend on widths."""
@@ -79,22 +79,11 @@ class Variants:
                 fed[str(value.name)] = contents
         return fed
 
-    def thin(self) -> ir.Model:
-        """The dense model with the weights of the operating point, as far as its nodes have places for them."""
-        model = self._model.clone()
-        for name, linear in products(model).items():
-            if name in self.weighted:
-                weight, bias = self._weights(name, {})
-                _take(model.graph, linear, linear.weight, weight, f"{name[0]}#{name[1]}/weight")
-                if linear.bias is not None:
-                    _take(model.graph, linear, linear.bias, bias, f"{name[0]}#{name[1]}/bias")
-        return model
-
     def refit(self, name: Key, moment: Moment, widths: Widths = MappingProxyType({})) -> tuple[Array, Array]:
         """What a product multiplies with, and adds, at the operating point, with these groups at other widths."""
         linear, port = self._dense[name], self._channels.products[name].source
         mine = [g for g in port.groups if g in self._orders and name in self.readers(g)]
-        at = {g: widths.get(g, self._base.get(g, self._channels.groups[g].units)) for g in mine}
+        at = {g: widths.get(g, self._widths.get(g, self._channels.groups[g].units)) for g in mine}
         keep = port.kept(kept(self._channels, self._orders, at))
         matrix = linear.alpha * linear.matrix().astype(np.float64)
         return moment.refit(matrix, linear.beta * linear.bias_vector(), keep)

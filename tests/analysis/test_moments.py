@@ -152,15 +152,3 @@ def test_with_much_damping_nothing_but_the_mean_is_repaired() -> None:
     matrix, bias = moment.refit(linear.matrix(), linear.bias_vector(), keep, 1e12)
     assert np.allclose(matrix[0][:, keep], linear.matrix()[0][:, keep], atol=1e-6)
     assert np.allclose(bias, linear.bias_vector() + linear.matrix()[0][:, 2] * moment.mean[0, 2], atol=1e-6)
-
-
-def test_another_target_is_fitted_where_there_is_one() -> None:
-    random = np.random.default_rng(0)
-    x, w = random.standard_normal((4, 500)), random.standard_normal((3, 4))
-    z = random.standard_normal((3, 4)) @ x + 2
-    mean, target = x.mean(axis=1), z.mean(axis=1)
-    cross = (z - target[:, None]) @ (x - mean[:, None]).T / 500
-    nothing = np.zeros(3)
-    moment = Moment("full", 500, mean[None], (x @ x.T / 500)[None], nothing, nothing, cross[None], target[None])
-    matrix, bias = moment.refit(w[None], nothing, np.ones(4, np.bool_), 1e-9)
-    assert np.allclose(matrix[0] @ x + bias[:, None], z, atol=1e-5)

@@ -18,7 +18,6 @@ from graphopt.graph.save import serialize
 from graphopt.plan import levels
 from graphopt.plan.distance import Distance
 from graphopt.plan.levels import LossCurve, candidates, measure
-from graphopt.plan.point import around
 from graphopt.plan.variants import Variants
 from graphopt.run.session import Session
 
@@ -154,21 +153,3 @@ def test_groups_whose_readers_have_no_weight_are_measured_by_cutting() -> None:
     found = measure(model, channels, order, moments, feeds, make=make)
     assert list(found) == [key, other]
     assert found[key].losses[-1] > found[key].losses[0] == pytest.approx(0, abs=1e-6)
-
-
-def test_around_a_plan_losses_count_from_where_it_stands() -> None:
-    model, channels = stack([3, 16, 16, 4])
-    given = samples(model, 300)
-    moments, order = known(model, channels, 300)
-    feeds, _ = batches(model, samples(model, 60, seed=5))
-    plan = {"p0": 6, "p1": 8}
-    here = around(model, channels, order, moments, plan, given)
-    assert here["p1", 0].cross is not None
-    curves = measure(model, channels, order, here, feeds, base=plan)
-    distance = Distance([outputs(model, feed) for feed in feeds])
-    at = distance(outputs(Variants(model, channels, order, here, plan).base, f) for f in feeds)
-    local = distance(outputs(Variants(model, channels, order, moments, plan).base, f) for f in feeds)
-    assert at < local  # what drifted is made up for
-    for key, curve in curves.items():
-        assert {16, plan[key]} <= set(curve.widths)
-        assert curve(plan[key]) >= at - 1e-9
