@@ -33,7 +33,8 @@ def _linear(w_out: int, unfolder: Unfolder) -> Callable[[ir.Node], tuple[Linear,
         if not is_weight(input_at(node, 1)) or not (bias is None or is_constant(bias)):
             return ()
         groups, axes = attr(node, "group", 1), {"w_out": w_out, "w_in": 1 - w_out, "y_axis": 1}
-        adjoint = _adjoint if attr(node, "auto_pad", "NOTSET") == "NOTSET" else None
+        spelled = attr(node, "auto_pad", "NOTSET") == "NOTSET" and attr(node, "output_shape") is None
+        adjoint = _adjoint if spelled else None
         padded = bool(w_out) or _is_padded(node)
         return (Linear(node, 1, 2, **axes, unfolder=unfolder, groups=groups, adjoint=adjoint, padded=padded),)
 

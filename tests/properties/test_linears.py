@@ -108,6 +108,31 @@ def test_a_linear_is_matrix_times_unfolded_input_plus_bias(example: Example) -> 
 
 
 @settings(max_examples=150, deadline=None)
+@given(st.one_of(convolutions(), products()))
+def test_the_adjoint_is_the_transposed_product(example: Example) -> None:
+    """For any r, the sum over W·x times r is that over x times what the adjoint gives for r."""
+    model, linear = only_linear(example)
+    x = example.feed()["in0"]
+    assume(x.ndim > 1)
+    rows = linear.matrix().astype(np.float64) @ linear.unfold(x.astype(np.float64))
+    (y,) = run(model, example.feed())
+    assume(y.size)
+    r = np.random.default_rng(0).standard_normal(y.shape).astype(np.float32)
+    if linear.adjoint is None:
+        assert {"auto_pad", "output_shape"} & example.attributes.keys()  # pads that are not written out
+        return
+    given_r = ir.val("r", ir.DataType.FLOAT, r.shape)
+    weight = ir.val("w", const_value=ir.tensor(linear.weights, name="w"))
+    nodes = linear.adjoint(linear, given_r, weight, x.shape, y.shape)
+    nodes[-1].outputs[0].name = "g"
+    outputs = [nodes[-1].outputs[0]]
+    graph = ir.Graph([given_r], outputs, nodes=nodes, initializers=[weight], opset_imports={"": 21}, name="back")
+    (back,) = run(ir.Model(graph, ir_version=10), {"r": r})
+    assert back.shape == x.shape
+    assert np.isclose(np.sum(rows * linear.rows(r)), np.sum(x.astype(np.float64) * back), rtol=1e-4, atol=1e-3)
+
+
+@settings(max_examples=150, deadline=None)
 @given(st.one_of(convolutions(), products()), st.sets(st.sampled_from(["out", "shift"])))
 def test_a_rebuilt_linear_is_scaled_and_shifted(example: Example, parts: set[str]) -> None:
     model, linear = only_linear(example)
