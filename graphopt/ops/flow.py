@@ -182,8 +182,12 @@ def along(which: Callable[[ir.Node, int], Iterable[int]]) -> Flow:
     return flow
 
 
-windowed = along(lambda _, rank: range(2, rank))
-"""Of pooling and the like: (N, C, spatial…), each channel of each sample on its own."""
+_over_space = along(lambda _, rank: range(2, rank))
+
+
+def windowed(node: ir.Node, axes: Axes) -> None:
+    """Of pooling and the like: (N, C, spatial…), each channel of each sample on its own."""
+    _over_space(node, axes)
 
 
 def axes_of(node: ir.Node, rank: int, index: int = 1) -> Sequence[int] | None:
