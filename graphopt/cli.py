@@ -23,6 +23,7 @@ from graphopt.options import (
     DropOption,
     FastMathOption,
     JsonOption,
+    MeasureOption,
     MetadataOption,
     ModelArgument,
     OpsetOption,
@@ -35,6 +36,7 @@ from graphopt.options import (
     SkipOption,
     TargetOption,
     ThreadsOption,
+    UnverifiedOption,
     VerboseOption,
 )
 
@@ -154,12 +156,8 @@ def optimize(
     budget: BudgetOption = None,
     max_drop: DropOption = None,
     plan_only: PlanOnlyOption = False,
-    measure: Annotated[
-        bool, typer.Option("--measure", help="Time passes that could make a model slower, and leave those out that do.")
-    ] = False,
-    unverified: Annotated[
-        bool, typer.Option("--unverified", help="Run nothing: check the structure only, and say so in the file.")
-    ] = False,
+    measure: MeasureOption = False,
+    unverified: UnverifiedOption = False,
     set_dims: SetOption = None,
     external_root: RootOption = None,
     threads: ThreadsOption = 0,

@@ -16,6 +16,7 @@ __all__ = [
     "DropOption",
     "FastMathOption",
     "JsonOption",
+    "MeasureOption",
     "MetadataOption",
     "ModelArgument",
     "OpsetOption",
@@ -28,6 +29,7 @@ __all__ = [
     "SkipOption",
     "TargetOption",
     "ThreadsOption",
+    "UnverifiedOption",
     "VerboseOption",
 ]
 
@@ -115,3 +117,9 @@ DropOption = Annotated[
     ),
 ]
 PlanOnlyOption = Annotated[bool, typer.Option("--plan-only", help="Only say what would be cut; write no model.")]
+MeasureOption = Annotated[
+    bool, typer.Option("--measure", help="Time passes that could make a model slower, and leave those out that do.")
+]
+UnverifiedOption = Annotated[
+    bool, typer.Option("--unverified", help="Run nothing: check the structure only, and say so in the file.")
+]
