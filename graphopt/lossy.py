@@ -26,6 +26,7 @@ from graphopt.plan.latency import latency
 from graphopt.plan.levels import LossCurve, candidates
 from graphopt.plan.plan import Plan, Planner, Tried
 from graphopt.recipe import Recipe
+from graphopt.rewrite import Border
 from graphopt.run.child import Child
 from graphopt.run.session import Feed
 from graphopt.targets import TARGETS
@@ -79,7 +80,7 @@ def compress(
         Unmet: the budget cannot be met, or not within the allowed drop.
         UsageError: the recipe's plan is not for this model, or nothing can be cut.
     """
-    canonical = replace(recipe, passes=tuple(p for p in recipe.passes if p.stage == 0))
+    canonical = replace(recipe, passes=(*(p for p in recipe.passes if p.stage == 0), Border()))
     first = pipeline.optimize(source, canonical, feeds, replace(settings, measure=False), child)
     model = first.model
     feed = feeds[0]

@@ -65,7 +65,6 @@ LOSSLESS: tuple[type[Pass], ...] = (
     Sandwich,
     Algebra,
     Absorb,
-    Border,
     FuseNorm,
     FuseActivation,
     FuseRotary,
@@ -79,8 +78,8 @@ LOSSLESS: tuple[type[Pass], ...] = (
 )
 """The passes of a plain `optimize`, in their order. They are repeated until a whole round changes nothing."""
 
-ON_REQUEST: tuple[type[Pass], ...] = (Upgrade, Onnxsim)
-"""Further passes, which only run where they are asked for."""
+ON_REQUEST: tuple[type[Pass], ...] = (Upgrade, Border, Onnxsim)
+"""Further passes, which only run where they are asked for; the second one also where work is to be saved."""
 
 PASSES: Mapping[str, type[Pass]] = {p.name: p for p in (*LOSSLESS, *ON_REQUEST)}
 """Every pass by name."""

@@ -101,7 +101,6 @@ def test_passes_are_known_by_name() -> None:
         "sandwich",
         "algebra",
         "absorb",
-        "border",
         "fuse-norm",
         "fuse-activation",
         "fuse-rotary",
@@ -113,6 +112,7 @@ def test_passes_are_known_by_name() -> None:
         "fuse-parallel",
         "lower",
         "upgrade",
+        "border",
         "onnxsim",
     ]
     assert all(PASSES[name].name == name for name in PASSES)
