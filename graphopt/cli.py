@@ -22,6 +22,7 @@ from graphopt.options import (
     DeviceOption,
     DropOption,
     FastMathOption,
+    HtmlOption,
     JsonOption,
     MeasureOption,
     MetadataOption,
@@ -164,6 +165,7 @@ def optimize(
     seed: SeedOption = 0,
     force: Annotated[bool, typer.Option("--force", help="Write through a link, or over MODEL itself.")] = False,
     json: JsonOption = None,
+    html: HtmlOption = None,
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
     debug: DebugOption = False,
@@ -174,12 +176,14 @@ def optimize(
     """
     from graphopt import api
     from graphopt.report import console, files, table
+    from graphopt.report.html import page
 
     place = out or files.beside(model)
     if files.is_there(model):  # else there is more to say of it than of where the result would go
         files.refuse_out(place, model, force=force)
     others = {"OUT": place, "the recipe": recipe, "the data": Path(data) if data else None}
-    files.refuse_side_files({"--json": json, "--save-recipe": save_recipe}, {"MODEL": model}, others, external_root)
+    reports = {"--json": json, "--html": html, "--save-recipe": save_recipe}
+    files.refuse_side_files(reports, {"MODEL": model}, others, external_root)
     with console.progress(quiet=quiet, verbose=verbose) as progress:
         result = api.optimize(
             model,
@@ -210,6 +214,8 @@ def optimize(
             report = report.at(result.save(place, force=force))
     if save_recipe is not None:
         _write(save_recipe, result.recipe.text())
+    if html is not None:
+        _write(html, page(report, result.recipe.text()))
     if not quiet:
         console.show(table.optimize(report, edits=verbose), err=True)
     _emit(json, report.to_json())

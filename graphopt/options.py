@@ -15,6 +15,7 @@ __all__ = [
     "DeviceOption",
     "DropOption",
     "FastMathOption",
+    "HtmlOption",
     "JsonOption",
     "MeasureOption",
     "MetadataOption",
@@ -73,6 +74,9 @@ ThreadsOption = Annotated[
 SeedOption = Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Seed of everything random.")]
 JsonOption = Annotated[
     Path | None, typer.Option("--json", metavar="FILE|-", help="Write the whole report as JSON; - for stdout.")
+]
+HtmlOption = Annotated[
+    Path | None, typer.Option("--html", metavar="FILE", help="Write the report as a page with pictures, for a browser.")
 ]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
 VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Print what happens in between, and every edit.")]

@@ -14,6 +14,7 @@ from graphopt.errors import InputError
 from graphopt.graph.save import save, serialize
 from graphopt.report.data import Report
 from graphopt.report.files import refuse_out
+from graphopt.report.html import page
 from graphopt.verify import explain
 
 __all__ = ["Result"]
@@ -39,6 +40,10 @@ class Result:
         return onnx.load_from_string(
             content if content is not None else serialize(self.outcome.model, self.outcome.source.carried)
         )
+
+    def to_html(self) -> str:
+        """The report, and the recipe that repeats it, as a page for a browser that needs nothing else."""
+        return page(self.report, self.recipe.text())
 
     def save(self, path: str | os.PathLike[str], *, force: bool = False) -> Path:
         """Write the model; it appears at `path` complete, or not at all.

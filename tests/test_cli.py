@@ -18,7 +18,7 @@ from graphopt import api, cli
 from tests.end_to_end.support import ROOT
 
 VERBS = ("optimize", "inspect", "check", "bench", "passes", "doctor")
-ONLY_COMMAND = {"out", "json", "save_recipe", "force", "quiet", "verbose", "debug"}
+ONLY_COMMAND = {"out", "json", "html", "save_recipe", "force", "quiet", "verbose", "debug"}
 """Where to write, how much to say."""
 ONLY_API = {"progress"}
 """What --verbose stands for."""
@@ -113,7 +113,7 @@ def test_options_are_spelled_as_the_contract_says() -> None:
     spelled = {o for p in optimize.params for o in p.opts}
     assert spelled >= {
         "-o", "--data", "--device", "--pass", "--skip", "--recipe", "--save-recipe", "--freeze", "--keep-metadata",
-        "--unverified", "--json", "--set", "--threads", "--seed", "--force", "-q", "-v", "--debug",
+        "--unverified", "--json", "--html", "--set", "--threads", "--seed", "--force", "-q", "-v", "--debug",
     }  # fmt: skip
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 
 from rich import box
@@ -10,20 +9,17 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from graphopt.report import words
 from graphopt.report.data import (
     BenchReport,
     CheckReport,
-    DataReport,
     Inspection,
-    Metric,
     PassReport,
     Report,
-    TimingReport,
     VerificationReport,
 )
 from graphopt.report.plan import PlanReport
 from graphopt.report.text import shown
-from graphopt.run.compare import OutputError
 from graphopt.run.probe import Finding
 
 __all__ = ["bench", "check", "doctor", "inspect", "optimize", "passes"]
@@ -33,27 +29,15 @@ _LARGEST = 5
 """Weights that are listed at most."""
 _SMALL = 0.01
 """Share of the file below which a weight is not listed."""
-_SHARES = ("accuracy", "f1", "agreement")
-_MUCH = 0.01
-"""Of a metric, what is worth a warning."""
-_WIDE = 0.01
-"""Share of an output's largest value above which a tolerance hides more than rounding."""
 
 
 def optimize(report: Report, *, edits: bool = False) -> RenderableType:
     """Before and after, what was rewritten (each edit, if `edits`), and how it was verified."""
-    before, after = report.source, report.output
     table = _table("", ">before", ">after", ">")
-    for label, old, new in (
-        ("nodes", before.nodes, after.nodes),
-        ("parameters", before.params, after.params),
-        ("MACs", before.macs, after.macs),
-        ("bytes", before.bytes, after.bytes),
-    ):
-        if old is not None and new is not None:
-            table.add_row(label, f"{old:,}", f"{new:,}", _change(old, new))
+    for label, old, new in words.costs(report):
+        table.add_row(label, f"{old:,}", f"{new:,}", words.change(old, new))
     if report.timing is not None:
-        table.add_row("ms per run", *_times(report.timing))
+        table.add_row("ms per run", *words.times(report.timing))
     parts: list[RenderableType] = [*_lost(report), table, *_widths(report.plan), *_rules(report), Text()]
     if edits:
         parts += [_line(f"edit: {e}") for e in report.edits]
@@ -65,10 +49,10 @@ def optimize(report: Report, *, edits: bool = False) -> RenderableType:
         parts.append(_line("unverified: nothing was run"))
     else:
         outputs = report.verification.outputs
-        parts += [_line(f"output {o.name!r}: {doubt}") for o in outputs if (doubt := _doubt(o))]
+        parts += [_line(f"output {o.name!r}: {doubt}") for o in outputs if (doubt := words.doubt(o))]
         parts += _proof(report.verification)
     if report.data is not None:
-        parts.append(_data(report.data))
+        parts.append(_line(words.data(report.data)))
     if report.plan is None or not report.plan.only:
         parts.append(_line(f"written: {report.output.name}"))
     return Group(*parts)
@@ -76,24 +60,16 @@ def optimize(report: Report, *, edits: bool = False) -> RenderableType:
 
 def _rules(report: Report) -> list[RenderableType]:
     """What was rewritten."""
-    made = Counter({(r, s.exactness): n for s in report.steps for r, n in s.edits.items()})
-    if not made or report.unchanged:
-        return []
     rules = _table("rewritten", ">times", "exactness")
-    for (rule, exactness), count in made.most_common():
-        rules.add_row(rule, f"{count:,}", exactness.lower())
-    return [Text(), rules]
+    for rule, count, exactness in words.rules(report):
+        rules.add_row(rule, f"{count:,}", exactness)
+    return [Text(), rules] if rules.row_count else []
 
 
 def _lost(report: Report) -> list[RenderableType]:
     """What a compression costs, before anything else."""
-    if report.plan is None or report.verification is None or not report.verification.metrics:
-        return []
-    told = {name: v.before - v.after for name, v in report.verification.metrics.items() if name in _SHARES}
-    lines = [_line(f"{name} falls by {fall:.2%}") for name, fall in told.items()]
-    if any(fall > _MUCH for fall in told.values()):
-        lines.append(_line("warning: that is more than one point; give --max-drop to say how much may be lost"))
-    return [*lines, Text()]
+    lines = words.lost(report)
+    return [*map(_line, lines), Text()] if lines else []
 
 
 def _widths(plan: PlanReport | None) -> list[RenderableType]:
@@ -113,11 +89,11 @@ def check(report: CheckReport) -> RenderableType:
     table = _table("output", ">max |error|", ">allowed", ">SQNR dB", "")
     for o in report.verification.outputs:
         sqnr = "∞" if o.sqnr_db is None else f"{o.sqnr_db:.1f}"
-        verdict = (_doubt(o) or "ok") if o else f"FAILED ({o.note})"
+        verdict = (words.doubt(o) or "ok") if o else f"FAILED ({o.note})"
         table.add_row(shown(o.name), f"{o.max_abs:.3g}", f"{o.tolerance:.3g}", sqnr, shown(verdict))
     lines = [_line(f"difference: {d}") for d in report.verification.differences]
     lines += [_line(f"note: {n}") for n in report.notes]
-    return Group(table, *lines, *_proof(report.verification), _data(report.data))
+    return Group(table, *lines, *_proof(report.verification), _line(words.data(report.data)))
 
 
 def bench(timing: BenchReport) -> RenderableType:
@@ -207,58 +183,10 @@ def doctor(findings: Sequence[Finding]) -> RenderableType:
 
 
 def _proof(found: VerificationReport) -> list[Text]:
-    """What "verified" means here: what weakens it, then one line."""
-    metrics = "".join(f"; {name} {_metric(name, values)}" for name, values in found.metrics.items())
-    where = f"{found.feeds} feeds on {found.provider}"
+    """What weakens the proof, then what "verified" means here, in one line."""
+    metrics = "".join(f"; {name} {words.metric(name, values)}" for name, values in found.metrics.items())
     notes = [_line(f"note: the original does not run {n}") for n in found.notes]
-    if not found:
-        verdict = f"NOT EQUAL: {where}"
-    elif not found.evidence:
-        verdict = f"no evidence: {where} ran, but no output decides anything; give other data"
-    else:
-        worst = max((o.share for o in found.outputs), default=0.0)
-        verdict = f"verified: {where}, largest error {worst:.0%} of the tolerance"
-    return [*notes, _line(verdict + metrics)]
-
-
-def _doubt(output: OutputError) -> str:
-    """Why that an output passed says little; the verdict on one that failed is not in doubt."""
-    if not output or output.note:
-        return output.note
-    scale = output.max_abs / output.max_rel if output.max_rel else 0.0
-    wide = scale and output.tolerance / scale > _WIDE
-    return f"its tolerance is {output.tolerance / scale:.1%} of its largest value" if wide else ""
-
-
-def _metric(name: str, values: Metric) -> str:
-    """Before and after; what compares the two has no before."""
-    match name:
-        case "agreement":
-            return f"{values.after:.2%}"
-        case "sqnr":
-            return f"{values.after:.1f} dB"
-        case "cosine":
-            return f"{values.after:.4f}"
-        case _:
-            return f"{values.before:.2%} → {values.after:.2%}"
-
-
-def _data(data: DataReport) -> Text:
-    """Where the feeds come from; whether values are real, and all of them were used."""
-    part = "" if data.compared == data.samples else f", compared on {data.compared:,} of {data.samples:,} samples"
-    return _line(f"data: {data.description}{part}" + (", synthetic" if data.synthetic else ""))
-
-
-def _times(timing: TimingReport) -> tuple[str, str, str]:
-    """Both medians, and their ratio where the difference is beyond doubt."""
-    change = f"{timing.ratio - 1:+.1%}" if timing.faster or timing.slower else "≈"
-    rows = "" if timing.rows is None else f" ({timing.rows:,} rows)"
-    return f"{timing.original_ms:.3f}", f"{timing.candidate_ms:.3f}", change + rows
-
-
-def _change(before: float, after: float) -> str:
-    """The ratio, as a change in per cent."""
-    return "" if not before or before == after else f"{(after - before) / before:+.1%}"
+    return [*notes, _line(words.proof(found) + metrics)]
 
 
 def _table(*columns: str) -> Table:

@@ -237,7 +237,7 @@ def test_a_failure_leaves_nothing_behind(model: Path, tmp_path: Path, monkeypatc
     assert sorted(p.name for p in tmp_path.iterdir()) == ["net.onnx", "out.onnx"]
 
 
-@pytest.mark.parametrize("option", ["--json", "--save-recipe"])
+@pytest.mark.parametrize("option", ["--json", "--html", "--save-recipe"])
 def test_a_report_that_cannot_be_written(option: str, model: Path, tmp_path: Path) -> None:
     answer = optimize(model, "-q", option, tmp_path / "no" / "file")
     assert_fails(answer, 3, "cannot be written: No such file or directory")

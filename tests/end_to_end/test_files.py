@@ -58,6 +58,8 @@ def test_a_report_never_replaces_a_model(verb: str) -> None:
         (["-o", "x.onnx", "--save-recipe", "x.onnx"], "--save-recipe x.onnx is OUT itself"),
         (["--save-recipe", "net.onnx"], "--save-recipe net.onnx is MODEL itself"),
         (["--json", "a", "--save-recipe", "./a"], "--save-recipe a is --json itself"),
+        (["--html", "net.onnx"], "--html net.onnx is MODEL itself"),
+        (["--json", "a", "--html", "./a"], "--html a is --json itself"),
         (["--recipe", "r.toml", "--save-recipe", "r.toml"], "is the recipe itself"),
         (["--data", "d.npz", "--json", "d.npz"], "is the data itself"),
         (["-o", "/dev/null"], "is a device or a pipe"),

@@ -1,0 +1,201 @@
+"""The report as one page for a browser: no script, nothing from a network, pictures drawn in place.
+
+What is in it came from a model, so a policy in the page itself forbids a browser all but the styles below.
+"""
+
+from __future__ import annotations
+
+from graphopt.report import words
+from graphopt.report.data import Report, VerificationReport
+from graphopt.report.markup import Html, bar, bullets, code, curve, element, fold, scatter, table
+from graphopt.report.plan import PlanReport, RefitReport, TriedReport, WidthReport
+
+__all__ = ["page"]
+
+_STYLE = """
+:root { color-scheme: light dark; --ink: #1d2430; --soft: #5b6675; --line: #d5dae1; --paper: #fff; --mark: #0b62c4;
+  --pale: #cfe0f5; --good: #17723a; --bad: #b3261e }
+@media screen and (prefers-color-scheme: dark) { :root { --ink: #e4e8ee; --soft: #9aa6b5; --line: #39424f;
+  --paper: #14181e; --mark: #6db3ff; --pale: #2b4566; --good: #6fcf8d; --bad: #ff8a80 } }
+body { margin: 0; background: var(--paper); color: var(--ink); font: 15px/1.5 system-ui, sans-serif }
+main { max-width: 62rem; margin: 0 auto; padding: 1.5rem 1rem 3rem; overflow-wrap: anywhere }
+h1 { font-size: 1.4rem; margin: 0 } h2 { font-size: 1.1rem; margin: 2rem 0 .5rem }
+p, ul { margin: .4rem 0 } ul { padding-left: 1.2rem }
+.soft, figcaption { color: var(--soft) } .good, .bad { font-weight: 600; color: var(--good) } .bad { color: var(--bad) }
+table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums }
+th, td { text-align: left; padding: .25rem .8rem .25rem 0; border-bottom: 1px solid var(--line) }
+th { color: var(--soft); font-weight: 500 } .number { text-align: right; overflow-wrap: normal }
+details { margin: .6rem 0 } summary { cursor: pointer; color: var(--mark) }
+:focus-visible { outline: 2px solid var(--mark); outline-offset: 2px }
+pre { padding: .8rem; border: 1px solid var(--line); white-space: pre-wrap }
+svg { display: block; max-width: 100% } figure { margin: .8rem 0 } text { fill: var(--soft); font-size: 11px }
+.rest { fill: var(--pale) } .kept { fill: var(--mark) } .chosen { fill: var(--bad) }
+.axis { fill: none; stroke: var(--line) } .curve { fill: none; stroke: var(--mark); stroke-width: 1.5 }
+.open { fill: var(--paper); stroke: var(--mark) }
+@media print { body { font-size: 11px } main { max-width: none; padding: 0 } tr, figure { break-inside: avoid }
+  svg { print-color-adjust: exact } details::details-content { content-visibility: visible; display: block } }
+"""
+
+
+def page(report: Report, recipe: str = "") -> str:
+    """All that is worth seeing of a report.
+
+    Args:
+        report: what `optimize` did.
+        recipe: the text of the recipe that repeats it, if that is to be shown.
+    """
+    plan, only = report.plan, report.plan is not None and report.plan.only
+    main = element(
+        "main",
+        element("h1", report.source.name, " → ", "a plan" if only else report.output.name),
+        element("p", f"graphopt {report.version}", class_="soft"),
+        *_told(report),
+        *_came_out(report),
+        *(_verification(report.verification) if report.verification else ()),
+        *(_plan(plan) if plan else ()),
+        *_rewritten(report),
+        *(_repeat(recipe) if recipe and not only else ()),
+    )
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8"/>
+<meta name="viewport" content="width=device-width, initial-scale=1"/>
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'"/>
+{element("title", f"graphopt: {report.source.name}")}
+<style>{_STYLE}</style>
+</head>
+<body>
+{main}
+</body>
+</html>
+"""
+
+
+def _told(report: Report) -> list[Html]:
+    """What was asked, the verdict, and all that a reader must not miss."""
+    plan, found, data = report.plan, report.verification, report.data
+    asked = ["the same function, smaller and faster"]
+    if plan:
+        asked = [f"at most {share:.1%} of {name}" for name, share in plan.budget.items()]
+        asked += [f"{name} may fall by {drop:.2%}" for name, drop in plan.max_drop.items()]
+    lines = words.lost(report)
+    if plan and data and data.synthetic:
+        lines.append("warning: the data is synthetic, so what was learned from it and measured on it says little")
+    lines += [f"unchanged: {report.unchanged}"] if report.unchanged else []
+    lines += [f"left out: {x.rule} at {x.root} changed the result ({x.reason})" for x in report.left_out]
+    lines += [f"note: {n}" for n in report.notes]
+    if missing := max(report.source.unknown_macs, report.output.unknown_macs):
+        lines.append(f"note: MACs leave out {missing:,} nodes, whose shapes could not be told")
+    verdict = words.proof(found) if found else "unverified: nothing was run"
+    parts = [
+        element("p", "asked for: ", "; ".join(asked) or "a model cut to a given plan"),
+        element("p", verdict, class_="good" if found and found.evidence else "bad"),
+    ]
+    parts += [element("p", words.data(data))] if data else []
+    return [*parts, bullets(lines)] if lines else parts
+
+
+def _came_out(report: Report) -> list[Html]:
+    """Sizes and times, before and after."""
+    rows: list[tuple[object, ...]] = [
+        (label, f"{old:,}", f"{new:,}", words.change(old, new), bar(old, new))
+        for label, old, new in words.costs(report)
+    ]
+    told = []
+    if (timing := report.timing) is not None:
+        rows.append(("ms per run", *words.times(timing), bar(timing.original_ms, timing.candidate_ms)))
+        said = f"times are medians of {timing.pairs:,} runs of each, in turn, on {timing.provider}; their ratio is "
+        told = [element("p", f"{said}between {timing.low:.3f} and {timing.high:.3f} (95 %)", class_="soft")]
+    sums = bullets(f"{m.name}: sha256 {m.sha256}" for m in (report.source, report.output))
+    columns = ("", ">before", ">after", ">change", "")
+    return [element("h2", "What came out"), table(columns, rows), *told, fold("The files", sums)]
+
+
+def _verification(found: VerificationReport) -> list[Html]:
+    """How well the result does, and how far each output is off."""
+    metrics = [(name, words.metric(name, values)) for name, values in found.metrics.items()]
+    outputs = [
+        (o.name, f"{o.max_abs:.3g}", f"{o.tolerance:.3g}", f"{o.share:.1%}", words.doubt(o)) for o in found.outputs
+    ]
+    said = [*found.differences, *(f"the original does not run {n}" for n in found.notes)]
+    columns = ("output", ">max |error|", ">allowed", ">at worst, of what is allowed", "")
+    return [
+        element("h2", "Verification"),
+        *([table(("metric", ">before → after"), metrics)] if metrics else []),
+        *([bullets(said)] if said else []),
+        fold(f"Outputs ({len(outputs):,})", table(columns, outputs), opened=not found),
+    ]
+
+
+def _plan(plan: PlanReport) -> list[Html]:
+    """What was cut from which group, and what led to that."""
+    cut = [_group(g) for g in plan.groups if g.after < g.before]
+    kept = [_group(g) for g in plan.groups if g.after >= g.before]
+    columns = ("group", "of", ">before", ">after", "", ">MACs alone", "error by width")
+    legend = (
+        f"learned from {plan.calibrated:,} samples, judged by {plan.judged:,} others; the MACs are the part of the "
+        "model's that goes if this group alone is cut, the error is what that costs the outputs, and the dot the width"
+    )
+    fitted = (">weights", ">damping", ">error, only cut", ">error, fitted")
+    parts = [
+        element("h2", "What would be cut" if plan.only else "What was cut"),
+        table(columns, cut) if cut else element("p", "nothing"),
+        element("p", legend, class_="soft"),
+    ]
+    if kept:
+        parts.append(fold(f"Groups that stay ({len(kept):,})", table(columns, kept)))
+    if plan.refits:
+        rows = table(("product", "solved", *fitted), map(_refit, plan.refits))
+        parts.append(fold(f"Products fitted anew ({len(plan.refits):,})", rows))
+    return [*parts, *(_tried(plan.tried) if plan.tried else ())]
+
+
+def _group(group: WidthReport) -> tuple[object, ...]:
+    saved = f"-{group.macs:.1%}" if group.after < group.before else ""
+    widths = (f"{group.before:,}", f"{group.after:,}", bar(group.before, group.after))
+    return (group.key, group.kind, *widths, saved, curve(group.curve, group.after))
+
+
+def _refit(refit: RefitReport) -> tuple[str, ...]:
+    damping = "" if refit.damping is None else f"{refit.damping:.2g}"
+    size = f"{refit.rows:,} × {refit.columns:,}"
+    return (refit.key, refit.form, size, damping, f"{refit.before:.3g}", f"{refit.after:.3g}")
+
+
+def _tried(tried: tuple[TriedReport, ...]) -> list[Html]:
+    """Every plan that was measured: the first metric that all have, or the loss, against the work; and in numbers."""
+    names = list(dict.fromkeys(name for t in tried for name in t.metrics))
+    best = next((n for n in (*words.SHARES, *names) if all(n in t.metrics for t in tried)), None)
+    points = [(t.macs, t.metrics[best].after if best is not None else t.loss) for t in tried]
+    caption = f"{best or 'loss'} (upward) against the share of the MACs that is left; filled where the plan met all"
+    picture = scatter(points, [t.met for t in tried])
+    columns = (">MACs", ">loss", ">predicted", *(f">{n}" for n in names), ">time", "met")
+    rows = [
+        (
+            f"{t.macs:.1%}",
+            f"{t.loss:.3g}",
+            f"{t.predicted:.3g}",
+            *(words.metric(n, t.metrics[n]) if n in t.metrics else "" for n in names),
+            "" if t.latency is None else f"{t.latency:.1%}",
+            "yes" if t.met else "no",
+        )
+        for t in tried
+    ]
+    return [
+        element("h2", "Plans tried"),
+        element("figure", picture, element("figcaption", caption)),
+        fold(f"In numbers ({len(rows):,})", table(columns, rows)),
+    ]
+
+
+def _rewritten(report: Report) -> list[Html]:
+    """What the rules did."""
+    rows = [(rule, f"{count:,}", exactness) for rule, count, exactness in words.rules(report)]
+    if not rows:
+        return []
+    return [element("h2", "What was rewritten"), fold(f"Rules ({len(rows):,})", table(("", ">times", ""), rows))]
+
+
+def _repeat(recipe: str) -> list[Html]:
+    return [element("h2", "To do it again"), fold("The recipe, for --recipe", code(recipe))]

@@ -1,0 +1,235 @@
+"""The report as a page: all of it is there, none of it is live, and it needs nothing from anywhere."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cache
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import graphopt
+from graphopt.report.data import LeftOutReport, Report
+from graphopt.report.html import page
+from graphopt.report.markup import code, curve, scatter
+from graphopt.report.plan import Metric, PlanReport, RefitReport, TriedReport, WidthReport
+from tests.end_to_end.support import command, net, stored
+from tests.report.test_any_text import harmless, nasty, spoken, usual
+
+PLAN = PlanReport(
+    budget={"macs": 0.5},
+    max_drop={"accuracy": 0.01},
+    groups=(
+        WidthReport("conv7", "channel", 64, 24, 0.3125, {64: 0.0, 32: 0.01, 24: 0.0234, 8: 0.7}),
+        WidthReport("conv8", "block", 12, 12, 0.0, {}),
+    ),
+    tried=(
+        TriedReport(0.625, 0.02, 0.015, {"accuracy": Metric(0.98, 0.9765)}, 0.8, met=True),
+        TriedReport(0.25, 0.2, 0.1, {"accuracy": Metric(0.98, 0.7)}, None, met=False),
+    ),
+    refits=(RefitReport("conv9", "primal", 1e-3, 640, 24, 0.4321, 0.0123),),
+    calibrated=1234,
+    judged=137,
+    only=False,
+)
+LIVE = {"script", "link", "img", "iframe", "object", "embed", "base", "a", "form", "use", "image", "foreignObject"}
+LOADS = {"src", "href", "srcset", "action", "data", "style", "xlink:href"}
+COORDINATES = {"x", "y", "cx", "cy", "r", "width", "height", "points", "d", "viewBox"}
+
+
+@cache
+def lossless() -> Report:
+    return graphopt.optimize(net(), device="cpu", threads=1).report.at(Path("out.onnx"))
+
+
+@cache
+def report() -> Report:
+    found = lossless()
+    assert found.verification is not None
+    metrics = {"accuracy": Metric(0.98, 0.9512), "sqnr": Metric(math.inf, 23.4)}
+    return replace(
+        found,
+        plan=PLAN,
+        verification=replace(found.verification, metrics=metrics),
+        left_out=(LeftOutReport("noop", "n1", "it was wrong"),),
+        notes=("a note",),
+    )
+
+
+class Reader(HTMLParser):
+    """Keeps the text of a page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_data(self, data: str) -> None:
+        self.found.append(data)
+
+
+def read(text: str) -> ET.Element:
+    """The page, which is XML as well, once nothing in it was found to be live."""
+    tree = ET.fromstring(text)  # noqa: S314 - our own, without entities
+    assert not {e.tag for e in tree.iter()} & LIVE
+    names = {name for e in tree.iter() for name in e.attrib}
+    assert not names & LOADS
+    assert not [name for name in names if name.startswith("on")]
+    for e in tree.iter():
+        for name in COORDINATES & e.attrib.keys():
+            assert all(math.isfinite(float(n)) for n in re.findall(r"[^\sMVH,]+", e.attrib[name])), e.attrib[name]
+    return tree
+
+
+def said(text: str) -> str:
+    """What a reader sees, as HTML parsers read it."""
+    reader = Reader()
+    reader.feed(text)
+    reader.close()
+    return " ".join(part for part in reader.found if part.strip())
+
+
+def rows(tree: ET.Element) -> Iterator[list[str]]:
+    return (["".join(cell.itertext()) for cell in row] for row in tree.iter("tr"))
+
+
+def test_the_page_of_a_report_without_a_plan() -> None:
+    tree = read(page(lossless()))
+    assert [h.text for h in tree.iter("h2")] == ["What came out", "Verification", "What was rewritten"]
+    lines = {row[0]: row[1:] for row in rows(tree)}
+    assert lines["nodes"][:3] == ["6", "4", "-33.3%"]
+    assert lines["MACs"][:3] == ["11,664", "11,664", ""]
+    assert lines["fold_batchnorm"] == ["2", "rounding"]
+    assert "the same function, smaller and faster" in said(page(lossless()))
+    assert "verified: " in said(page(lossless()))
+
+
+def test_the_page_of_a_report_with_a_plan() -> None:
+    text = page(report(), 'passes = ["clean"]\n')
+    found = list(rows(read(text)))
+    group = next(row for row in found if row[0] == "conv7")
+    assert [*group[1:4], group[5]] == ["channel", "64", "24", "-31.2%"]
+    assert group[6] == "error 0 to 0.7, 0.023 at 24"
+    assert ["conv9", "primal", "640 × 24", "0.001", "0.432", "0.0123"] in found
+    assert ["62.5%", "0.02", "0.015", "98.00% → 97.65%", "80.0%", "yes"] in found
+    assert ["25.0%", "0.2", "0.1", "98.00% → 70.00%", "", "no"] in found
+    assert ["accuracy", "98.00% → 95.12%"] in found
+    for words in (
+        "at most 50.0% of macs; accuracy may fall by 1.00%",
+        "accuracy falls by 2.88%",
+        "warning: that is more than one point",
+        "warning: the data is synthetic",
+        "left out: noop at n1 changed the result (it was wrong)",
+        "note: a note",
+        "learned from 1,234 samples, judged by 137 others",
+        'passes = ["clean"]',
+    ):
+        assert words in said(text), words
+
+
+def test_the_chosen_width_and_every_plan_are_marked() -> None:
+    tree = read(page(report()))
+    looks = [c.attrib["class"] for c in tree.iter("circle")]
+    assert sorted(looks) == ["chosen", "kept", "open"]
+    line = next(e for e in tree.iter("polyline")).attrib["points"].split()
+    dot = next(c for c in tree.iter("circle") if c.attrib["class"] == "chosen")
+    assert line[1] == f"{dot.attrib['cx']},{dot.attrib['cy']}"
+    xs, ys = ([float(p.split(",")[axis]) for p in line] for axis in (0, 1))
+    assert xs == sorted(xs)
+    assert ys == sorted(ys), "fewer units, to the left, cost more: that is up, where y is small"
+
+
+def test_of_a_plan_alone_nothing_is_said_to_be_written() -> None:
+    text = page(replace(report(), plan=replace(PLAN, only=True)), "passes = []")
+    assert "What would be cut" in said(text)
+    assert "passes = []" not in said(text)
+    assert "out.onnx → " not in next(read(text).iter("h1")).itertext()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("verification", None),
+        ("data", None),
+        ("timing", None),
+        ("plan", replace(PLAN, groups=(), tried=(), refits=())),
+    ],
+)
+def test_what_is_not_there_is_left_out(name: str, value: Any) -> None:
+    bare = page(replace(report(), **{name: value}))
+    assert len(bare) < len(page(report()))
+    read(bare)
+
+
+def test_work_that_is_not_known_is_not_shown_but_said() -> None:
+    text = page(replace(report(), source=replace(report().source, macs=None, unknown_macs=3)))
+    assert not [row for row in rows(read(text)) if row[0] == "MACs"]
+    assert "note: MACs leave out 3 nodes" in said(text)
+
+
+def test_nothing_was_run() -> None:
+    text = said(page(replace(lossless(), verification=None, data=None, timing=None, unchanged="why")))
+    assert "unverified: nothing was run" in text
+    assert "unchanged: why" in text
+
+
+def test_it_needs_nothing_from_anywhere() -> None:
+    text = page(report(), "a = 1")
+    assert "//" not in text
+    assert "url(" not in text
+    assert "@import" not in text
+    assert "default-src 'none'" in text
+    assert "prefers-color-scheme: dark" in text
+    assert "@media print" in text
+
+
+@settings(usual, max_examples=60)
+@given(data=st.data())
+def test_no_text_is_live(data: st.DataObject) -> None:
+    markup = st.sampled_from(
+        ["<b>", "<script>", "</style>", "</title>", "'\"><img src=x onerror=y>", "&lt;", "]]>", "-->"]
+    )
+    told = spoken(report(), lambda: data.draw(st.one_of(nasty, markup)))
+    text = page(told, data.draw(st.one_of(nasty, markup)))
+    harmless(text)
+    plain, hostile = ({e.tag for e in read(t).iter()} for t in (page(report(), "a"), text))
+    assert hostile <= plain, "a text became an element"
+
+
+numbers = st.one_of(st.floats(), st.sampled_from([1.7e308, -1.7e308, 5e-324, 0.0, -0.0]))
+
+
+@settings(usual, max_examples=50)
+@given(st.dictionaries(st.integers(1, 1 << 40), numbers, max_size=6), st.integers(1, 1 << 40), st.data())
+def test_every_coordinate_is_finite(points: dict[int, float], chosen: int, data: st.DataObject) -> None:
+    read(f"<p>{curve(points, data.draw(st.sampled_from([*points, chosen])))}</p>")
+    pairs = data.draw(st.lists(st.tuples(numbers, numbers), max_size=6))
+    read(f"<p>{scatter(pairs, [True] * len(pairs))}</p>")
+    group = WidthReport("g", "channel", 8, data.draw(st.integers(0, 9)), data.draw(numbers), points)
+    timing = lossless().timing
+    assert timing is not None
+    timing = replace(timing, original_ms=data.draw(numbers), candidate_ms=data.draw(numbers))
+    read(page(replace(report(), timing=timing, plan=replace(PLAN, groups=(group,)))))
+
+
+def test_a_recipe_is_shown_line_by_line() -> None:
+    long = "x" * 5000
+    assert said(code(f'a = "<b>"\n{long}\n\u202e')) == f'a = "<b>"\n{long}\n\\u202e'
+
+
+def test_the_command_writes_what_the_api_makes(tmp_path: Path) -> None:
+    model, file = stored(net(), tmp_path / "net.onnx"), tmp_path / "report.html"
+    assert command("optimize", model, "-q", "--device", "cpu", "--threads", 1, "--html", file).code == 0
+    made = graphopt.optimize(model, device="cpu", threads=1).to_html()
+    written = read(file.read_text(encoding="utf-8"))
+    assert str(tmp_path / "net.opt.onnx") in "".join(next(written.iter("h1")).itertext())
+    counted = [[row[:4] for row in rows(tree) if row[0] in {"nodes", "bytes"}] for tree in (written, read(made))]
+    assert counted[0] == counted[1]
+    assert [e.text for e in written.iter("code")] == [e.text for e in read(made).iter("code")]
