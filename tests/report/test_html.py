@@ -169,7 +169,7 @@ def test_what_is_not_there_is_left_out(name: str, value: Any) -> None:
 
 
 def test_work_that_is_not_known_is_not_shown_but_said() -> None:
-    text = page(replace(report(), source=replace(report().source, macs=None, unknown_macs=3)))
+    text = page(replace(lossless(), source=replace(lossless().source, macs=None, unknown_macs=3)))
     assert not [row for row in rows(read(text)) if row[0] == "MACs"]
     assert "note: MACs leave out 3 nodes" in said(text)
 
