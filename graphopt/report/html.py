@@ -5,6 +5,9 @@ What is in it came from a model, so a policy in the page itself forbids a browse
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from graphopt.plan.budget import excess
 from graphopt.report import words
 from graphopt.report.data import Report, VerificationReport
 from graphopt.report.markup import Html, bar, bullets, code, curve, element, fold, scatter, table
@@ -14,23 +17,24 @@ __all__ = ["page"]
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1d2430; --soft: #5b6675; --line: #d5dae1; --paper: #fff; --mark: #0b62c4;
-  --pale: #cfe0f5; --good: #17723a; --bad: #b3261e }
+  --good: #17723a; --bad: #b3261e }
 @media screen and (prefers-color-scheme: dark) { :root { --ink: #e4e8ee; --soft: #9aa6b5; --line: #39424f;
-  --paper: #14181e; --mark: #6db3ff; --pale: #2b4566; --good: #6fcf8d; --bad: #ff8a80 } }
+  --paper: #14181e; --mark: #6db3ff; --good: #6fcf8d; --bad: #ff8a80 } }
 body { margin: 0; background: var(--paper); color: var(--ink); font: 15px/1.5 system-ui, sans-serif }
-main { max-width: 62rem; margin: 0 auto; padding: 1.5rem 1rem 3rem; overflow-wrap: anywhere }
+main { max-width: 62rem; margin: 0 auto; padding: 1.5rem 1rem 3rem; overflow-wrap: break-word }
+h1, li, td:first-child { overflow-wrap: anywhere }
 h1 { font-size: 1.4rem; margin: 0 } h2 { font-size: 1.1rem; margin: 2rem 0 .5rem }
 p, ul { margin: .4rem 0 } ul { padding-left: 1.2rem }
 .soft, figcaption { color: var(--soft) } .good, .bad { font-weight: 600; color: var(--good) } .bad { color: var(--bad) }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums }
 th, td { text-align: left; padding: .25rem .8rem .25rem 0; border-bottom: 1px solid var(--line) }
-th { color: var(--soft); font-weight: 500 } .number { text-align: right; overflow-wrap: normal }
+th { color: var(--soft); font-weight: 500 } .number { text-align: right }
 details { margin: .6rem 0 } summary { cursor: pointer; color: var(--mark) }
 :focus-visible { outline: 2px solid var(--mark); outline-offset: 2px }
 pre { padding: .8rem; border: 1px solid var(--line); white-space: pre-wrap }
 svg { display: block; max-width: 100% } figure { margin: .8rem 0 } text { fill: var(--soft); font-size: 11px }
-.rest { fill: var(--pale) } .kept { fill: var(--mark) } .chosen { fill: var(--bad) }
-.axis { fill: none; stroke: var(--line) } .curve { fill: none; stroke: var(--mark); stroke-width: 1.5 }
+rect, .kept { fill: var(--mark) } .chosen { fill: var(--bad) }
+.axis { stroke: var(--soft) } .curve { stroke: var(--mark); stroke-width: 1.5 }
 .open { fill: var(--paper); stroke: var(--mark) }
 @media print { body { font-size: 11px } main { max-width: none; padding: 0 } tr, figure { break-inside: avoid }
   svg { print-color-adjust: exact } details::details-content { content-visibility: visible; display: block } }
@@ -78,7 +82,7 @@ def _told(report: Report) -> list[Html]:
     asked = ["the same function, smaller and faster"]
     if plan:
         asked = [f"at most {share:.1%} of {name}" for name, share in plan.budget.items()]
-        asked += [f"{name} may fall by {drop:.2%}" for name, drop in plan.max_drop.items()]
+        asked += [_allowed(name, most) for name, most in plan.max_drop.items()]
     lines = words.lost(report)
     if plan and data and data.synthetic:
         lines.append("warning: the data is synthetic, so what was learned from it and measured on it says little")
@@ -94,6 +98,13 @@ def _told(report: Report) -> list[Html]:
     ]
     parts += [element("p", words.data(data))] if data else []
     return [*parts, bullets(lines)] if lines else parts
+
+
+def _allowed(name: str, most: float) -> str:
+    """What may be lost, as the option has it."""
+    if name == "sqnr":
+        return f"sqnr of at least {most:.4g} dB"
+    return f"{name} may fall by {f'{most:.2%}' if name in words.SHARES else f'{most:.4g}'}"
 
 
 def _came_out(report: Report) -> list[Html]:
@@ -148,7 +159,7 @@ def _plan(plan: PlanReport) -> list[Html]:
     if plan.refits:
         rows = table(("product", "solved", *fitted), map(_refit, plan.refits))
         parts.append(fold(f"Products fitted anew ({len(plan.refits):,})", rows))
-    return [*parts, *(_tried(plan.tried) if plan.tried else ())]
+    return [*parts, *(_tried(plan) if plan.tried else ())]
 
 
 def _group(group: WidthReport) -> tuple[object, ...]:
@@ -163,13 +174,14 @@ def _refit(refit: RefitReport) -> tuple[str, ...]:
     return (refit.key, refit.form, size, damping, f"{refit.before:.3g}", f"{refit.after:.3g}")
 
 
-def _tried(tried: tuple[TriedReport, ...]) -> list[Html]:
+def _tried(plan: PlanReport) -> list[Html]:
     """Every plan that was measured: the first metric that all have, or the loss, against the work; and in numbers."""
+    tried = plan.tried
     names = list(dict.fromkeys(name for t in tried for name in t.metrics))
     best = next((n for n in (*words.SHARES, *names) if all(n in t.metrics for t in tried)), None)
     points = [(t.macs, t.metrics[best].after if best is not None else t.loss) for t in tried]
-    caption = f"{best or 'loss'} (upward) against the share of the MACs that is left; filled where the plan met all"
-    picture = scatter(points, [t.met for t in tried])
+    caption = f"{best or 'loss'} (upward) against the share of the MACs that is left; filled where all that was asked for is met"
+    picture = scatter(points, [_met(t, plan.max_drop) for t in tried])
     columns = (">MACs", ">loss", ">predicted", *(f">{n}" for n in names), ">time", "met")
     rows = [
         (
@@ -178,7 +190,7 @@ def _tried(tried: tuple[TriedReport, ...]) -> list[Html]:
             f"{t.predicted:.3g}",
             *(words.metric(n, t.metrics[n]) if n in t.metrics else "" for n in names),
             "" if t.latency is None else f"{t.latency:.1%}",
-            "yes" if t.met else "no",
+            "yes" if _met(t, plan.max_drop) else "no",
         )
         for t in tried
     ]
@@ -187,6 +199,11 @@ def _tried(tried: tuple[TriedReport, ...]) -> list[Html]:
         element("figure", picture, element("figcaption", caption)),
         fold(f"In numbers ({len(rows):,})", table(columns, rows)),
     ]
+
+
+def _met(tried: TriedReport, allowed: Mapping[str, float]) -> bool:
+    """Whether a plan meets the limits and loses no more than it may."""
+    return tried.met and allowed.keys() <= tried.metrics.keys() and excess(tried.metrics, allowed) <= 1
 
 
 def _rewritten(report: Report) -> list[Html]:

@@ -17,6 +17,7 @@ __all__ = ["Html", "Point", "bar", "bullets", "code", "curve", "element", "fold"
 
 Point = tuple[float, float]
 
+_LINE: Final = {"fill": "none", "stroke": "currentColor"}
 _BAR: Final = (120, 12)
 _CURVE: Final = (160, 40)
 _SCATTER: Final = (480, 240)
@@ -70,8 +71,8 @@ def bar(before: float, after: float) -> Html:
     (width, height), most = _BAR, max(before, after)
     old, new = (round(width * (v / most), 1) if 0 < v <= most and isfinite(most) else 0 for v in (before, after))
     parts = (
-        element("rect", class_="rest", width=old, height=height),
-        element("rect", class_="kept", y=2, width=new, height=height - 4),
+        element("rect", opacity=0.25, width=old, height=height),
+        element("rect", y=2, width=new, height=height - 4),
     )
     return element("svg", *parts, width=width, height=height, aria_hidden="true")
 
@@ -81,7 +82,7 @@ def curve(points: Mapping[int, float], chosen: int) -> Html | str:
     placed = _placed(sorted(points.items()), _CURVE)
     if len(placed) <= 1:
         return ""
-    line = element("polyline", class_="curve", points=Html(" ".join(f"{x},{y}" for x, y in placed.values())))
+    line = element("polyline", class_="curve", **_LINE, points=Html(" ".join(f"{x},{y}" for x, y in placed.values())))
     told = f"error {min(y for _, y in placed):.2g} to {max(y for _, y in placed):.2g}"
     point: Point = (chosen, points.get(chosen, 0.0))
     if point not in placed:
@@ -108,7 +109,7 @@ def scatter(points: Sequence[Point], full: Sequence[bool]) -> Html:
         for p, met in zip(points, full, strict=True)
         if p in placed
     ]
-    frame = element("path", class_="axis", d=f"M2 2V{height - 20}H{width - 2}")
+    frame = element("path", class_="axis", **_LINE, d=f"M2 2V{height - 20}H{width - 2}")
     return _picture(f"{len(points):,} plans", _SCATTER, frame, *ends, *dots)
 
 

@@ -146,6 +146,13 @@ def test_the_chosen_width_and_every_plan_are_marked() -> None:
     assert ys == sorted(ys), "fewer units, to the left, cost more: that is up, where y is small"
 
 
+def test_a_plan_that_loses_more_than_is_allowed_did_not_meet_that() -> None:
+    plan = replace(PLAN, max_drop={"accuracy": 0.001, "sqnr": 20, "cosine": 0.01})
+    text = page(replace(report(), plan=plan))
+    assert "accuracy may fall by 0.10%; sqnr of at least 20 dB; cosine may fall by 0.01" in said(text)
+    assert not [c for c in read(text).iter("circle") if c.attrib["class"] == "kept"]
+
+
 def test_of_a_plan_alone_nothing_is_said_to_be_written() -> None:
     text = page(replace(report(), plan=replace(PLAN, only=True)), "passes = []")
     assert "What would be cut" in said(text)
