@@ -180,7 +180,7 @@ def _tried(plan: PlanReport) -> list[Html]:
     names = list(dict.fromkeys(name for t in tried for name in t.metrics))
     best = next((n for n in (*words.SHARES, *names) if all(n in t.metrics for t in tried)), None)
     points = [(t.macs, t.metrics[best].after if best is not None else t.loss) for t in tried]
-    caption = f"{best or 'loss'} (upward) against the share of the MACs that is left; filled where all that was asked for is met"
+    caption = f"{best or 'loss'} (upward) against the share of the MACs; filled where all that was asked for is met"
     picture = scatter(points, [_met(t, plan.max_drop) for t in tried])
     columns = (">MACs", ">loss", ">predicted", *(f">{n}" for n in names), ">time", "met")
     rows = [
