@@ -6,6 +6,7 @@ What is in it came from a model, so a policy in the page itself forbids a browse
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import isfinite
 
 from graphopt.plan.budget import excess
 from graphopt.report import words
@@ -84,6 +85,8 @@ def _told(report: Report) -> list[Html]:
         asked = [f"at most {share:.1%} of {name}" for name, share in plan.budget.items()]
         asked += [_allowed(name, most) for name, most in plan.max_drop.items()]
     lines = words.lost(report)
+    if plan and not plan.only:
+        lines.append("note: the verification is of what was rewritten; what was cut is judged by the metrics alone")
     if plan and data and data.synthetic:
         lines.append("warning: the data is synthetic, so what was learned from it and measured on it says little")
     lines += [f"unchanged: {report.unchanged}"] if report.unchanged else []
@@ -148,7 +151,7 @@ def _plan(plan: PlanReport) -> list[Html]:
         f"learned from {plan.calibrated:,} samples, judged by {plan.judged:,} others; the MACs are the part of the "
         "model's that goes if this group alone is cut, the error is what that costs the outputs, and the dot the width"
     )
-    fitted = (">weights", ">damping", ">error, only cut", ">error, fitted")
+    fitted = (">rows × inputs", ">damping", ">error, only cut", ">error, fitted")
     parts = [
         element("h2", "What would be cut" if plan.only else "What was cut"),
         table(columns, cut) if cut else element("p", "nothing"),
@@ -169,7 +172,9 @@ def _group(group: WidthReport) -> tuple[object, ...]:
 
 
 def _refit(refit: RefitReport) -> tuple[str, ...]:
-    damping = "" if refit.damping is None else f"{refit.damping:.2g}"
+    damping = (
+        "as it was" if refit.damping is None else f"{refit.damping:.2g}" if isfinite(refit.damping) else "bias only"
+    )
     size = f"{refit.rows:,} × {refit.columns:,}"
     return (refit.key, refit.form, size, damping, f"{refit.before:.3g}", f"{refit.after:.3g}")
 
@@ -196,7 +201,7 @@ def _tried(plan: PlanReport) -> list[Html]:
     ]
     return [
         element("h2", "Plans tried"),
-        element("figure", picture, element("figcaption", caption)),
+        *([element("figure", picture, element("figcaption", caption))] if len(tried) > 1 else []),
         fold(f"In numbers ({len(rows):,})", table(columns, rows)),
     ]
 

@@ -153,6 +153,12 @@ def test_a_plan_that_loses_more_than_is_allowed_did_not_meet_that() -> None:
     assert not [c for c in read(text).iter("circle") if c.attrib["class"] == "kept"]
 
 
+@pytest.mark.parametrize(("damping", "told"), [(None, "as it was"), (math.inf, "bias only"), (0.25, "0.25")])
+def test_how_a_product_was_fitted(damping: float | None, told: str) -> None:
+    plan = replace(PLAN, refits=(replace(PLAN.refits[0], damping=damping),))
+    assert [row[3] for row in rows(read(page(replace(report(), plan=plan)))) if row[0] == "conv9"] == [told]
+
+
 def test_of_a_plan_alone_nothing_is_said_to_be_written() -> None:
     text = page(replace(report(), plan=replace(PLAN, only=True)), "passes = []")
     assert "What would be cut" in said(text)
