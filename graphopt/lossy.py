@@ -116,7 +116,9 @@ def compress(
     elif not recipe.plan:
         best = _best(planner, recipe, bounds, workshop)
         plan, made, tried = best.plan, best.made.model, tuple(planner.tried)
+    done = replace(recipe, plan=plan.data())
     if plan_only:
+        first = replace(first, recipe=done)
         return Lossy(first, plan, groups, tried, planner.curves, (), split, {}, only=True)
     made = made or workshop.compressed(plan.widths)
     thin = replace(
@@ -126,7 +128,6 @@ def compress(
         carried=source.carried.without(groups.values),
         frozen=0,
     )
-    done = replace(recipe, plan=plan.data())
     last = pipeline.optimize(thin, done, feeds, replace(settings, stamp=True), child)
     settings.progress("judging")
     metrics = workshop.scores(runnable(last.model, thin.carried) if last.content is None else last.content)

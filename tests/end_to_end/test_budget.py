@@ -76,9 +76,11 @@ def test_the_order_of_the_data_and_how_it_is_cut_change_nothing() -> None:
 
 def test_only_a_plan(tmp_path: Path) -> None:
     out = tmp_path / "none.onnx"
-    words = ("--data", CALIBRATION, "--budget", "params=0.5", "--plan-only", "--json", "-")
+    recipe = tmp_path / "plan.toml"
+    words = ("--data", CALIBRATION, "--budget", "params=0.5", "--plan-only", "--json", "-", "--save-recipe", recipe)
     answer = graphopt("optimize", NET, "-o", out, *words)
     assert answer.code == 0
+    assert tomllib.loads(recipe.read_text())["plan"]
     assert not out.exists()
     assert any(g["after"] < g["before"] for g in json.loads(answer.out)["plan"]["groups"])
 
