@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from graphopt.errors import GraphoptError, UsageError
+from graphopt.errors import GraphoptError
 from graphopt.options import (
     BudgetOption,
     DataOption,
@@ -39,6 +39,7 @@ from graphopt.options import (
     ThreadsOption,
     UnverifiedOption,
     VerboseOption,
+    dims,
 )
 
 if TYPE_CHECKING:
@@ -202,7 +203,7 @@ def optimize(
             plan_only=plan_only,
             measure=measure,
             unverified=unverified,
-            set_dims=_dims(set_dims),
+            set_dims=dims(set_dims),
             external_root=external_root,
             threads=threads,
             seed=seed,
@@ -249,7 +250,7 @@ def inspect(
             *models,
             groups=groups,
             why=why,
-            set_dims=_dims(set_dims),
+            set_dims=dims(set_dims),
             external_root=external_root,
             seed=seed,
             progress=progress,
@@ -300,7 +301,7 @@ def check(
             device=device,
             atol=atol,
             rtol=rtol,
-            set_dims=_dims(set_dims),
+            set_dims=dims(set_dims),
             external_root=external_root,
             threads=threads,
             seed=seed,
@@ -338,7 +339,7 @@ def bench(
             other,
             data=data,
             device=device,
-            set_dims=_dims(set_dims),
+            set_dims=dims(set_dims),
             external_root=external_root,
             threads=threads,
             seed=seed,
@@ -369,17 +370,6 @@ def doctor(json: JsonOption = None, debug: DebugOption = False) -> None:
     files.refuse_side_files({"--json": json}, {}, {})
     found = api.doctor()
     _answer(json, table.doctor(found), data.to_json(found, "findings"))
-
-
-def _dims(given: list[str] | None) -> dict[str, int] | None:
-    """`DIM=N` words as a mapping."""
-    dims: dict[str, int] = {}
-    for word in given or ():
-        name, equals, extent = word.rpartition("=")
-        if not equals or not name or not extent.isdecimal() or int(extent) < 1:
-            raise UsageError(f"--set {word} is not of the form DIM=N with N at least 1")
-        dims[name] = int(extent)
-    return dims or None
 
 
 def _answer(json: Path | None, text: RenderableType | None, document: str) -> None:

@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from graphopt.errors import UsageError
+
 __all__ = [
     "BudgetOption",
     "DataOption",
@@ -32,6 +34,7 @@ __all__ = [
     "ThreadsOption",
     "UnverifiedOption",
     "VerboseOption",
+    "dims",
 ]
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -127,3 +130,18 @@ MeasureOption = Annotated[
 UnverifiedOption = Annotated[
     bool, typer.Option("--unverified", help="Run nothing: check the structure only, and say so in the file.")
 ]
+
+
+def dims(given: list[str] | None) -> dict[str, int] | None:
+    """`DIM=N` words as a mapping.
+
+    Raises:
+        UsageError: a word is of another form.
+    """
+    found: dict[str, int] = {}
+    for word in given or ():
+        name, equals, extent = word.rpartition("=")
+        if not equals or not name or not extent.isdecimal() or int(extent) < 1:
+            raise UsageError(f"--set {word} is not of the form DIM=N with N at least 1")
+        found[name] = int(extent)
+    return found or None
