@@ -14,7 +14,7 @@ import pytest
 import typer
 from typer.main import get_command
 
-from graphopt import api, cli
+from graphopt import api, cli, options
 from tests.end_to_end.support import ROOT
 
 VERBS = ("optimize", "inspect", "check", "bench", "passes", "doctor")
@@ -118,9 +118,9 @@ def test_options_are_spelled_as_the_contract_says() -> None:
 
 
 def test_words_become_a_mapping_of_dimensions() -> None:
-    assert cli._dims(None) is None
-    assert cli._dims([]) is None
-    assert cli._dims(["N=2", "a=b=3", "past + seq=4", "x[0]=5"]) == {"N": 2, "a=b": 3, "past + seq": 4, "x[0]": 5}
+    assert options.dims(None) is None
+    assert options.dims([]) is None
+    assert options.dims(["N=2", "a=b=3", "past + seq=4", "x[0]=5"]) == {"N": 2, "a=b": 3, "past + seq": 4, "x[0]": 5}
 
 
 @pytest.mark.parametrize("words", [["--help"], ["optimize", "--help"], ["check", "--help"], ["--version"]])
