@@ -9,16 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from graphopt import pipeline
 from graphopt.analysis.channels import channels
-from graphopt.analysis.facts import Facts, facts
+from graphopt.analysis.facts import Facts, extents, facts
 from graphopt.analysis.groups import Channels
 from graphopt.analysis.samples import Split
 from graphopt.compress.compress import Refit
 from graphopt.errors import UsageError
-from graphopt.graph import values
 from graphopt.graph.load import Source
 from graphopt.graph.save import runnable
 from graphopt.plan.budget import Limit, limits
@@ -28,6 +25,7 @@ from graphopt.plan.plan import Plan, Planner, Tried
 from graphopt.recipe import Recipe
 from graphopt.rewrite import Border
 from graphopt.run.child import Child
+from graphopt.run.data import rows_of
 from graphopt.run.session import Feed
 from graphopt.targets import TARGETS
 from graphopt.workshop import Workshop
@@ -84,8 +82,8 @@ def compress(
     first = pipeline.optimize(source, canonical, feeds, replace(settings, measure=False), child)
     model = first.model
     feed = feeds[0]
-    shape = values.bound(model, {n: np.shape(v) for n, v in feed.items() if isinstance(v, np.ndarray)})
-    rows = _rows(feed) if isinstance(split.calibration, Mapping) else 1
+    shape = extents(model, feed)
+    rows = rows_of(feed) if isinstance(split.calibration, Mapping) else 1
     settings.progress("looking for groups")
     groups = channels(model, shape, samples=rows)
     groups = _without(groups, recipe.skip)
@@ -165,23 +163,16 @@ class _Bounds:
 
     def _time(self, share: float, workshop: Workshop) -> Limit:
         """Of the canonical model, as its parts were timed; what is measured later is compared with the model given."""
-        shape = values.bound(
-            self.first.model, {n: np.shape(v) for n, v in self.feed.items() if isinstance(v, np.ndarray)}
-        )
         cost, whole = latency(
             self.first.model,
             self.groups,
-            shape,
+            extents(self.first.model, self.feed),
             self.feed,
             device=workshop.device,
             threads=workshop.threads,
             progress=workshop.progress,
         )
         return Limit("latency", cost, share * whole, share)
-
-
-def _rows(feed: Feed) -> int:
-    return len(next(iter(feed.values())))
 
 
 def _without(groups: Channels, skip: Sequence[str]) -> Channels:

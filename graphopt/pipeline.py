@@ -10,12 +10,12 @@ from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from typing import Generic, TypeVar
 
-import numpy as np
 import onnx_ir as ir
 
 from graphopt.analysis.channels import channels
+from graphopt.analysis.facts import extents
 from graphopt.analysis.groups import Channels
-from graphopt.graph import functions, invariants, values
+from graphopt.graph import functions, invariants
 from graphopt.graph.collector import resting
 from graphopt.graph.edit import Editor
 from graphopt.graph.load import Source
@@ -206,7 +206,7 @@ def groups(source: Source, recipe: Recipe, feed: Feed, child: Child | None = Non
     """Which channels can be cut together, in the rewritten graph. Its extents are those of a feed."""
     with trial.within(Limits(), child) as limited:
         model = _run(source, recipe, None, Settings(), limited).rewrite().model
-    return channels(model, values.bound(model, {n: np.shape(v) for n, v in feed.items() if isinstance(v, np.ndarray)}))
+    return channels(model, extents(model, feed))
 
 
 def _run(source: Source, recipe: Recipe, feeds: Sequence[Feed] | None, settings: Settings, child: Child) -> _Run:

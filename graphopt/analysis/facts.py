@@ -18,7 +18,7 @@ from graphopt.graph.nodes import graphs
 from graphopt.graph.save import EXTERNAL_ABOVE, serialize, weight_bytes
 from graphopt.run.session import Feed, Session
 
-__all__ = ["Facts", "facts"]
+__all__ = ["Facts", "extents", "facts"]
 
 
 @dataclass(frozen=True)
@@ -53,12 +53,16 @@ def facts(model: ir.Model, carried: Carried, feed: Feed | None) -> Facts:
         known: shapes.ShapeOf = lambda _: None  # noqa: E731 - no shape is known
         cost = ops.cost(model, known)
         return Facts(len(every), cost.params, None, cost.unknown, dict(sorted(operators.items())))
-    given = {name: np.shape(v) for name, v in feed.items() if isinstance(v, np.ndarray)}
-    shape = values.bound(model, given)
+    shape = extents(model, feed)
     cost = ops.cost(model, shape)
     if cost.unknown:
         cost = ops.cost(model, _told(model, carried, feed, shape))
     return Facts(len(every), cost.params, cost.macs, cost.unknown, dict(sorted(operators.items())))
+
+
+def extents(model: ir.Model, feed: Feed) -> shapes.ShapeOf:
+    """The shapes of values when the model runs on a feed, as far as they follow from its inputs'."""
+    return values.bound(model, {name: np.shape(v) for name, v in feed.items() if isinstance(v, np.ndarray)})
 
 
 def _told(model: ir.Model, carried: Carried, feed: Feed, shape: shapes.ShapeOf) -> shapes.ShapeOf:

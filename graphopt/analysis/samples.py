@@ -10,12 +10,11 @@ import hashlib
 import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from graphopt.errors import InputError
-from graphopt.run.data import Data
+from graphopt.run.data import Data, add_digest, rows_of
 from graphopt.run.session import Feed
 
 __all__ = ["Samples", "Split", "split"]
@@ -103,28 +102,17 @@ def split(data: Data, batch: int = 50, most: int = CALIBRATION) -> Split:
 def _samples(feed: Feed, labels: np.ndarray | None, *, rows: bool) -> Sequence[tuple[Feed, np.ndarray | None]]:
     if not rows:
         return [(feed, labels)]
-    count = len(next(iter(feed.values())))
     return [
         ({n: v[i : i + 1] for n, v in feed.items()}, None if labels is None else labels[i : i + 1])
-        for i in range(count)
+        for i in range(rows_of(feed))
     ]
 
 
 def _hash(sample: Feed) -> int:
     digest = hashlib.sha256()
     for name in sorted(sample):
-        _add(digest, name, sample[name])
+        add_digest(digest, name, sample[name])
     return int.from_bytes(digest.digest()[:8], "big")
-
-
-def _add(digest: Any, name: str, value: Any) -> None:
-    if value is None or isinstance(value, list | tuple):
-        for item in value or (name,):
-            _add(digest, name, item)
-        return
-    array = np.asarray(value)
-    digest.update(repr((name, array.dtype.str, array.shape)).encode())
-    digest.update(repr(array.tolist()).encode() if array.dtype.kind in "OU" else array.tobytes())
 
 
 def _copy(sample: Feed) -> Feed:

@@ -29,7 +29,7 @@ from graphopt.errors import GraphoptError, InputError, UsageError
 from graphopt.run.files import read_npz, read_pb
 from graphopt.run.session import Feed, Port
 
-__all__ = ["Data", "Pair", "Survey", "open_data"]
+__all__ = ["Data", "Pair", "Survey", "add_digest", "open_data", "rows_of"]
 
 _DIGITS = 9
 """Of a number of feeds."""
@@ -78,8 +78,8 @@ class Data:
         """
         for feed, labels in self._read():
             checked = self._checked(feed)
-            if labels is not None and self.rows and len(labels) != _rows(checked):
-                raise InputError(f"{self.name} has {len(labels)} labels for {_rows(checked)} samples")
+            if labels is not None and self.rows and len(labels) != rows_of(checked):
+                raise InputError(f"{self.name} has {len(labels)} labels for {rows_of(checked)} samples")
             yield checked, labels
 
     def batches(self, size: int) -> Iterator[Pair]:
@@ -96,7 +96,7 @@ class Data:
             if parts and not _stackable(parts[0], (feed, labels)):
                 yield _stack(parts)
                 parts, held = [], 0
-            start, end = 0, _rows(feed)
+            start, end = 0, rows_of(feed)
             while start < end:
                 stop = min(end, start + size - held)
                 parts.append(_cut(feed, labels, start, stop))
@@ -114,11 +114,11 @@ class Data:
         kept: list[Feed] = []
         count, stride = 0, 1
         for feed, labels in self.pairs():
-            cuts = (_cut(feed, labels, i, i + 1) for i in range(_rows(feed))) if self.rows else [(feed, labels)]
+            cuts = (_cut(feed, labels, i, i + 1) for i in range(rows_of(feed))) if self.rows else [(feed, labels)]
             for sample, label in cuts:
                 for name in sorted(sample):
-                    _digest(digest, name, sample[name])
-                _digest(digest, "", label)
+                    add_digest(digest, name, sample[name])
+                add_digest(digest, "", label)
                 if count % stride == 0:
                     kept.append({n: np.array(v) for n, v in sample.items()} if self.rows else sample)
                 if len(kept) == 2 * most:
@@ -336,7 +336,8 @@ def _fitted(port: Port, value: Any, name: str) -> Any:
     return array
 
 
-def _rows(feed: Feed) -> int:
+def rows_of(feed: Feed) -> int:
+    """How many samples a feed holds, where its rows are samples."""
     return len(next(iter(feed.values())))
 
 
@@ -357,12 +358,12 @@ def _stack(parts: list[Pair]) -> Pair:
     return feed, np.concatenate(labels) if labels else None
 
 
-def _digest(digest: Any, name: str, value: Any) -> None:
+def add_digest(digest: Any, name: str, value: Any) -> None:
     """Adds one value, with its name, type and shape, so that no two contents look alike."""
     if value is None or isinstance(value, list | tuple):
         digest.update(repr((name, None if value is None else len(value))).encode())
         for item in value or ():
-            _digest(digest, name, item)
+            add_digest(digest, name, item)
         return
     array = np.asarray(value)
     textual = array.dtype.kind in "OU"
