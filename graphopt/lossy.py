@@ -13,6 +13,7 @@ from graphopt import pipeline
 from graphopt.analysis.channels import channels
 from graphopt.analysis.facts import Facts, extents, facts
 from graphopt.analysis.groups import Channels
+from graphopt.analysis.mirror import mirrored
 from graphopt.analysis.samples import Split
 from graphopt.compress.compress import Refit
 from graphopt.errors import UsageError
@@ -31,6 +32,9 @@ from graphopt.targets import TARGETS
 from graphopt.workshop import Workshop
 
 __all__ = ["Lossy", "compress"]
+
+
+_MIRRORED = "the model takes images and their mirror images for the same: both were learned from"
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,10 +93,13 @@ def compress(
     groups = _without(groups, recipe.skip)
     if not groups.groups:
         raise UsageError(f"nothing in {source.name} can be cut: `graphopt inspect --groups` says why")
+    more = mirrored(split.calibration, source.runnable, device=settings.device, threads=settings.threads)
+    if more is not None:
+        first = replace(first, notes=(*first.notes, _MIRRORED))
     workshop = Workshop(
         model,
         groups,
-        split,
+        split if more is None else replace(split, calibration=more),
         reference=source.runnable,
         step=TARGETS[recipe.target].multiple,
         device=settings.device,

@@ -27,14 +27,11 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from graphopt import ops
-from graphopt.analysis.segments import BATCH, MEMORY, Pieces, Samples, Store, Walk, batches, differs
+from graphopt.analysis.segments import BATCH, FOLD, MEMORY, Pieces, Samples, Store, Walk, batches, differs
 from graphopt.graph.nodes import array, input_at, is_constant, key, readers, scalar, static_shape
 from graphopt.run.session import Device
 
 __all__ = ["Frontier", "Pair", "Rows", "Site"]
-
-_FOLD = 4
-"""One sample in so many is held back."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -386,5 +383,5 @@ def _choose(count: int, first: int, samples: int, share: int) -> _Chosen:
         index * each + np.sort(np.random.default_rng(first + index).choice(each, min(share, each), replace=False))
         for index in range(samples)
     ]
-    held = [np.full(len(f), (first + index) % _FOLD == _FOLD - 1) for index, f in enumerate(found)]
+    held = [np.full(len(f), (first + index) % FOLD == FOLD - 1) for index, f in enumerate(found)]
     return _Chosen(np.concatenate(found), np.concatenate(held))

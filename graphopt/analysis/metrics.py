@@ -10,7 +10,7 @@ from graphopt.graph.external import Runnable
 from graphopt.run.data import Pair
 from graphopt.run.session import Device, Session
 
-__all__ = ["BATCH", "RIGHT", "scores"]
+__all__ = ["BATCH", "RIGHT", "is_scores", "scores"]
 
 BATCH = 64
 """Rows of a feed on which models are scored, where there is a choice."""
@@ -39,7 +39,7 @@ def scores(
     for feed, labels in pairs:
         before, after = first.run(feed), second.run(feed)
         sums += sum((_sums(before[n], after[n]) for n in before), np.zeros(4))
-        name = next((n for n, v in before.items() if _is_scores(v, feed)), None)
+        name = next((n for n, v in before.items() if is_scores(v, feed)), None)
         scored = scored and name is not None
         if name is None or not scored:
             continue
@@ -84,7 +84,7 @@ def _sums(before: object, after: object) -> np.ndarray:
     return np.array([a @ a, (a - b) @ (a - b), a @ b, b @ b])
 
 
-def _is_scores(value: object, feed: dict[str, object]) -> bool:
+def is_scores(value: object, feed: dict[str, object]) -> bool:
     """One row of at least two floats for each sample."""
     if not isinstance(value, np.ndarray) or value.ndim != 2 or value.shape[1] < 2 or value.dtype.kind != "f":  # noqa: PLR2004
         return False

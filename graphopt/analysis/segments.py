@@ -22,7 +22,7 @@ from graphopt.graph.nodes import bodies, key
 from graphopt.graph.save import runnable
 from graphopt.run.session import Device, Feed, Session
 
-__all__ = ["BATCH", "MEMORY", "Pieces", "Samples", "Store", "Walk", "batches", "differs"]
+__all__ = ["BATCH", "FOLD", "MEMORY", "Pieces", "Samples", "Store", "Walk", "batches", "differs"]
 
 Samples = Feed | Sequence[Feed]
 """Input name → (samples, …); or feeds that are run as they are, where rows are no samples."""
@@ -31,6 +31,8 @@ Pieces = list[Any]
 """What a value holds, batch by batch."""
 
 BATCH: Final = 50
+FOLD: Final = 4
+"""One sample in so many is held back from a fit, to choose between fits: the last one of each so many."""
 MEMORY: Final = 1 << 30
 
 

@@ -33,7 +33,7 @@ __all__ = ["Compressed", "Refit", "compress", "kept", "orders"]
 ROWS = 60
 """Rows per column that a product is fitted to, where memory and the samples allow it."""
 _FEWEST_ROWS = 16384
-PAIRED = 100_000
+PAIRED = 200_000
 """Positions of whole samples that two products are fitted to together."""
 _CHOICE_ROWS = 20
 """Rows per column that an order is found from."""

@@ -23,6 +23,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from graphopt.analysis.frontier import Pair, Site
+from graphopt.analysis.segments import FOLD
 from graphopt.graph.carry import Carried
 from graphopt.graph.save import runnable
 from graphopt.run.session import Device, Session
@@ -38,8 +39,6 @@ _MOMENTUM: Final = 0.9
 _DAMPING: Final = 1e-3
 _PACE: Final = 0.995
 """What of the error must be left at most after some rounds, for there to be more."""
-_HELD: Final = 4
-"""One sample in so many is held back."""
 _FEWEST: Final = 8
 """Samples."""
 
@@ -69,8 +68,8 @@ def fit(site: Site, pair: Pair, *, rounds: int = ROUNDS, device: Device = "cpu",
         return None
     if {first.linear.weights.dtype, site.linear.weights.dtype, pair.x.dtype} != {np.dtype(np.float32)}:
         return None
-    held = count // _HELD
-    fitted, rest = _cut(pair, slice(held, None)), _cut(pair, slice(held))
+    held = np.arange(count) % FOLD == FOLD - 1
+    fitted, rest = _cut(pair, ~held), _cut(pair, held)
     system = _System(first, site, fitted, device, threads)
     judge = _System(first, site, rest, device, threads)
     weights = (first.matrix(), first.bias()), (site.matrix(), site.bias())
@@ -94,7 +93,7 @@ def fit(site: Site, pair: Pair, *, rounds: int = ROUNDS, device: Device = "cpu",
     return None if best is weights else Joint(*best, before, least)
 
 
-def _cut(pair: Pair, at: slice) -> Pair:
+def _cut(pair: Pair, at: NDArray[np.bool_]) -> Pair:
     return Pair(pair.x[at], pair.target[at], None if pair.base is None else pair.base[at])
 
 
