@@ -7,8 +7,9 @@ nothing was learned from.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -16,16 +17,16 @@ from numpy.typing import NDArray
 
 from graphopt.analysis.groups import Channels
 from graphopt.analysis.metrics import scores
-from graphopt.analysis.moments import collect
 from graphopt.analysis.samples import Split
 from graphopt.analysis.segments import BATCH, batches
 from graphopt.compress.axis import Curve
-from graphopt.compress.compress import Compressed, compress, kept, orders
-from graphopt.compress.cut import cut
+from graphopt.compress.compress import Compressed, compress, kept
+from graphopt.compress.order import gathered, orders
 from graphopt.graph.carry import Carried
 from graphopt.graph.external import Runnable
 from graphopt.graph.save import runnable
-from graphopt.plan.levels import LossCurve, candidates, measure
+from graphopt.plan.levels import LossCurve, candidates
+from graphopt.plan.outputs import measure
 from graphopt.plan.plan import Made
 from graphopt.run.bench import bench
 from graphopt.run.session import Device, Session
@@ -67,6 +68,7 @@ class Workshop:
             memory=self.memory,
             device=self.device,
             threads=self.threads,
+            progress=self.progress,
         )
 
     @cached_property
@@ -82,49 +84,33 @@ class Workshop:
         """
         known, rest = dict[str, LossCurve](), list[str]()
         for key, curve in self.curves.items():
-            group = self.channels.groups[key]
-            many = [r for r in group.readers if not self.channels.products[r].diagonal]
-            known[key] = LossCurve.through({w: float(curve.error[w]) * len(many) for w in candidates(group, self.step)})
-            if any(index < 0 for _, index in many):
+            group, count = self.channels.groups[key], self._readers(key)
+            known[key] = LossCurve.through({w: float(curve.error[w]) * count for w in candidates(group, self.step)})
+            if any(index < 0 for _, index in group.readers):
                 rest.append(key)
-        if not rest:
-            return known
-        simple = [key for key in known if key not in rest]
-        some = simple[:: max(1, len(simple) // _YARDSTICKS)]
-        measured = self._measured([*some, *rest])
-        ratios = [
-            measured[key](width) / known[key](width)
-            for key in some
-            for width in (measured[key].widths[len(measured[key].widths) // 2],)
-            if known[key](width) > 0
-        ]
-        unit = float(np.median(ratios)) if ratios else 1.0
-        scaled = {
-            key: LossCurve(measured[key].widths, tuple(loss / unit for loss in measured[key].losses)) for key in rest
-        }
-        return {key: scaled.get(key, known[key]) for key in known}
+        return known | self._measured(rest, [key for key in known if key not in rest])
 
-    def _measured(self, keys: Sequence[str]) -> dict[str, LossCurve]:
-        """The loss of some groups, measured at the outputs."""
-        self.progress("measuring losses")
-        only = replace(self.channels, groups={key: self.channels.groups[key] for key in keys})
-        wanted = dict.fromkeys(r for g in only.groups.values() for r in g.readers)
-        moments = collect(
-            self.model, wanted, self.split.calibration, memory=self.memory, device=self.device, threads=self.threads
-        )
-        feeds = batches(self.model, self.split.calibration)[0][: -(-_LOSSES // BATCH)]
-        return measure(
-            self.model,
-            self.channels,
-            {key: self._orders[key] for key in keys},
-            moments,
-            feeds,
-            step=self.step,
-            make=self._cut,
-            memory=self.memory,
-            device=self.device,
-            threads=self.threads,
-        )
+    def _measured(self, keys: Sequence[str], others: Sequence[str]) -> dict[str, LossCurve]:
+        """The losses of some groups at the outputs, in units of what readers of others lose that are not refit."""
+        if not keys:
+            return {}
+        run: dict[str, Any] = {"device": self.device, "threads": self.threads, "progress": self.progress}
+        samples, some = self.split.calibration, others[:: max(1, len(others) // _YARDSTICKS)]
+        feeds = batches(self.model, samples)[0][: -(-_LOSSES // BATCH)]
+        found = measure(self.model, self.channels, self._orders, [*keys, *some], feeds, step=self.step, **run)
+        ratios = list[float]()
+        for group, readers in gathered(self.model, self.channels, some, samples, memory=self.memory, **run):
+            for width, loss in found[group.key].items():
+                gone = self._orders[group.key][: group.units - width]
+                error = self._readers(group.key) * sum(r.without(gone) for r in readers)
+                ratios += [loss / error] if error > 0 else []
+        unit = float(np.median(ratios)) if ratios else 1.0
+        units = self.channels.units
+        return {k: LossCurve.through({units[k]: 0.0} | {w: x / unit for w, x in found[k].items()}) for k in keys}
+
+    def _readers(self, key: str) -> int:
+        """How many products sum over the units of a group."""
+        return sum(not self.channels.products[r].diagonal for r in self.channels.groups[key].readers)
 
     def make(self, widths: Mapping[str, int]) -> Made:
         """See `plan.Workshop`."""
@@ -155,6 +141,3 @@ class Workshop:
         """Metrics of a result on the samples that judge."""
         pairs = zip(self.split.judgement, self.split.labels, strict=True)
         return scores(self.reference, result, pairs, device=self.device, threads=self.threads)
-
-    def _cut(self, widths: Mapping[str, int]) -> ir.Model:
-        return cut(self.model, self.channels, kept(self.channels, self._orders, widths))

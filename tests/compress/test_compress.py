@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from graphopt.analysis.channels import channels
 from graphopt.analysis.groups import Channels
 from graphopt.compress.axis import IMPORTANCES
-from graphopt.compress.compress import compress, kept, orders
+from graphopt.compress.compress import compress, kept
+from graphopt.compress.order import orders
 from graphopt.compress.cut import cut
 from graphopt.graph import values
 from graphopt.graph.carry import Carried
