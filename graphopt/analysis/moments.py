@@ -42,6 +42,10 @@ _MOST: Final = 1 << 26
 """Elements of x that are read for one product: more would take time and tell little."""
 _SINGLE: Final = 4096
 """Columns above which single precision has to do."""
+_BATCH: Final = 10
+"""Samples of one run, unless the model says it: few, since much of what is in between is held at once."""
+_COPIES: Final = 2
+"""Of the values of one run, in the runtime and out of it."""
 _GOLDEN: Final = (5**0.5 - 1) / 2
 
 
@@ -129,7 +133,7 @@ def collect(
     Raises:
         InputError: there are no samples, or the model does not run on them.
     """
-    feeds, counts = batches(model, samples)
+    feeds, counts = batches(model, samples, _BATCH)
     if not feeds:
         raise InputError("there are no samples to learn from")
     sites: dict[Any, _Site] = {}
@@ -230,7 +234,7 @@ class _Site:
         kinds: tuple[Kind, ...] = ("rows", "diagonal") if total < columns else ("full", "diagonal")
         self.kind = next((k for k in kinds if sizes[k] <= most), "diagonal")
         names = {self.value, *self.ends.values()}
-        self.bytes = sizes[self.kind] + sum(found[n].nbytes for n in names) // few * max(counts)
+        self.bytes = sizes[self.kind] + _COPIES * sum(found[n].nbytes for n in names) // few * max(counts)
 
     def add(self, found: Mapping[str, Array], first: int, samples: int) -> None:
         """Sum over one batch."""

@@ -28,7 +28,7 @@ from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import get_lapack_funcs
+from scipy.linalg import lapack
 
 from graphopt.analysis.moments import Kind, gather, mirror, precision
 
@@ -265,7 +265,8 @@ def _inverse(reader: Reader) -> _Dense | _Thin:
         square = (x.T @ x).astype(np.float64)
         square[np.diag_indices_from(square)] += x.shape[1] * shift
         return _Thin(np.full(len(x), 1 / shift, kind), (np.linalg.solve(square, x.T).T / shift).astype(kind), x)
-    factor, invert = get_lapack_funcs("potrf", dtype=kind), get_lapack_funcs("potri", dtype=kind)
+    double = kind == np.float64
+    factor, invert = (lapack.dpotrf, lapack.dpotri) if double else (lapack.spotrf, lapack.spotri)
     for _ in range(_TRIES):
         matrix = np.array(reader.gram, kind)  # the only copy: lower triangles do
         gather(matrix, mean[:, None].astype(kind), -1.0)

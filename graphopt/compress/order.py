@@ -43,7 +43,8 @@ def orders(
 
     Args:
         model: canonical.
-        channels: its groups; those that no plain product reads are left out.
+        channels: its groups. Of those that no plain product reads, units go in the order of the weights that write
+            them, and nothing is known of the error (it is told as 0); those that nothing sums over are left out.
         samples: as in `collect`.
         importance: what says which unit goes first.
         memory: as in `collect`.
@@ -58,6 +59,9 @@ def orders(
         progress(f"ordering the units of {group.key}")
         order = None if importance == "obs" else ranked(_scores(model, channels, group, readers, importance))
         found[group.key] = curve(group.units, (readers.pop(0) for _ in range(len(readers))), order=order)
+    for name, group in channels.groups.items():
+        if name not in found and any(index < 0 for _, index in group.readers):
+            found[name] = Curve(ranked(_written(model, channels, group, "l2")), np.zeros(group.units + 1))
     return {name: found[name] for name in channels.groups if name in found}
 
 
