@@ -220,6 +220,7 @@ class _Site:
         """Settle what to keep, given the values of `few` samples."""
         groups, columns = self.linear.groups, self.linear.reduction
         rows = self.linear.unfold(found[self.value]).shape[-1]
+        values = sum(found[n].nbytes for n in {self.value, *self.ends.values()})
         for name, linear in self.readers.items():
             if found[self.ends[name]].size != rows * linear.channels:  # spread out by what it is added to
                 self.ends[name] = str(linear.node.outputs[0].name)
@@ -233,8 +234,7 @@ class _Site:
         }
         kinds: tuple[Kind, ...] = ("rows", "diagonal") if total < columns else ("full", "diagonal")
         self.kind = next((k for k in kinds if sizes[k] <= most), "diagonal")
-        names = {self.value, *self.ends.values()}
-        self.bytes = sizes[self.kind] + _COPIES * sum(found[n].nbytes for n in names) // few * max(counts)
+        self.bytes = sizes[self.kind] + _COPIES * values // few * max(counts)
 
     def add(self, found: Mapping[str, Array], first: int, samples: int) -> None:
         """Sum over one batch."""

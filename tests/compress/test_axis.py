@@ -118,6 +118,50 @@ def test_many_outputs_are_mixed() -> None:
     np.testing.assert_allclose(found.error[0], lost([r], set(range(8))), rtol=0.3)
 
 
+@pytest.mark.parametrize("exact", [True, False])
+@pytest.mark.parametrize("kernel", [1, 2])
+def test_fewer_rows_than_columns_give_the_same_without_their_gram_matrix(
+    exact: bool,  # noqa: FBT001
+    kernel: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if not exact:
+        monkeypatch.setattr(axis, "_EXACT", 0)
+    random = np.random.default_rng(0)
+    columns = 70 * kernel
+    x = (random.standard_normal((columns, 20)) + 1).astype(np.float32)
+    matrix, unit = random.standard_normal((4, columns)), np.repeat(np.arange(70), kernel)
+    gram, mean = x.astype(np.float64) @ x.T / 20, x.mean(axis=1, dtype=np.float64)
+    full = Reader(matrix, gram, mean, unit, 2.0)
+    rows = Reader(matrix, x, mean, unit, 2.0, kind="rows")
+    found, expected = (curve(70, [r]) for r in (rows, full))
+    assert found.order.tolist() == expected.order.tolist()
+    np.testing.assert_allclose(found.error, expected.error, rtol=1e-5, atol=1e-9)
+    np.testing.assert_allclose(rows.energy, full.energy, rtol=1e-5)
+    assert rows.without(np.arange(9)) == pytest.approx(full.without(np.arange(9)), rel=1e-5)
+
+
+def test_of_a_diagonal_each_unit_is_on_its_own() -> None:
+    r = reader(9, 2, seed=4)
+    energy = np.diagonal(r.gram)
+    thin = Reader(r.matrix, energy, r.mean, r.unit, r.gain, r.damping, "diagonal")
+    full = Reader(
+        r.matrix, np.diag(energy - r.mean**2) + np.outer(r.mean, r.mean), *(r.mean, r.unit, r.gain, r.damping)
+    )
+    found, expected = (curve(9, [r]) for r in (thin, full))
+    assert found.order.tolist() == expected.order.tolist()
+    np.testing.assert_allclose(found.error, expected.error, rtol=1e-6, atol=1e-9)
+    assert thin.without(np.array([3])) == pytest.approx(float(np.sum((r.matrix**2 * energy)[:, r.unit == 3])))
+
+
+def test_rounding_that_leaves_a_matrix_indefinite_costs_some_damping() -> None:
+    r = reader(6, 1)
+    gram = r.gram - 1.1 * np.linalg.eigvalsh(r.gram)[0] * np.eye(6)
+    found = curve(6, [Reader(r.matrix, gram, np.zeros(6), r.unit, damping=1e-9)])
+    assert np.isfinite(found.error).all()
+    assert np.all(np.diff(found.error) <= 0)
+
+
 def test_scores_are_ranked_for_their_cost() -> None:
     assert ranked(np.array([3.0, 1, 2])).tolist() == [1, 2, 0]
     assert ranked(np.array([3.0, 1, 2]), np.array([10.0, 1, 1])).tolist() == [0, 1, 2]
