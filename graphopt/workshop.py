@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from graphopt.analysis.groups import Channels
 from graphopt.analysis.metrics import scores
 from graphopt.analysis.samples import Split
-from graphopt.analysis.segments import BATCH, batches
+from graphopt.analysis.segments import batches
 from graphopt.compress.axis import Curve
 from graphopt.compress.compress import Compressed, compress, kept
 from graphopt.compress.order import gathered, orders
@@ -96,14 +96,15 @@ class Workshop:
             return {}
         run: dict[str, Any] = {"device": self.device, "threads": self.threads, "progress": self.progress}
         samples, some = self.split.calibration, others[:: max(1, len(others) // _YARDSTICKS)]
-        feeds = batches(self.model, samples)[0][: -(-_LOSSES // BATCH)]
+        feeds, counts = batches(self.model, samples)
+        feeds = feeds[: int(np.searchsorted(np.cumsum(counts), _LOSSES)) + 1]
         found = measure(self.model, self.channels, self._orders, [*keys, *some], feeds, step=self.step, **run)
         ratios = list[float]()
         for group, readers in gathered(self.model, self.channels, some, samples, memory=self.memory, **run):
             for width, loss in found[group.key].items():
                 gone = self._orders[group.key][: group.units - width]
                 error = self._readers(group.key) * sum(r.without(gone) for r in readers)
-                ratios += [loss / error] if error > 0 else []
+                ratios += [loss / error] if error > 0 and np.isfinite(loss) else []
         unit = float(np.median(ratios)) if ratios else 1.0
         units = self.channels.units
         return {k: LossCurve.through({units[k]: 0.0} | {w: x / unit for w, x in found[k].items()}) for k in keys}

@@ -15,9 +15,9 @@ that are cheapest alone. The simple scores are for comparison.
 
 Of fewer rows than columns, X with one row of x in each of its n columns, P is never written out (Woodbury):
 
-    P = (X·Xᵀ/n + s·I)⁻¹ = (I − V·Xᵀ)/s,  V = X·(XᵀX + n·s·I)⁻¹        and with S gone   V ← V: − P:_S·P_SS⁻¹·V_S
+    P = (X·Xᵀ/n + s·I)⁻¹ = I/s − V·Xᵀ,   V = X·(XᵀX + n·s·I)⁻¹/s        and with S gone   V ← V − P_:S·P_SS⁻¹·V_S
 
-up to a factor in V; a diagonal has the same form, with no rows at all.
+A diagonal has the same form, with no rows at all.
 """
 
 from __future__ import annotations

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from graphopt.analysis import moments
+from graphopt.analysis.moments import Kind
 from graphopt.compress import axis
 from graphopt.compress.axis import Curve, Reader, curve, ranked
 
@@ -139,6 +141,21 @@ def test_fewer_rows_than_columns_give_the_same_without_their_gram_matrix(
     np.testing.assert_allclose(found.error, expected.error, rtol=1e-5, atol=1e-9)
     np.testing.assert_allclose(rows.energy, full.energy, rtol=1e-5)
     assert rows.without(np.arange(9)) == pytest.approx(full.without(np.arange(9)), rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["full", "rows"])
+def test_single_precision_will_do(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(0)
+    x, matrix = (random.standard_normal((60, 40)) + 1).astype(np.float32), random.standard_normal((4, 60))
+    gram, mean = x if kind == "rows" else x @ x.T / 40, x.mean(axis=1, dtype=np.float64)
+    readers = [Reader(matrix, gram, mean, np.arange(60), kind=kind)]
+    expected = curve(60, readers)
+    monkeypatch.setattr(moments, "_SINGLE", 0)
+    found = curve(60, readers, order=expected.order)
+    np.testing.assert_allclose(found.error, expected.error, rtol=1e-3, atol=1e-4 * expected.error[0])
+    monkeypatch.setattr(axis, "_EXACT", 0)
+    found = curve(60, readers, order=expected.order)
+    np.testing.assert_allclose(found.error, expected.error, rtol=1e-3, atol=1e-4 * expected.error[0])
 
 
 def test_of_a_diagonal_each_unit_is_on_its_own() -> None:
