@@ -7,25 +7,26 @@ nothing was learned from.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from graphopt.analysis.groups import Channels, Group
+from graphopt.analysis.groups import Channels
 from graphopt.analysis.metrics import scores
-from graphopt.analysis.moments import collect
 from graphopt.analysis.samples import Split
-from graphopt.analysis.segments import BATCH, batches
+from graphopt.analysis.segments import batches
 from graphopt.compress.axis import Curve
-from graphopt.compress.compress import Compressed, compress, kept, orders
-from graphopt.compress.cut import cut
+from graphopt.compress.compress import Compressed, compress, kept
+from graphopt.compress.order import gathered, orders
 from graphopt.graph.carry import Carried
 from graphopt.graph.external import Runnable
 from graphopt.graph.save import runnable
-from graphopt.plan.levels import LossCurve, candidates, measure
+from graphopt.plan.levels import LossCurve
+from graphopt.plan.outputs import measure
 from graphopt.plan.plan import Made
 from graphopt.run.bench import bench
 from graphopt.run.session import Device, Session
@@ -35,8 +36,8 @@ __all__ = ["Workshop"]
 _LOSSES = 200
 """Samples that losses are measured on, about."""
 _REPAIRED = 1.5
-"""Of an error made at the very beginning, e^-1.5 is left at the end. Found on residual networks for CIFAR-10, where plans
-for 0 and for 3 both do worse."""
+"""Of an error made at the very beginning, e^-1.5 is left at the end. Found on residual networks for CIFAR-10, where
+plans made with 0 and with 3 both do worse."""
 _YARDSTICKS = 4
 """Groups that are measured for nothing but the ratio of measured to computed losses, about."""
 
@@ -70,6 +71,7 @@ class Workshop:
             memory=self.memory,
             device=self.device,
             threads=self.threads,
+            progress=self.progress,
         )
 
     @cached_property
@@ -80,60 +82,43 @@ class Workshop:
         """See `plan.Workshop`.
 
         What all readers of a group lose by what it lacks is the same, so that their errors add up in step: n readers
-        lose n times the sum of their errors. Part of it is made up for by what is refit behind them. Where not all of them are products with constant weights, the loss is
-        measured at the outputs, in units that a few other groups give.
+        lose n times the sum of their errors. Part of it is made up for by what is refit behind them. Where not all of
+        them are products with constant weights, the loss is measured at the outputs, in units that a few other groups
+        give.
         """
         known, rest = dict[str, LossCurve](), list[str]()
         for key, curve in self.curves.items():
-            group = self.channels.groups[key]
-            many = [r for r in group.readers if not self.channels.products[r].diagonal]
-            gain = len(many) * self._survives(group)
-            known[key] = LossCurve.through({w: float(curve.error[w]) * gain for w in candidates(group, self.step)})
-            if any(index < 0 for _, index in many):
+            group, gain = self.channels.groups[key], self._gain(key)
+            known[key] = LossCurve.through({w: loss * gain for w, loss in curve.held.items()})
+            if any(index < 0 for _, index in group.readers):
                 rest.append(key)
-        if not rest:
-            return known
-        simple = [key for key in known if key not in rest]
-        some = simple[:: max(1, len(simple) // _YARDSTICKS)]
-        measured = self._measured([*some, *rest])
-        ratios = [
-            measured[key](width) / known[key](width)
-            for key in some
-            for width in (measured[key].widths[len(measured[key].widths) // 2],)
-            if known[key](width) > 0
-        ]
+        return known | self._measured(rest, [key for key in known if key not in rest])
+
+    def _measured(self, keys: Sequence[str], others: Sequence[str]) -> dict[str, LossCurve]:
+        """The losses of some groups at the outputs, in units of what readers of others lose that are not refit."""
+        if not keys:
+            return {}
+        run: dict[str, Any] = {"device": self.device, "threads": self.threads, "progress": self.progress}
+        samples, some = self.split.calibration, others[:: max(1, len(others) // _YARDSTICKS)]
+        feeds, counts = batches(self.model, samples)
+        feeds = feeds[: int(np.searchsorted(np.cumsum(counts), _LOSSES)) + 1]
+        found = measure(self.model, self.channels, self._orders, [*keys, *some], feeds, step=self.step, **run)
+        ratios = list[float]()
+        for group, readers in gathered(self.model, self.channels, some, samples, memory=self.memory, **run):
+            for width, loss in found[group.key].items():
+                gone = self._orders[group.key][: group.units - width]
+                error = self._gain(group.key) * sum(r.without(gone) for r in readers)
+                ratios += [loss / error] if error > 0 and np.isfinite(loss) else []
         unit = float(np.median(ratios)) if ratios else 1.0
-        scaled = {
-            key: LossCurve(measured[key].widths, tuple(loss / unit for loss in measured[key].losses)) for key in rest
-        }
-        return {key: scaled.get(key, known[key]) for key in known}
+        units = self.channels.units
+        return {k: LossCurve.through({units[k]: 0.0} | {w: x / unit for w, x in found[k].items()}) for k in keys}
 
-    def _survives(self, group: Group) -> float:
-        """What is left at the outputs of an error of the readers of a group, about: the more, the later it is made."""
-        places = [place for place, name in enumerate(self.channels.products) if name in group.readers]
-        return float(np.exp(_REPAIRED * (np.mean(places) / len(self.channels.products) - 1)))
-
-    def _measured(self, keys: Sequence[str]) -> dict[str, LossCurve]:
-        """The loss of some groups, measured at the outputs."""
-        self.progress("measuring losses")
-        only = replace(self.channels, groups={key: self.channels.groups[key] for key in keys})
-        wanted = dict.fromkeys(r for g in only.groups.values() for r in g.readers)
-        moments = collect(
-            self.model, wanted, self.split.calibration, memory=self.memory, device=self.device, threads=self.threads
-        )
-        feeds = batches(self.model, self.split.calibration)[0][: -(-_LOSSES // BATCH)]
-        return measure(
-            self.model,
-            self.channels,
-            {key: self._orders[key] for key in keys},
-            moments,
-            feeds,
-            step=self.step,
-            make=self._cut,
-            memory=self.memory,
-            device=self.device,
-            threads=self.threads,
-        )
+    def _gain(self, key: str) -> float:
+        """What an error of each reader of a group counts at the outputs, about; see `losses`."""
+        readers = self.channels.groups[key].readers
+        places = [place for place, name in enumerate(self.channels.products) if name in readers]
+        survives = np.exp(_REPAIRED * (np.mean(places) / len(self.channels.products) - 1))
+        return float(survives * sum(not self.channels.products[r].diagonal for r in readers))
 
     def make(self, widths: Mapping[str, int]) -> Made:
         """See `plan.Workshop`."""
@@ -164,6 +149,3 @@ class Workshop:
         """Metrics of a result on the samples that judge."""
         pairs = zip(self.split.judgement, self.split.labels, strict=True)
         return scores(self.reference, result, pairs, device=self.device, threads=self.threads)
-
-    def _cut(self, widths: Mapping[str, int]) -> ir.Model:
-        return cut(self.model, self.channels, kept(self.channels, self._orders, widths))

@@ -31,7 +31,7 @@ from graphopt.analysis.segments import BATCH, FOLD, MEMORY, Pieces, Samples, Sto
 from graphopt.graph.nodes import array, input_at, is_constant, key, readers, scalar, static_shape
 from graphopt.run.session import Device
 
-__all__ = ["Frontier", "Pair", "Rows", "Site"]
+__all__ = ["Frontier", "Pair", "Rows", "Site", "past_offset", "past_sum"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -301,7 +301,7 @@ class Frontier:
         weight, x = node.inputs[linear.weight], node.inputs[linear.x]
         if weight is None or x is None or len(weight.uses()) > 1 or not linear.alpha or not linear.channels:
             return None  # what it does is another product's concern as well
-        value, offset = _past_offset(linear)
+        value, offset = past_offset(linear)
         total, other = self._past_sum(value)
         low, high = _bounds(total)
         drifted = not self._compressed.changed.isdisjoint({str(x.name), other})
@@ -309,15 +309,21 @@ class Frontier:
         return Site(key(node), linear, twins[0], drifted, offset, str(value.name), other, low, high, self, before)
 
     def _past_sum(self, value: ir.Value) -> tuple[ir.Value, str | None]:
-        """The Add in which `value` ends, if its other operand is known on both sides, and the name of that."""
-        reader = _only_reader(value)
-        if reader is None or reader.op_type != "Add" or reader.domain:
-            return value, None
-        other = reader.inputs[1 - list(reader.inputs).index(value)]
-        name = None if other is None or other is value else str(other.name)
-        if name is None or name not in self._compressed.cache or name not in self._dense.cache:
-            return value, None
-        return reader.outputs[0], name
+        """As `past_sum`, if the other operand is known on both sides."""
+        total, other = past_sum(value)
+        known = other in self._compressed.cache and other in self._dense.cache
+        return (total, other) if known else (value, None)
+
+
+def past_sum(value: ir.Value) -> tuple[ir.Value, str | None]:
+    """The Add with another computed value in which `value` ends, and the name of that."""
+    reader = _only_reader(value)
+    if reader is None or reader.op_type != "Add" or reader.domain:
+        return value, None
+    other = reader.inputs[1 - list(reader.inputs).index(value)]
+    if other is None or other is value or is_constant(other):
+        return value, None
+    return reader.outputs[0], str(other.name)
 
 
 def _only_reader(value: ir.Value) -> ir.Node | None:
@@ -327,7 +333,7 @@ def _only_reader(value: ir.Value) -> ir.Node | None:
     return found[0]
 
 
-def _past_offset(linear: ops.Linear) -> tuple[ir.Value, ir.Value | None]:
+def past_offset(linear: ops.Linear) -> tuple[ir.Value, ir.Value | None]:
     """The result of a product with the constant row that is added to it, and that row."""
     value = linear.node.outputs[0]
     reader = _only_reader(value)

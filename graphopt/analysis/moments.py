@@ -1,27 +1,25 @@
-"""What the dense model's products read: means and Gram matrices, once, for every compression.
+"""What the products of a dense model read: E[x] and E[xxᵀ], once, for every choice of what can go.
 
 A product is y = alpha·W·x + beta·b, x its unfolded input. Samples stream through the model, a few positions of each are
-taken, and E[x] and E[xxᵀ] are summed in float64, batch by batch, so that the result depends on nothing but the samples
-and their order. How well W can be replaced by a poorer matrix follows from these alone. With K the columns that stay,
-R the others, G = E[xxᵀ] − E[x]E[x]ᵀ and D = damping·mean(diag G)·I:
-
-    W' = W_K + W_R·G_RK·(G_KK + D)⁻¹            b' = b + (W − W')·E[x], so that the mean stays
-
-Where memory does not allow a Gram matrix (`Kind`), the best that it allows is kept, and says so.
+taken, and sums are made batch by batch, so that the result depends on nothing but the samples and their order. Products
+that read the same value, unfolded in the same way, share one sum. Where columns are many, rows few, or memory is short,
+less is kept than E[xxᵀ] (`Kind`), which the moment says.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import ceil, prod
+from math import ceil
 from typing import Any, Final, Literal
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
+from scipy.linalg import get_blas_funcs
 
 from graphopt import ops
+from graphopt.analysis.frontier import past_offset, past_sum
 from graphopt.analysis.segments import MEMORY, Samples, batches
 from graphopt.errors import InputError
 from graphopt.graph.carry import Carried
@@ -30,21 +28,25 @@ from graphopt.graph.parts import part
 from graphopt.graph.save import runnable
 from graphopt.run.session import Device, Feed, Session
 
-__all__ = ["Kind", "Moment", "collect", "products", "sampled"]
+__all__ = ["ROWS", "Key", "Kind", "Moment", "collect", "gather", "mirror", "precision", "products", "sampled"]
 
 Array = NDArray[Any]
 Key = tuple[str, int]
-Kind = Literal["full", "rows", "channel", "diagonal"]
-"""`full`: E[xxᵀ]. `rows`: x itself, where it has fewer rows than columns. `channel`: E[xxᵀ] of channels, averaged over
-the positions in the kernel. `diagonal`: E[x²]."""
+Kind = Literal["full", "rows", "diagonal"]
+"""`full`: E[xxᵀ]. `rows`: x itself, where it has fewer rows than columns. `diagonal`: E[x²], for want of memory."""
 
-_ROWS_PER_COLUMN: Final = 12
-_FEWEST_ROWS: Final = 4096
+ROWS: Final = 20
+"""Rows per column, where the samples have as many: enough for little damping."""
+_FEWEST_ROWS: Final = 16384
+_MOST: Final = 1 << 26
+"""Elements of x that are read for one product: more would take time and tell little."""
+_SINGLE: Final = 4096
+"""Columns above which single precision has to do."""
+_BATCH: Final = 10
+"""Samples of one run, unless the model says it: few, since much of what is in between is held at once."""
+_COPIES: Final = 2
+"""Of the values of one run, in the runtime and out of it."""
 _GOLDEN: Final = (5**0.5 - 1) / 2
-_DAMPING: Final = 1e-3
-_ENOUGH: Final = 10
-"""Rows per column from which on `_DAMPING` is enough."""
-_TRIES: Final = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,107 +59,26 @@ class Moment:
     mean: Array
     """(groups, d): E[x]."""
     gram: Array
-    """full: (groups, d, d); rows: x, (groups, d, rows), in float32; channel: (groups, d/kernel, d/kernel);
-    diagonal: (groups, d)."""
-    result_mean: Array
-    """(channels,): E[y]."""
-    result_energy: Array
-    """(channels,): E[y²]."""
-
-    @property
-    def damping(self) -> float:
-        """How much to distrust it, as a share of the mean diagonal: more with fewer rows than a fit needs."""
-        return float(_DAMPING * max(1.0, _ENOUGH * self.mean.shape[1] / self.rows) ** 2)
-
-    @property
-    def energy(self) -> Array:
-        """(groups, d): E[x²]; of channels where only they are known."""
-        match self.kind:
-            case "full" | "channel":
-                return np.diagonal(self.gram, axis1=1, axis2=2)
-            case "rows":
-                return np.asarray(np.mean(self.gram.astype(np.float64) ** 2, axis=2))
-            case _:
-                return self.gram
-
-    def covariance(self) -> Array:
-        """(groups, d, d): E[xxᵀ] − E[x]E[x]ᵀ, as far as it is known: of channels alike for all kernel positions."""
-        match self.kind:
-            case "full":
-                return np.asarray(self.gram - self.mean[:, :, None] * self.mean[:, None, :])
-            case "rows":
-                centred = self.gram - self.mean[:, :, None]
-                return np.asarray(centred @ centred.transpose(0, 2, 1) / self.rows)
-            case "channel":
-                kernel = self.mean.shape[1] // self.gram.shape[1]
-                return np.stack([np.kron(g, np.eye(kernel)) for g in self._channels()])
-            case _:
-                return np.stack([np.diag(np.maximum(e - m**2, 0)) for e, m in zip(self.gram, self.mean, strict=True)])
-
-    def refit(
-        self, matrix: Array, bias: Array, keep: NDArray[np.bool_], damping: float | None = None
-    ) -> tuple[Array, Array]:
-        """The product with columns cut and the others refit.
-
-        Args:
-            matrix: (groups, outputs, d): what x is multiplied with.
-            bias: (groups·outputs,): what is added.
-            keep: (input channels,): which ones stay.
-            damping: see `damping`, its default.
-
-        Returns:
-            Both in float64, the matrix with zeros where columns were cut.
-        """
-        strength = self.damping if damping is None else damping
-        columns = keep.reshape(len(matrix), -1).repeat(matrix.shape[2] * len(matrix) // len(keep), axis=1)
-        fitted = np.stack([self._fit(g, w.astype(np.float64), columns[g], strength) for g, w in enumerate(matrix)])
-        target = np.einsum("god,gd->go", matrix, self.mean) + bias.reshape(len(matrix), -1)
-        return fitted, (target - np.einsum("god,gd->go", fitted, self.mean)).reshape(-1)
-
-    def _fit(self, group: int, matrix: Array, kept: NDArray[np.bool_], damping: float) -> Array:
-        """One group of `refit`."""
-        fitted = np.where(kept, matrix, 0.0)
-        if not kept.any() or self.kind == "diagonal" or kept.all():
-            return fitted
-        cut = ~kept
-        if self.kind == "rows":
-            x = (self.gram[group] - self.mean[group][:, None]).astype(np.float64)
-            square = x[kept].T @ x[kept] / self.rows
-            pull = matrix[:, cut] @ x[cut] / self.rows
-            fitted[:, kept] += _solve(square, pull, damping * np.trace(square) / np.sum(kept)) @ x[kept].T
-        elif self.kind == "full":
-            square = self.gram[group] - np.outer(self.mean[group], self.mean[group])
-            pull = matrix[:, cut] @ square[np.ix_(cut, kept)]
-            square = square[np.ix_(kept, kept)]
-            fitted[:, kept] += _solve(square, pull, damping * np.trace(square) / len(square))
-        else:
-            square = self._channels()[group]
-            channels = kept.reshape(len(square), -1)[:, 0]
-            taps = np.moveaxis(matrix.reshape(len(matrix), len(square), -1), 1, 2)  # (outputs, kernel, channels)
-            pull = taps[..., ~channels] @ square[np.ix_(~channels, channels)]
-            square = square[np.ix_(channels, channels)]
-            solved = _solve(square, pull.reshape(-1, len(square)), damping * np.trace(square) / len(square))
-            fitted[:, kept] += np.moveaxis(solved.reshape(pull.shape), 1, 2).reshape(len(matrix), -1)
-        return fitted
-
-    def _channels(self) -> Array:
-        """(groups, channels, channels): the covariance averaged over the positions in the kernel."""
-        mean = self.mean.reshape(*self.gram.shape[:2], -1)
-        return np.asarray(self.gram - mean @ mean.transpose(0, 2, 1) / mean.shape[2])
+    """full: (groups, d, d); rows: x, (groups, d, rows), in float32; diagonal: (groups, d)."""
+    variance: float
+    """Of the value in which the product's result ends, an Add with another computed value included; summed over output
+    channels."""
 
 
-def _solve(square: Array, right: Array, damping: float) -> Array:
-    """right·(square + damping·I)⁻¹, with more damping where rounding left the matrix indefinite."""
-    trace = float(np.trace(square))
-    strength = max(damping, np.finfo(np.float64).eps * trace, np.finfo(np.float64).tiny)
-    for _ in range(_TRIES if np.isfinite(trace) else 0):
-        damped = square + strength * np.eye(len(square))
-        try:
-            np.linalg.cholesky(damped)
-            return np.linalg.solve(damped, right.T).T
-        except np.linalg.LinAlgError:
-            strength *= 10
-    return np.zeros_like(right)  # not even that: there is nothing to learn
+def precision(columns: int) -> np.dtype[Any]:
+    """What matrices with so many columns are held in."""
+    return np.dtype(np.float64 if columns <= _SINGLE else np.float32)
+
+
+def gather(total: Array, x: Array, factor: float = 1.0) -> None:
+    """Add factor·x·xᵀ to the lower triangle of `total`, (d, d), in place; x is (d, rows), of the same type."""
+    get_blas_funcs("syrk", dtype=total.dtype)(factor, x.T, beta=1.0, c=total.T, trans=1, overwrite_c=1)
+
+
+def mirror(matrix: Array) -> None:
+    """Copy the lower triangle of a matrix to its upper one."""
+    for i in range(1, len(matrix)):
+        matrix[:i, i] = matrix[i, :i]
 
 
 def products(model: ir.Model) -> dict[Key, ops.Linear]:
@@ -165,12 +86,21 @@ def products(model: ir.Model) -> dict[Key, ops.Linear]:
     return {(key(node), i): linear for node in model.graph for i, linear in enumerate(ops.linears(node))}
 
 
-def sampled(first: int, samples: int, length: int, take: int) -> NDArray[np.intp] | None:
-    """Which rows to take of samples of `length` rows each; None for all.
+def sampled(first: int, samples: int, rows: int, take: int) -> NDArray[np.intp] | None:
+    """Which of the rows of some samples to read; None for all.
 
     The positions follow the golden ratio: spread evenly over each sample and over all of them, and settled by the
     number of the sample alone.
+
+    Args:
+        first: number of the first sample.
+        samples: how many there are.
+        rows: of all of them together; where they cannot be told apart, they count as one sample's.
+        take: rows of each sample.
     """
+    if rows % samples:
+        samples, take = 1, take * samples
+    length = rows // samples
     if take >= length:
         return None
     steps = np.arange(first * take, (first + samples) * take)
@@ -186,95 +116,77 @@ def collect(
     memory: int = MEMORY,
     device: Device = "cpu",
     threads: int = 0,
-) -> dict[Key, Moment]:
-    """The moments of these products; what is no product with a constant weight in the main graph is left out.
+    progress: Callable[[str], None] = lambda _: None,
+) -> Iterator[tuple[Key, Moment]]:
+    """The moments of these products, one by one; what is no product with a constant weight is left out.
 
     Args:
         model: the dense model.
-        wanted: (key, index) as `products` has them.
+        wanted: (key, index) as `products` has them; what comes first is summed first.
         samples: what is fed, in an order that does not depend on how it was given.
-        memory: bytes that the results of one pass over the samples may take, and those of one product half of it.
+        memory: bytes that sums, and the values of one batch, may take in one pass over the samples; one product half
+            of it. There are as many passes as that takes.
         device: where to run.
         threads: as in `Session`.
+        progress: told what begins.
 
     Raises:
         InputError: there are no samples, or the model does not run on them.
     """
+    feeds, counts = batches(model, samples, _BATCH)
+    if not feeds:
+        raise InputError("there are no samples to learn from")
     sites: dict[Any, _Site] = {}
     linears = products(model)
-    for name in (n for n in wanted if n in linears):
+    for name in (n for n in dict.fromkeys(wanted) if n in linears):
         site = _Site(linears[name])
-        sites.setdefault(site.signature, site).readers[name] = linears[name]
-    survey = _Survey(model, samples)
-    pending = list(sites.values())
-    for site, x in _Taps(model, pending, device, threads).run(survey.probe):
-        site.size(x, survey.share, survey.samples, memory // 2)
-    found: dict[Key, Moment] = {}
-    while pending:
-        now = [pending.pop(0)]
-        while pending and sum(s.bytes for s in now) + pending[0].bytes <= memory:
-            now.append(pending.pop(0))
-        found.update(_pass(_Taps(model, now, device, threads), survey))
-    return found
+        sites.setdefault(site.signature, site).read_by(name, linears[name])
+    first, few = _first(model, samples, feeds[0], counts[0])
+    found = _taps(model, list(sites.values()), device, threads)(first)
+    for site in sites.values():
+        site.size(found, few, counts, memory // 2)
+    for now in _passes(list(sites.values()), memory):
+        progress(f"summing what {now[0].name} reads" + f", and {len(now) - 1} others" * (len(now) > 1))
+        run, start = _taps(model, now, device, threads), 0
+        for feed, count in zip(feeds, counts, strict=True):
+            found = run(feed)
+            for site in now:
+                site.add(found, start, count)
+            start += count
+        del found, site, run
+        while now:  # what was summed is the caller's alone
+            made = now.pop(0).moments()
+            while made:
+                yield made.pop(0)
 
 
-def _pass(taps: _Taps, survey: _Survey) -> dict[Key, Moment]:
-    """The moments of some products, by one pass over the samples."""
-    for first, count, feed, probe in survey:
-        if probe is not None:
-            for site, x in taps.run(probe):
-                site.length = site.linear.unfold(x).shape[-1] // survey.share
-        for site, x in taps.run(feed):
-            site.add(x, first, count)
-    return {name: moment for site in taps.sites for name, moment in site.moments()}
+def _passes(sites: list[_Site], memory: int) -> Iterator[list[_Site]]:
+    """As many products as fit into memory, time and again; the list is emptied."""
+    sites.reverse()
+    while sites:
+        now = [sites.pop()]
+        while sites and sum(s.bytes for s in (*now, sites[-1])) <= memory:
+            now.append(sites.pop())
+        yield now
 
 
-class _Survey:
-    """The samples in batches, and how many there are."""
-
-    def __init__(self, model: ir.Model, samples: Samples) -> None:
-        self._feeds, self._counts = batches(model, samples)
-        self.samples = sum(self._counts)
-        if not self.samples:
-            raise InputError("there are no samples to learn from")
-        free = all(v.shape is None or not isinstance(v.shape[0], int) for v in model.graph.inputs if v.shape != ())
-        self._cut = isinstance(samples, Mapping) and free
-        self.share = 1 if self._cut else self._counts[0]
-        """Samples in one of the probes, which tell shapes."""
-        self.probe = self._probe(self._feeds[0])
-
-    def __iter__(self) -> Iterator[tuple[int, int, Feed, Feed | None]]:
-        """Number of its first sample, number of samples, the feed, and a probe where its shapes are new."""
-        start, shapes = 0, None
-        for feed, count in zip(self._feeds, self._counts, strict=True):
-            probe = self._probe(feed)
-            now = {n: np.shape(v) for n, v in probe.items()}
-            yield start, count, feed, None if now == shapes or self._cut else probe
-            start, shapes = start + count, now
-
-    def _probe(self, feed: Feed) -> Feed:
-        return {n: v[:1] for n, v in feed.items()} if self._cut else feed
+def _first(model: ir.Model, samples: Samples, feed: Feed, count: int) -> tuple[Feed, int]:
+    """A feed that shapes can be told from, and how many samples it holds: one, if it can be cut out."""
+    free = all(v.shape is None or not isinstance(v.shape[0], int) for v in model.graph.inputs if v.shape != ())
+    return ({n: v[:1] for n, v in feed.items()}, 1) if isinstance(samples, Mapping) and free else (feed, count)
 
 
-class _Taps:
-    """The model, ending where some products read."""
-
-    def __init__(self, model: ir.Model, sites: Sequence[_Site], device: Device, threads: int) -> None:
-        self.sites = sites
-        inputs = {str(v.name) for v in model.graph.inputs}
-        self._inner = list(dict.fromkeys(s.value for s in sites if s.value not in inputs))
-        self._needed = inputs
-        self._session = None
-        if self._inner:
-            ends = part(model, [str(v.name) for v in model.graph.inputs], self._inner)
-            self._session = Session(runnable(ends, Carried()), device=device, threads=threads)
-            self._needed = {p.name for p in (*self._session.inputs, *self._session.overridable)}
-
-    def run(self, feed: Feed) -> Iterator[tuple[_Site, Array]]:
-        """Each product with what it reads."""
-        given = {n: v for n, v in feed.items() if n in self._needed}
-        found = feed if self._session is None else feed | self._session.run(given)
-        return ((site, found[site.value]) for site in self.sites)
+def _taps(
+    model: ir.Model, sites: Sequence[_Site], device: Device, threads: int
+) -> Callable[[Feed], Mapping[str, Array]]:
+    """Runs the part of the model that some products need, and tells what they read and where their results end."""
+    inputs = [str(v.name) for v in model.graph.inputs]
+    inner = list(dict.fromkeys(name for s in sites for name in (s.value, *s.ends.values()) if name not in inputs))
+    if not inner:
+        return lambda feed: feed
+    session = Session(runnable(part(model, inputs, inner), Carried()), device=device, threads=threads)
+    needed = {p.name for p in (*session.inputs, *session.overridable)}
+    return lambda feed: feed | session.run({n: v for n, v in feed.items() if n in needed})
 
 
 class _Site:
@@ -283,82 +195,84 @@ class _Site:
     def __init__(self, linear: ops.Linear) -> None:
         node, self.linear = linear.node, linear
         x = node.inputs[linear.x]
-        self.value = "" if x is None else str(x.name)
+        self.name, self.value = key(node), "" if x is None else str(x.name)
         kernel = linear.weights.shape[2:]
         said = tuple(sorted((n, str(a.value)) for n, a in node.attributes.items())) if kernel else ()
         self.signature = (self.value, linear.unfolder, linear.groups, kernel, said)
-        self.readers: dict[Key, ops.Linear] = {}
-        self.columns, self.kernel = linear.reduction, prod(kernel)
         self.kind: Kind = "full"
-        self.bytes = self.length = self.take = self.rows = 0
-        self.sum: Array = np.zeros((linear.groups, self.columns))
-        self.gram: Array = np.zeros(())
-        self.held: list[Array] = []
-        self.seen: dict[Key, tuple[Array, Array]] = {}
+        self.bytes = self.take = self.rows = 0
+        self.readers: dict[Key, ops.Linear] = {}
+        self.ends: dict[Key, str] = {}
+        """The values in which the results of the readers end."""
+        self._seen: dict[Key, Array] = {}
+        """(2, channels): sums of these values and of their squares."""
+        self._sum: Array = np.zeros(())
+        self._gram: Array = np.zeros(())
+        self._held: list[Array] = []
 
-    def size(self, x: Array, share: int, samples: int, most: int) -> None:
-        """Settle what to keep, given what is read of `share` samples."""
-        self.length = self.linear.unfold(x).shape[-1] // share
-        self.take = ceil(max(_ROWS_PER_COLUMN * self.columns, _FEWEST_ROWS) / samples)
-        rows = samples * min(self.take, self.length)
-        groups, channels = self.linear.groups, self.columns // self.kernel
+    def read_by(self, name: Key, linear: ops.Linear) -> None:
+        """One more product."""
+        self.readers[name] = linear
+        self.ends[name] = str(past_sum(past_offset(linear)[0])[0].name)
+        self._seen[name] = np.zeros((2, linear.channels))
+
+    def size(self, found: Mapping[str, Array], few: int, counts: Sequence[int], most: int) -> None:
+        """Settle what to keep, given the values of `few` samples."""
+        groups, columns = self.linear.groups, self.linear.reduction
+        rows = self.linear.unfold(found[self.value]).shape[-1]
+        values = sum(found[n].nbytes for n in {self.value, *self.ends.values()})
+        for name, linear in self.readers.items():
+            if found[self.ends[name]].size != rows * linear.channels:  # spread out by what it is added to
+                self.ends[name] = str(linear.node.outputs[0].name)
+        samples = sum(counts)
+        self.take = ceil(min(max(ROWS * columns, _FEWEST_ROWS), _MOST // (groups * columns)) / samples)
+        total = samples * min(self.take, rows // few)
         sizes: dict[Kind, int] = {
-            "full": 8 * groups * self.columns**2,
-            "channel": 8 * groups * channels**2,
-            "diagonal": 8 * groups * self.columns,
+            "full": precision(columns).itemsize * groups * columns**2,
+            "rows": 4 * groups * columns * total,
+            "diagonal": 8 * groups * columns,
         }
-        if rows < self.columns and 4 * rows * self.columns * groups <= most:
-            self.kind, self.bytes = "rows", 4 * rows * self.columns * groups
-        else:
-            self.kind = next((k for k, size in sizes.items() if size <= most), "diagonal")
-            self.bytes = sizes[self.kind]
-        shapes = {"full": (groups, self.columns, self.columns), "channel": (groups, channels, channels)}
-        self._shape = shapes.get(self.kind, (groups, self.columns))
+        kinds: tuple[Kind, ...] = ("rows", "diagonal") if total < columns else ("full", "diagonal")
+        self.kind = next((k for k in kinds if sizes[k] <= most), "diagonal")
+        self.bytes = sizes[self.kind] + _COPIES * values // few * max(counts)
 
-    def add(self, x: Array, first: int, samples: int) -> None:
+    def add(self, found: Mapping[str, Array], first: int, samples: int) -> None:
         """Sum over one batch."""
-        unfolded = self.linear.unfold(x, sampled(first, samples, self.length, self.take))
-        wide = unfolded.astype(np.float64)
+        linear = self.linear
+        count = next(found[end].size // self.readers[name].channels for name, end in self.ends.items())
+        at = sampled(first, samples, count, self.take)
+        x = linear.unfold(found[self.value], at)
         if not self.rows:
-            self.gram = np.zeros(() if self.kind == "rows" else self._shape)
-        self.rows += wide.shape[-1]
-        self.sum += wide.sum(axis=2)
+            groups, columns = x.shape[:2]
+            self._sum = np.zeros((groups, columns))
+            if self.kind != "rows":
+                shape = (groups, columns, columns) if self.kind == "full" else (groups, columns)
+                self._gram = np.zeros(shape, precision(columns) if self.kind == "full" else np.float64)
+        self.rows += x.shape[-1]
+        self._sum += x.sum(axis=2, dtype=np.float64)
         match self.kind:
             case "rows":
-                self.held.append(unfolded.astype(np.float32))
+                self._held.append(x.astype(np.float32))
             case "diagonal":
-                self.gram += np.einsum("gdr,gdr->gd", wide, wide)
-            case "channel":
-                taps = wide.reshape(*self._shape[:2], self.kernel, -1)
-                for tap in range(self.kernel):
-                    self.gram += taps[:, :, tap] @ taps[:, :, tap].transpose(0, 2, 1) / self.kernel
+                self._gram += np.einsum("gdr,gdr->gd", x, x, dtype=np.float64)
             case _:
-                for group, block in enumerate(wide):
-                    self.gram[group] += block @ block.T
-        if self.kind != "full":
-            for name, linear in self.readers.items():
-                y = _result(linear, wide)
-                total, square = self.seen.get(name, (0.0, 0.0))
-                self.seen[name] = total + y.sum(axis=1), square + (y**2).sum(axis=1)
+                for total, block in zip(self._gram, x, strict=True):
+                    gather(total, np.ascontiguousarray(block, total.dtype))
+        for name, reader in self.readers.items():
+            y = reader.rows(found[self.ends[name]], at).reshape(reader.channels, -1).astype(np.float64)
+            self._seen[name] += y.sum(axis=1), np.einsum("cr,cr->c", y, y)
 
-    def moments(self) -> Iterator[tuple[Key, Moment]]:
-        """What was summed, for each product; the memory that it took is free."""
-        mean = self.sum / self.rows
-        gram = np.concatenate(self.held, axis=2) if self.kind == "rows" else self.gram / self.rows
-        self.held, self.gram = [], np.zeros(())
-        for name, linear in self.readers.items():
-            if self.kind == "full":
-                matrix = linear.alpha * linear.matrix().astype(np.float64)
-                bias = linear.beta * linear.bias_vector().astype(np.float64)
-                inner = np.einsum("god,gd->go", matrix, mean).reshape(-1)
-                energy = np.sum((matrix @ gram) * matrix, axis=2).reshape(-1) + 2 * bias * inner + bias**2
-                yield name, Moment(self.kind, self.rows, mean, gram, inner + bias, energy)
-            else:
-                total, square = self.seen[name]
-                yield name, Moment(self.kind, self.rows, mean, gram, total / self.rows, square / self.rows)
-
-
-def _result(linear: ops.Linear, unfolded: Array) -> Array:
-    """(channels, rows): what the product makes of its unfolded input."""
-    y = linear.alpha * (linear.matrix() @ unfolded)
-    return np.asarray(y.reshape(linear.channels, -1) + linear.beta * linear.bias_vector()[:, None])
+    def moments(self) -> list[tuple[Key, Moment]]:
+        """What was summed, for each product; nothing of it stays here."""
+        gram = np.concatenate(self._held, axis=2) if self.kind == "rows" else self._gram
+        self._held, self._gram = [], np.zeros(())
+        if self.kind != "rows":
+            gram /= self.rows
+        for matrix in gram if self.kind == "full" else ():
+            mirror(matrix)
+        found = list[tuple[Key, Moment]]()
+        for name in self.readers:
+            mean, square = self._seen[name] / self.rows
+            variance = float(np.sum(np.maximum(square - mean**2, 0)))
+            found.append((name, Moment(self.kind, self.rows, self._sum / self.rows, gram, variance)))
+        return found

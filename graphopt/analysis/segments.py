@@ -22,7 +22,7 @@ from graphopt.graph.nodes import bodies, key
 from graphopt.graph.save import runnable
 from graphopt.run.session import Device, Feed, Session
 
-__all__ = ["BATCH", "FOLD", "MEMORY", "Pieces", "Samples", "Store", "Walk", "batches", "differs"]
+__all__ = ["BATCH", "FOLD", "MEMORY", "Pieces", "Samples", "Store", "Walk", "batches", "differs", "folded"]
 
 Samples = Feed | Sequence[Feed]
 """Input name → (samples, …); or feeds that are run as they are, where rows are no samples."""
@@ -54,6 +54,19 @@ def batches(model: ir.Model, samples: Samples, size: int = BATCH) -> tuple[list[
     starts = [0, *ends][:-1]
     feeds = [{n: v[a:b] for n, v in samples.items()} for a, b in zip(starts, ends, strict=True)]
     return feeds, [b - a for a, b in zip(starts, ends, strict=True)]
+
+
+def folded(samples: Samples) -> tuple[Samples, Samples]:
+    """The samples to fit to and those held back; all of them for both where there are too few."""
+    count = len(next(iter(samples.values()), ())) if isinstance(samples, Mapping) else len(samples)
+    held = np.arange(count) % FOLD == FOLD - 1
+    if not held.any():
+        return samples, samples
+    if isinstance(samples, Mapping):
+        return {n: v[~held] for n, v in samples.items()}, {n: v[held] for n, v in samples.items()}
+    return [f for f, h in zip(samples, held, strict=True) if not h], [
+        f for f, h in zip(samples, held, strict=True) if h
+    ]
 
 
 class Store:

@@ -12,18 +12,27 @@ so the unit with the least Σ ε over all readers, each times its gain, goes; th
 and so on to the last one: one elimination gives the order and the error of every width. (The means are taken out since
 the bias is refitted, too.) Where there are very many units, some go at once: exactly chosen among three times as many
 that are cheapest alone. The simple scores are for comparison.
+
+Of fewer rows than columns, X with one row of x in each of its n columns, P is never written out (Woodbury):
+
+    P = (X·Xᵀ/n + s·I)⁻¹ = I/s − V·Xᵀ,   V = X·(XᵀX + n·s·I)⁻¹/s        and with S gone   V ← V − P_:S·P_SS⁻¹·V_S
+
+A diagonal has the same form, with no rows at all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import lapack
 
-__all__ = ["IMPORTANCES", "SINGLE", "Curve", "Importance", "Reader", "curve", "ranked"]
+from graphopt.analysis.moments import Kind, gather, mirror, precision
+
+__all__ = ["IMPORTANCES", "Curve", "Importance", "Reader", "curve", "ranked"]
 
 Array = NDArray[Any]
 Importance = Literal["obs", "energy", "l1", "l2", "scale", "random"]
@@ -31,14 +40,15 @@ IMPORTANCES: Final[tuple[Importance, ...]] = ("obs", "energy", "l1", "l2", "scal
 
 _EXACT: Final = 4e9
 """Elements that one elimination may touch unit by unit: units·columns²."""
-SINGLE: Final = 4096
-"""Columns above which single precision has to do."""
 _MOST_OUTPUTS: Final = 512
 """Rows of a matrix above which they are mixed by random signs: only the length of its columns matters."""
 _NOTHING: Final = 1e-30
 """A variance that is as good as none."""
 _CHUNK: Final = 32
 """One unit in so many goes at once."""
+_TRIES: Final = 8
+_AT_ONCE: Final = 1024
+"""Rows of a large matrix that are changed at once, to spare a copy."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +58,7 @@ class Reader:
     matrix: Array
     """(out, columns)."""
     gram: Array
-    """(columns, columns): E[x·xᵀ]."""
+    """(columns, columns): E[x·xᵀ]; or what `kind` says."""
     mean: Array
     """(columns,): E[x]."""
     unit: NDArray[np.int64]
@@ -56,6 +66,43 @@ class Reader:
     gain: float = 1.0
     """What an error of its result counts."""
     damping: float = 1e-2
+    kind: Kind = "full"
+    """rows: `gram` is x, (columns, rows); diagonal: E[x²], (columns,)."""
+    held: Reader | None = None
+    """The same, on samples held back."""
+
+    @property
+    def energy(self) -> Array:
+        """(columns,): E[x²]."""
+        match self.kind:
+            case "full":
+                return np.diagonal(self.gram)
+            case "rows":
+                return np.asarray(np.mean(self.gram**2, axis=1, dtype=np.float64))
+            case _:
+                return self.gram
+
+    def without(self, units: Array) -> float:
+        """The error if the columns of some units are zero and nothing makes up for them: gain·tr(W_S·G_SS·W_Sᵀ)."""
+        return self.error(np.where(np.isin(self.unit, units), self.matrix, 0), np.zeros(len(self.unit)))
+
+    def error(self, change: Array, mean: Array) -> float:
+        """gain·E|Δ·(x − μ)|².
+
+        Args:
+            change: (out, columns): Δ.
+            mean: (columns,): μ.
+        """
+        change = change.astype(np.float64)
+        level = change @ mean
+        match self.kind:
+            case "full":
+                total = np.sum((change @ self.gram) * change) - level @ (2 * (change @ self.mean) - level)
+            case "rows":
+                total = np.sum((change @ self.gram - level[:, None]) ** 2) / self.gram.shape[1]
+            case _:
+                total = np.sum(change**2 * self.gram) - level @ (2 * (change @ self.mean) - level)
+        return self.gain * float(total)
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,16 +113,18 @@ class Curve:
     """(units,): from the least to the most important."""
     error: NDArray[np.float64]
     """(units + 1,): the error when k units stay, k = 0 … units; 0 at the end."""
+    held: Mapping[int, float] = field(default_factory=dict)
+    """By the number of units that stay, the error on samples held back, at some widths."""
 
 
 def curve(
-    units: int, readers: Sequence[Reader], *, order: NDArray[np.int64] | None = None, costs: Array | None = None
+    units: int, readers: Iterable[Reader], *, order: NDArray[np.int64] | None = None, costs: Array | None = None
 ) -> Curve:
     """The error of every width.
 
     Args:
         units: how many there are.
-        readers: the matrices that sum over them.
+        readers: the matrices that sum over them; none is held once the next one is asked for.
         order: from the least to the most important, if it is chosen already.
         costs: (units,): what each unit costs, if not all the same: the least error per cost goes first.
     """
@@ -130,18 +179,54 @@ def _total(problems: Sequence[_Problem], units: Array) -> NDArray[np.float64]:
     return sum((p.losses(units) for p in problems), np.zeros(len(units)))
 
 
+class _Dense:
+    """P, written out."""
+
+    def __init__(self, matrix: Array) -> None:
+        self._matrix = matrix
+
+    def block(self, at: Array) -> Array:
+        """P[at, at] for each row of `at`: (…, k) to (…, k, k)."""
+        return self._matrix[at[..., :, None], at[..., None, :]]
+
+    def remove(self, gone: Array, stay: Array) -> Array:
+        """P_SS⁻¹·P_S: of the columns that stay; P is that of these from now on."""
+        across = self._matrix[np.ix_(gone, stay)]
+        share: Array = np.linalg.solve(self.block(gone), across)
+        self._matrix = self._matrix[np.ix_(stay, stay)]
+        for start in range(0, len(stay), _AT_ONCE):
+            some = slice(start, start + _AT_ONCE)
+            self._matrix[some] -= across[:, some].T @ share
+        return share
+
+
+class _Thin:
+    """P = diag(d) − V·Xᵀ; V and X are (columns, rows)."""
+
+    def __init__(self, diagonal: Array, v: Array, x: Array) -> None:
+        self._diagonal, self._v, self._x = diagonal, v, x
+
+    def block(self, at: Array) -> Array:
+        """See `_Dense`."""
+        found: Array = -(self._v[at] @ self._x[at].swapaxes(-1, -2))
+        found[..., range(at.shape[-1]), range(at.shape[-1])] += self._diagonal[at]
+        return found
+
+    def remove(self, gone: Array, stay: Array) -> Array:
+        """See `_Dense`."""
+        own, mine = self.block(gone), self._v[gone]
+        self._diagonal, self._v, self._x = self._diagonal[stay], self._v[stay], self._x[stay]
+        across = -(mine @ self._x.T)
+        self._v -= across.T @ np.linalg.solve(own, mine)
+        return np.asarray(np.linalg.solve(own, across))
+
+
 class _Problem:
     """One reader during the elimination."""
 
     def __init__(self, reader: Reader) -> None:
-        kind = np.dtype(np.float64 if len(reader.mean) <= SINGLE else np.float32)
-        moment: Array = np.array(reader.gram, kind)  # ours: there may be no room for another one
-        if np.any(reader.mean):
-            moment -= np.outer(reader.mean, reader.mean)
-        scale = max(float(np.mean(np.diagonal(moment))), _NOTHING)
-        moment[np.diag_indices_from(moment)] += reader.damping * scale
-        self.inverse: Array = np.linalg.inv(moment)
-        self.matrix = _mixed(np.asarray(reader.matrix, kind))
+        self.inverse = _inverse(reader)
+        self.matrix = _mixed(reader.matrix).astype(precision(len(reader.unit)))
         self.unit = np.asarray(reader.unit)
         self.gain = reader.gain
 
@@ -153,7 +238,7 @@ class _Problem:
         """The same with the columns of some units only: enough as long as only these are removed."""
         at = np.flatnonzero(np.isin(self.unit, units))
         made = object.__new__(_Problem)
-        made.inverse, made.matrix, made.unit = self.inverse[np.ix_(at, at)], self.matrix[:, at], self.unit[at]
+        made.inverse, made.matrix, made.unit = _Dense(self.inverse.block(at)), self.matrix[:, at], self.unit[at]
         made.gain = self.gain
         return made
 
@@ -165,9 +250,9 @@ class _Problem:
         for width in np.unique(counts):  # all units that have as many columns at once
             mine = np.flatnonzero((counts == width) & (found >= 0))
             at = order[starts[mine][:, None] + np.arange(width)]
-            own = self.inverse[at[:, :, None], at[:, None, :]]
             columns = self.matrix[:, at].transpose(1, 2, 0)
-            values = np.einsum("uko,uko->u", np.linalg.solve(own, columns), columns, dtype=np.float64)
+            solved = np.linalg.solve(self.inverse.block(at), columns)
+            values = np.einsum("uko,uko->u", solved, columns, dtype=np.float64)
             lost.update(zip(found[mine].tolist(), (self.gain * values).tolist(), strict=True))
         return np.array([lost.get(u, 0.0) for u in units.tolist()])
 
@@ -177,12 +262,35 @@ class _Problem:
         gone, stay = np.flatnonzero(out), np.flatnonzero(~out)
         if not len(gone):
             return
-        across = self.inverse[np.ix_(gone, stay)]
-        share = np.linalg.solve(self.inverse[np.ix_(gone, gone)], across)
-        self.matrix = self.matrix[:, stay] - self.matrix[:, gone] @ share
-        self.inverse = self.inverse[np.ix_(stay, stay)]
-        self.inverse -= across.T @ share
+        gap = self.matrix[:, gone]
+        self.matrix = self.matrix[:, stay] - gap @ self.inverse.remove(gone, stay)
         self.unit = self.unit[stay]
+
+
+def _inverse(reader: Reader) -> _Dense | _Thin:
+    """(moment + damping·its mean diagonal)⁻¹."""
+    kind, mean = precision(len(reader.unit)), reader.mean
+    shift = reader.damping * max(float(np.mean(reader.energy - mean**2)), _NOTHING)
+    if reader.kind == "diagonal":
+        return _Thin(1 / (np.maximum(reader.gram - mean**2, 0) + shift), *np.zeros((2, len(mean), 0)))
+    if reader.kind == "rows":
+        x = reader.gram.astype(kind) - mean[:, None].astype(kind)
+        square = (x.T @ x).astype(np.float64)
+        square[np.diag_indices_from(square)] += x.shape[1] * shift
+        return _Thin(np.full(len(x), 1 / shift, kind), (np.linalg.solve(square, x.T).T / shift).astype(kind), x)
+    double = kind == np.float64
+    factor, invert = (lapack.dpotrf, lapack.dpotri) if double else (lapack.spotrf, lapack.spotri)
+    for _ in range(_TRIES):
+        matrix = np.array(reader.gram, kind)  # the only copy: lower triangles do
+        gather(matrix, mean[:, None].astype(kind), -1.0)
+        matrix[np.diag_indices_from(matrix)] += shift
+        _, failed = factor(matrix.T, lower=0, clean=0, overwrite_a=1)
+        if not failed:
+            break
+        shift *= 10  # rounding left it indefinite
+    invert(matrix.T, lower=0, overwrite_c=1)
+    mirror(matrix)
+    return _Dense(matrix)
 
 
 def _mixed(matrix: Array) -> Array:

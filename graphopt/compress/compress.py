@@ -8,35 +8,29 @@ original's own intermediate results (feature distillation), and the last one by 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from graphopt import ops
 from graphopt.analysis.frontier import Frontier, Site
-from graphopt.analysis.groups import Channels, Group, Port
+from graphopt.analysis.groups import Channels
 from graphopt.analysis.segments import MEMORY, Samples
 from graphopt.compress import joint
-from graphopt.compress.axis import SINGLE, Curve, Importance, Reader, curve, ranked
 from graphopt.compress.cut import Keep, cut
 from graphopt.compress.joint import ROUNDS
 from graphopt.compress.refit import STEPS, fit
-from graphopt.fuse.linear import BATCHNORM
-from graphopt.graph.nodes import key
 from graphopt.run.session import Device
 
-__all__ = ["Compressed", "Refit", "compress", "kept", "orders"]
+__all__ = ["Compressed", "Refit", "compress", "kept"]
 
 ROWS = 60
 """Rows per column that a product is fitted to, where memory and the samples allow it."""
 _FEWEST_ROWS = 16384
 PAIRED = 200_000
 """Positions of whole samples that two products are fitted to together."""
-_CHOICE_ROWS = 20
-"""Rows per column that an order is found from."""
 _SHARE = 4
 """The part of the memory that the rows of one product may take."""
 
@@ -115,49 +109,6 @@ def kept(channels: Channels, order: Mapping[str, NDArray[np.int64]], widths: Map
     return found
 
 
-def orders(
-    model: ir.Model,
-    channels: Channels,
-    samples: Samples,
-    *,
-    groups: Iterable[str] | None = None,
-    importance: Importance = "obs",
-    memory: int = MEMORY,
-    device: Device = "cpu",
-    threads: int = 0,
-) -> dict[str, Curve]:
-    """By group, the order in which its units go and the error of its readers at every width, on the dense model.
-
-    Args:
-        model: canonical.
-        channels: its groups.
-        samples: as in `compress`.
-        groups: their keys; None for all. Those that no product reads are left out.
-        importance: what says which unit goes first.
-        memory: as in `compress`.
-        device: where to run.
-        threads: of the runtime.
-    """
-    wanted = [channels.groups[k] for k in (channels.groups if groups is None else groups)]
-    open_ = {g.key: {r for r in g.readers if not channels.products[r].diagonal} for g in wanted}
-    readers: dict[str, list[Reader]] = {g.key: [] for g in wanted}
-    found: dict[str, Curve] = {}
-    for site in Frontier(model, model.clone(), samples, memory=memory, device=device, threads=threads):
-        mine = [g for g in wanted if (site.key, 0) in open_[g.key]]
-        if not mine:
-            continue
-        made = _readers(site, channels.products[site.key, 0].source, [g.key for g in mine], memory)
-        for group in mine:
-            open_[group.key].discard((site.key, 0))
-            readers[group.key] += made[group.key]
-            if not open_[group.key]:
-                found[group.key] = _curve(model, channels, group, readers.pop(group.key), importance)
-    for name, rest in readers.items():  # a reader was no plain product
-        if rest:
-            found[name] = _curve(model, channels, channels.groups[name], rest, importance)
-    return {name: found[name] for name in channels.groups if name in found}
-
-
 def _refit(
     site: Site,
     channels: Channels,
@@ -191,54 +142,3 @@ def _count(site: Site, rows: int, memory: int) -> int:
     """How many rows a product is given."""
     width = 4 * site.linear.groups * site.linear.reduction
     return min(max(rows * site.linear.reduction, _FEWEST_ROWS), memory // _SHARE // width)
-
-
-def _readers(site: Site, port: Port, groups: list[str], memory: int) -> dict[str, list[Reader]]:
-    """A product as a reader of these groups, once for each of its own groups."""
-    rows = site.sample(_count(site, _CHOICE_ROWS, memory))
-    count, (_, _, columns) = rows.x.shape[-1], site.matrix().shape
-    damping = 1e-3 if count >= _CHOICE_ROWS * columns else 1e-2
-    grams = [x @ x.T / count for x in rows.x.astype(np.float64 if columns <= SINGLE else np.float32, copy=False)]
-    scale = 1 / max(float(np.var(rows.target, axis=-1, dtype=np.float64).sum()), 1e-30)
-    found: dict[str, list[Reader]] = {}
-    for name in groups:
-        owner = np.where(port.group == port.groups.index(name), port.unit, -1).reshape(len(grams), -1)
-        owner = owner.repeat(columns // owner.shape[1], axis=1)
-        zero = np.zeros(columns)
-        found[name] = [
-            Reader(w, gram, zero, own, scale, damping)
-            for w, gram, own in zip(site.matrix(), grams, owner, strict=True)
-            if (own >= 0).any()
-        ]
-    return found
-
-
-def _curve(model: ir.Model, channels: Channels, group: Group, readers: list[Reader], importance: Importance) -> Curve:
-    if importance == "obs":
-        return curve(group.units, readers)
-    if importance == "random":
-        scores = np.random.default_rng(0).random(group.units)
-    elif importance == "energy":
-        scores = np.zeros(group.units)
-        for r in readers:
-            np.add.at(
-                scores, r.unit[r.unit >= 0], (np.diagonal(r.gram) * (r.matrix**2).sum(axis=0) * r.gain)[r.unit >= 0]
-            )
-    else:
-        scores = _written(model, channels, group, importance)
-    return curve(group.units, readers, order=ranked(scores))
-
-
-def _written(model: ir.Model, channels: Channels, group: Group, importance: Importance) -> NDArray[np.float64]:
-    """By unit, the norm of the weights that write it, or the scale of the normalization that was folded into them."""
-    scores = np.zeros(group.units)
-    linears = {(key(n), i): linear for n in model.graph for i, linear in enumerate(ops.linears(n))}
-    for writer in (w for w in group.writers if w in linears):
-        port, linear = channels.products[writer].result, linears[writer]
-        mine = port.group == port.groups.index(group.key)
-        size = np.abs(linear.matrix().astype(np.float64)) ** (1 if importance == "l1" else 2)
-        score = size.reshape(len(mine), -1).sum(axis=1)
-        if importance == "scale" and BATCHNORM in linear.node.meta:
-            score = np.abs(linear.node.meta[BATCHNORM][0]).reshape(-1)
-        np.add.at(scores, port.unit[mine], score[mine])
-    return scores

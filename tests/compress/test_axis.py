@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from graphopt.analysis import moments
+from graphopt.analysis.moments import Kind
 from graphopt.compress import axis
 from graphopt.compress.axis import Curve, Reader, curve, ranked
 
@@ -116,6 +118,65 @@ def test_many_outputs_are_mixed() -> None:
     assert len(axis._mixed(r.matrix)) == 512
     found = curve(8, [r])
     np.testing.assert_allclose(found.error[0], lost([r], set(range(8))), rtol=0.3)
+
+
+@pytest.mark.parametrize("exact", [True, False])
+@pytest.mark.parametrize("kernel", [1, 2])
+def test_fewer_rows_than_columns_give_the_same_without_their_gram_matrix(
+    exact: bool,  # noqa: FBT001
+    kernel: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if not exact:
+        monkeypatch.setattr(axis, "_EXACT", 0)
+    random = np.random.default_rng(0)
+    columns = 70 * kernel
+    x = (random.standard_normal((columns, 20)) + 1).astype(np.float32)
+    matrix, unit = random.standard_normal((4, columns)), np.repeat(np.arange(70), kernel)
+    gram, mean = x.astype(np.float64) @ x.T / 20, x.mean(axis=1, dtype=np.float64)
+    full = Reader(matrix, gram, mean, unit, 2.0)
+    rows = Reader(matrix, x, mean, unit, 2.0, kind="rows")
+    found, expected = (curve(70, [r]) for r in (rows, full))
+    assert found.order.tolist() == expected.order.tolist()
+    np.testing.assert_allclose(found.error, expected.error, rtol=1e-5, atol=1e-9)
+    np.testing.assert_allclose(rows.energy, full.energy, rtol=1e-5)
+    assert rows.without(np.arange(9)) == pytest.approx(full.without(np.arange(9)), rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["full", "rows"])
+def test_single_precision_will_do(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(0)
+    x, matrix = (random.standard_normal((60, 40)) + 1).astype(np.float32), random.standard_normal((4, 60))
+    gram, mean = x if kind == "rows" else x @ x.T / 40, x.mean(axis=1, dtype=np.float64)
+    readers = [Reader(matrix, gram, mean, np.arange(60), kind=kind)]
+    expected = curve(60, readers)
+    monkeypatch.setattr(moments, "_SINGLE", 0)
+    found = curve(60, readers, order=expected.order)
+    np.testing.assert_allclose(found.error, expected.error, rtol=1e-3, atol=1e-4 * expected.error[0])
+    monkeypatch.setattr(axis, "_EXACT", 0)
+    found = curve(60, readers, order=expected.order)
+    np.testing.assert_allclose(found.error, expected.error, rtol=1e-3, atol=1e-4 * expected.error[0])
+
+
+def test_of_a_diagonal_each_unit_is_on_its_own() -> None:
+    r = reader(9, 2, seed=4)
+    energy = np.diagonal(r.gram)
+    thin = Reader(r.matrix, energy, r.mean, r.unit, r.gain, r.damping, "diagonal")
+    full = Reader(
+        r.matrix, np.diag(energy - r.mean**2) + np.outer(r.mean, r.mean), *(r.mean, r.unit, r.gain, r.damping)
+    )
+    found, expected = (curve(9, [r]) for r in (thin, full))
+    assert found.order.tolist() == expected.order.tolist()
+    np.testing.assert_allclose(found.error, expected.error, rtol=1e-6, atol=1e-9)
+    assert thin.without(np.array([3])) == pytest.approx(float(np.sum((r.matrix**2 * energy)[:, r.unit == 3])))
+
+
+def test_rounding_that_leaves_a_matrix_indefinite_costs_some_damping() -> None:
+    r = reader(6, 1)
+    gram = r.gram - 1.1 * np.linalg.eigvalsh(r.gram)[0] * np.eye(6)
+    found = curve(6, [Reader(r.matrix, gram, np.zeros(6), r.unit, damping=1e-9)])
+    assert np.isfinite(found.error).all()
+    assert np.all(np.diff(found.error) <= 0)
 
 
 def test_scores_are_ranked_for_their_cost() -> None:

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from graphopt.analysis.channels import channels
 from graphopt.analysis.groups import Channels
 from graphopt.compress.axis import IMPORTANCES
-from graphopt.compress.compress import compress, kept, orders
+from graphopt.compress.compress import compress, kept
 from graphopt.compress.cut import cut
+from graphopt.compress.order import orders
 from graphopt.graph import values
 from graphopt.graph.carry import Carried
 from graphopt.graph.save import serialize

@@ -8,7 +8,8 @@ import pytest
 
 from graphopt.analysis.frontier import Frontier, Pair, Site
 from graphopt.compress import joint
-from graphopt.compress.compress import compress, kept, orders
+from graphopt.compress.compress import compress, kept
+from graphopt.compress.order import orders
 from graphopt.graph.carry import Carried
 from graphopt.graph.nodes import key
 from graphopt.graph.save import serialize

@@ -74,6 +74,20 @@ def test_the_order_of_the_data_and_how_it_is_cut_change_nothing() -> None:
     assert first == second
 
 
+@pytest.mark.parametrize(("name", "key"), [("digits_vit", "query"), ("digits_lstm", "LSTM")])
+def test_what_no_plain_product_reads_has_a_curve_as_well(name: str, key: str) -> None:
+    """Queries and keys meet in a product of two data tensors; hidden units are read by their own layer."""
+    plan = api.optimize(MODELS / f"{name}.onnx", data=CALIBRATION, budget={"macs": 0.5}, plan_only=True).report.plan
+    assert plan is not None
+    mine = [g for g in plan.groups if key in g.key]
+    assert mine
+    for group in mine:
+        losses = list(group.curve.values())
+        assert losses[0] == 0
+        assert 0 < losses[1] < losses[-1]
+    assert any(g.after < g.before for g in mine)
+
+
 def test_only_a_plan(tmp_path: Path) -> None:
     out = tmp_path / "none.onnx"
     recipe = tmp_path / "plan.toml"

@@ -1,0 +1,158 @@
+"""In which order the units of each group go, and what their readers lose, from moments of the dense model.
+
+Moments are summed in the order of the groups that read them and let go of with the last one: at a time there are those
+of one pass over the samples, and what the elimination of one group makes of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from typing import Final
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from graphopt import ops
+from graphopt.analysis.frontier import past_offset
+from graphopt.analysis.groups import Channels, Group, Port
+from graphopt.analysis.moments import ROWS, Key, Moment, collect, products
+from graphopt.analysis.segments import MEMORY, Samples, folded
+from graphopt.compress.axis import Curve, Importance, Reader, curve, ranked
+from graphopt.compress.heldout import losses
+from graphopt.fuse.linear import BATCHNORM
+from graphopt.run.session import Device
+
+__all__ = ["gathered", "orders"]
+
+_NOTHING: Final = 1e-30
+"""A variance that is as good as none."""
+
+
+def orders(
+    model: ir.Model,
+    channels: Channels,
+    samples: Samples,
+    *,
+    importance: Importance = "obs",
+    memory: int = MEMORY,
+    device: Device = "cpu",
+    threads: int = 0,
+    progress: Callable[[str], None] = lambda _: None,
+) -> dict[str, Curve]:
+    """By group, the order in which its units go and the error of its readers at every width, on the dense model.
+
+    Args:
+        model: canonical.
+        channels: its groups. Of those that no plain product reads, units go in the order of the weights that write
+            them, and nothing is known of the error (it is told as 0); those that nothing sums over are left out.
+        samples: as in `collect`.
+        importance: what says which unit goes first.
+        memory: as in `collect`.
+        device: where to run.
+        threads: of the runtime.
+        progress: told what begins.
+    """
+    found = {}
+    for group, readers in gathered(
+        model, channels, channels.groups, samples, memory=memory, device=device, threads=threads, progress=progress
+    ):
+        progress(f"ordering the units of {group.key}")
+        order = None if importance == "obs" else ranked(_scores(model, channels, group, readers, importance))
+        made = curve(group.units, readers, order=order)
+        found[group.key] = replace(made, held=losses(group.units, readers, made.order))
+    for name, group in channels.groups.items():
+        if name not in found and any(index < 0 for _, index in group.readers):
+            order = ranked(_written(model, channels, group, "l2"))
+            found[name] = Curve(order, np.zeros(group.units + 1), {group.units: 0.0, 1: 0.0})
+    return {name: found[name] for name in channels.groups if name in found}
+
+
+def gathered(
+    model: ir.Model,
+    channels: Channels,
+    groups: Iterable[str],
+    samples: Samples,
+    *,
+    memory: int = MEMORY,
+    device: Device = "cpu",
+    threads: int = 0,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Iterator[tuple[Group, list[Reader]]]:
+    """Each of these groups with those of its readers that are plain products, if there are any.
+
+    A plain product has a constant weight that nothing else reads, and sums over more than one channel. What reads
+    values that are not finite is left out: nothing can be learned from them.
+    """
+    linears, open_ = products(model), dict[str, list[Key]]()
+    for name in groups:
+        open_[name] = [r for r in channels.groups[name].readers if r in linears and _is_plain(channels, linears[r], r)]
+    wanted = dict.fromkeys(r for mine in open_.values() for r in mine)
+    readers: dict[str, list[Reader]] = {name: [] for name in open_}
+    sides = (
+        collect(model, wanted, part, memory=memory // 2, device=device, threads=threads, progress=told)
+        for part, told in zip(folded(samples), (progress, lambda _: None), strict=True)
+    )
+    for (reader, moment), (_, held) in zip(*sides, strict=True):
+        for name in [name for name, mine in open_.items() if reader in mine]:
+            open_[name].remove(reader)
+            if np.isfinite([moment.variance, *moment.mean.sum(axis=1), *held.mean.sum(axis=1)]).all():
+                readers[name] += _readers(linears[reader], moment, held, channels.products[reader].source, name)
+        del moment, held  # what nobody else needs goes as soon as the caller is done with it
+        for name in [name for name, mine in open_.items() if not mine]:
+            del open_[name]
+            if mine := readers.pop(name):
+                yield channels.groups[name], mine
+
+
+def _is_plain(channels: Channels, linear: ops.Linear, name: Key) -> bool:
+    weight = linear.node.inputs[linear.weight]
+    return not channels.products[name].diagonal and weight is not None and len(weight.uses()) == 1
+
+
+def _readers(linear: ops.Linear, moment: Moment, held: Moment, port: Port, group: str) -> list[Reader]:
+    """A product as a reader of a group, once for each of its own groups."""
+    weights = linear.matrix()
+    columns = weights.shape[2]
+    owner = np.where(port.group == port.groups.index(group), port.unit, -1).reshape(len(weights), -1)
+    owner = owner.repeat(columns // owner.shape[1], axis=1)
+    biased = past_offset(linear)[1] is not None or (linear.bias is not None and linear.beta != 0)
+    mean = moment.mean if biased else np.zeros_like(moment.mean)
+    gain = linear.alpha**2 / max(moment.variance, _NOTHING)
+    damping = 1e-3 if moment.rows >= ROWS * columns else 1e-2
+    return [
+        Reader(w, gram, mu, own, gain, damping, moment.kind, Reader(w, other, m, own, gain, damping, held.kind))
+        for w, gram, mu, own, other, m in zip(weights, moment.gram, mean, owner, held.gram, held.mean, strict=True)
+        if (own >= 0).any()
+    ]
+
+
+def _scores(
+    model: ir.Model, channels: Channels, group: Group, readers: list[Reader], importance: Importance
+) -> NDArray[np.float64]:
+    """By unit, how much it matters."""
+    if importance == "random":
+        return np.random.default_rng(0).random(group.units)
+    if importance != "energy":
+        return _written(model, channels, group, importance)
+    scores = np.zeros(group.units)
+    for r in readers:
+        mine = r.unit >= 0
+        np.add.at(scores, r.unit[mine], (r.energy * (r.matrix**2).sum(axis=0) * r.gain)[mine])
+    return scores
+
+
+def _written(model: ir.Model, channels: Channels, group: Group, importance: Importance) -> NDArray[np.float64]:
+    """By unit, the norm of the weights that write it, or the scale of the normalization that was folded into them."""
+    scores = np.zeros(group.units)
+    linears = products(model)
+    for writer in (w for w in group.writers if w in linears):
+        port, linear = channels.products[writer].result, linears[writer]
+        mine = port.group == port.groups.index(group.key)
+        size = np.abs(linear.matrix().astype(np.float64)) ** (1 if importance == "l1" else 2)
+        score = size.reshape(len(mine), -1).sum(axis=1)
+        if importance == "scale" and BATCHNORM in linear.node.meta:
+            score = np.abs(linear.node.meta[BATCHNORM][0]).reshape(-1)
+        np.add.at(scores, port.unit[mine], score[mine])
+    return scores

@@ -1,0 +1,88 @@
+"""What it costs the outputs to keep only so many units of a group: measured, by cutting that group alone.
+
+    Σ(a − b)² / Σ(a − mean a)²          summed over outputs of floats; a: of the dense model, b: of the one that is cut
+
+Nothing is refit, so that this is no measure of what is lost in the end. It is for groups whose readers are no products
+with constant weights (scores of attention, recurrent layers), in units of what is known of the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from graphopt.analysis.groups import Channels
+from graphopt.compress.compress import kept
+from graphopt.compress.cut import cut
+from graphopt.graph.carry import Carried
+from graphopt.graph.save import runnable
+from graphopt.plan.levels import candidates
+from graphopt.run.session import Device, Feed, Session
+
+__all__ = ["measure"]
+
+_FRACTIONS: Final = (0.75, 0.5, 0.25, 0.125)
+"""Of a group's units: where it is measured."""
+
+
+def measure(
+    model: ir.Model,
+    channels: Channels,
+    orders: Mapping[str, NDArray[np.int64]],
+    groups: Iterable[str],
+    feeds: Sequence[Feed],
+    *,
+    step: int = 8,
+    device: Device = "cpu",
+    threads: int = 0,
+    progress: Callable[[str], None] = lambda _: None,
+) -> dict[str, dict[int, float]]:
+    """By group and width, what the outputs lose.
+
+    Args:
+        model: the dense model.
+        channels: its groups.
+        orders: by group, its units in the order in which they are cut.
+        groups: which to measure.
+        feeds: samples; their outputs are held in memory.
+        step: multiples of widths that the target likes.
+        device: where to run.
+        threads: as in `Session`.
+        progress: told what begins.
+    """
+
+    def run(widths: Mapping[str, int]) -> list[Feed]:
+        thin = cut(model, channels, kept(channels, orders, widths))
+        session = Session(runnable(thin, Carried()), device=device, threads=threads)
+        return [session.run(feed) for feed in feeds]
+
+    dense, found = run({}), dict[str, dict[int, float]]()
+    for name in groups:
+        progress(f"measuring the loss of {name}")
+        group = channels.groups[name]
+        allowed = np.array(candidates(group, step)[:-1])
+        near = {int(allowed[np.argmin(np.abs(allowed - f * group.units))]) for f in _FRACTIONS if len(allowed)}
+        found[name] = {width: _distance(dense, run({name: width})) for width in sorted(near, reverse=True)}
+    return found
+
+
+def _distance(dense: Sequence[Feed], thin: Sequence[Feed]) -> float:
+    """See above; what is not finite in the dense model does not count, and in the other one is an infinite loss."""
+    total = 0.0
+    for name in _outputs(dense[0]):
+        a, b = (np.concatenate([feed[name].reshape(-1) for feed in feeds], dtype=np.float64) for feeds in (dense, thin))
+        known = np.isfinite(a)
+        a, b = a[known], b[known]
+        if varied := float(np.sum((a - a.mean()) ** 2)) if a.size else 0.0:
+            total += float(np.sum((a - b) ** 2)) / varied
+    return total if np.isfinite(total) else float("inf")
+
+
+def _outputs(feed: Feed) -> list[str]:
+    """The outputs that count: floats, other numbers where there are none."""
+    kinds = {name: v.dtype.kind for name, v in feed.items() if isinstance(v, np.ndarray)}
+    return [n for n, kind in kinds.items() if kind == "f"] or [n for n, kind in kinds.items() if kind in "biu"]
