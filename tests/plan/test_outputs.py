@@ -44,7 +44,7 @@ def test_a_loss_is_that_of_cutting_this_group_alone(known: tuple[ir.Model, Chann
     dense = outputs(model, feed)
     for key, losses in found.items():
         assert list(losses) == [12, 8, 4, 2]
-        assert sorted(losses.values()) == list(losses.values())
+        assert losses[2] > losses[12]
         for width, loss in losses.items():
             thin = outputs(cut(model, channels, kept(channels, order, {key: width})), feed)
             assert loss == pytest.approx(np.sum((thin - dense) ** 2) / np.sum((dense - dense.mean()) ** 2), rel=1e-4)
