@@ -89,8 +89,6 @@ class Group:
     """(key, index) of the products whose results hold its units, in graph order."""
     readers: tuple[tuple[str, int], ...]
     """(key, index) of the products that sum over its units, in graph order."""
-    multiple: int = 1
-    """Widths must be multiples of this."""
 
 
 @dataclass(frozen=True, eq=False)

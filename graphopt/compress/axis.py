@@ -22,7 +22,7 @@ A diagonal has the same form, with no rows at all.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
@@ -117,18 +117,14 @@ class Curve:
     """By the number of units that stay, the error on samples held back, at some widths."""
 
 
-def curve(
-    units: int, readers: Iterable[Reader], *, order: NDArray[np.int64] | None = None, costs: Array | None = None
-) -> Curve:
+def curve(units: int, readers: Sequence[Reader], order: NDArray[np.int64] | None = None) -> Curve:
     """The error of every width.
 
     Args:
         units: how many there are.
-        readers: the matrices that sum over them; none is held once the next one is asked for.
+        readers: the matrices that sum over them.
         order: from the least to the most important, if it is chosen already.
-        costs: (units,): what each unit costs, if not all the same: the least error per cost goes first.
     """
-    costs = np.ones(units) if costs is None else np.asarray(costs, np.float64)
     problems = [_Problem(r) for r in readers]
     size = max((p.columns for p in problems), default=0)
     alive = np.arange(units)
@@ -140,10 +136,10 @@ def curve(
             some, count = alive, len(alive)
         else:
             count = max(1, len(alive) // _CHUNK)
-            some = alive[np.argsort(_total(problems, alive) / costs[alive], kind="stable")[: 3 * count]]
+            some = alive[np.argsort(_total(problems, alive), kind="stable")[: 3 * count]]
         if order is not None:
             some = order[len(gone) : len(gone) + count]
-        chosen, lost = _greedy([p.part(some) for p in problems], some, count, costs, fixed=order is not None)
+        chosen, lost = _greedy([p.part(some) for p in problems], some, count, fixed=order is not None)
         gone += chosen
         losses += lost
         alive = np.setdiff1d(alive, chosen)
@@ -154,19 +150,17 @@ def curve(
     return Curve(np.array(gone, np.int64), error)
 
 
-def ranked(scores: Array, costs: Array | None = None) -> NDArray[np.int64]:
-    """Units from the lowest to the highest score, for its cost."""
-    return np.argsort(scores if costs is None else scores / costs, kind="stable")
+def ranked(scores: Array) -> NDArray[np.int64]:
+    """Units from the lowest to the highest score."""
+    return np.argsort(scores, kind="stable")
 
 
-def _greedy(
-    problems: list[_Problem], alive: Array, count: int, costs: Array, *, fixed: bool
-) -> tuple[list[int], list[float]]:
+def _greedy(problems: list[_Problem], alive: Array, count: int, *, fixed: bool) -> tuple[list[int], list[float]]:
     """Take `count` units out, the cheapest at each step or in their order, and tell what each step loses."""
     gone, losses = [], []
     for _ in range(count):
         losses_now = _total(problems, alive)
-        best = 0 if fixed else int(np.argmin(losses_now / costs[alive]))
+        best = 0 if fixed else int(np.argmin(losses_now))
         gone.append(int(alive[best]))
         losses.append(float(losses_now[best]))
         alive = np.delete(alive, best)

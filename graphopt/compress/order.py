@@ -60,7 +60,7 @@ def orders(
     ):
         progress(f"ordering the units of {group.key}")
         order = None if importance == "obs" else ranked(_scores(model, channels, group, readers, importance))
-        made = curve(group.units, readers, order=order)
+        made = curve(group.units, readers, order)
         found[group.key] = replace(made, held=losses(group.units, readers, made.order))
     for name, group in channels.groups.items():
         if name not in found and any(index < 0 for _, index in group.readers):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import gcd, lcm
+from math import gcd
 from typing import Final
 
 import numpy as np
@@ -60,7 +60,7 @@ class LossCurve:
 
 
 def candidates(group: Group, step: int = 8, least: int = 1) -> tuple[int, ...]:
-    """The widths to choose from, rising: all units, and multiples of what target and group like.
+    """The widths to choose from, rising: all units, and multiples of what the target likes.
 
     Args:
         group: small ones take finer steps than the target likes, so that there is something to choose.
@@ -69,5 +69,4 @@ def candidates(group: Group, step: int = 8, least: int = 1) -> tuple[int, ...]:
     """
     fine = max(1, min(step, group.units // _FEWEST_LEVELS))
     fine = 1 << (fine.bit_length() - 1) if step & (step - 1) == 0 else gcd(fine, step)
-    fine = lcm(fine, group.multiple)
     return (*range(-(-max(least, 1) // fine) * fine, group.units, fine), group.units)

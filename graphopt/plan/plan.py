@@ -54,9 +54,8 @@ class Plan:
             group = channels.groups.get(key)
             if group is None:
                 raise Verdict(f"the plan names the group {key!r}, which this model does not have")
-            if not isinstance(width, int) or not 0 < width <= group.units or width % group.multiple:
-                kind = f" in steps of {group.multiple}" if group.multiple > 1 else ""
-                raise Verdict(f"the plan gives {key!r} {width} units; it has 1 to {group.units}{kind}")
+            if not isinstance(width, int) or not 0 < width <= group.units:
+                raise Verdict(f"the plan gives {key!r} {width} units; it has 1 to {group.units}")
         return cls(dict(data))
 
 

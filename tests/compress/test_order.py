@@ -8,7 +8,6 @@ import pytest
 from graphopt.analysis.groups import Port, Product
 from graphopt.analysis.moments import products
 from graphopt.analysis.segments import folded
-from graphopt.compress.axis import Reader, curve
 from graphopt.compress.order import gathered, orders
 from graphopt.graph.carry import Carried
 from graphopt.graph.parts import part
@@ -99,13 +98,3 @@ def test_values_that_are_not_finite_say_nothing() -> None:
     feed = data()
     feed["x"][3] = np.nan
     assert not orders(model, channels, feed)
-
-
-def test_readers_may_go_once_they_are_taken_up() -> None:
-    random = np.random.default_rng(0)
-    x = random.standard_normal((6, 90))
-    readers = [Reader(random.standard_normal((2, 6)), x @ x.T / 90, x.mean(axis=1), np.arange(6))]
-    expected = curve(6, list(readers))
-    found = curve(6, (readers.pop() for _ in range(1)))
-    assert not readers
-    assert np.array_equal(found.order, expected.order)
