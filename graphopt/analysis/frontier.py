@@ -19,7 +19,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from math import inf
 from typing import Any
 
 import numpy as np
@@ -27,11 +26,12 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from graphopt import ops
+from graphopt.analysis.places import bounds, only_reader, past_offset, past_sum, sampled
 from graphopt.analysis.segments import BATCH, FOLD, MEMORY, Pieces, Samples, Store, Walk, batches, differs
-from graphopt.graph.nodes import array, input_at, is_constant, key, readers, scalar, static_shape
+from graphopt.graph.nodes import array, input_at, key, readers, static_shape
 from graphopt.run.session import Device
 
-__all__ = ["Frontier", "Pair", "Rows", "Site", "past_offset", "past_sum"]
+__all__ = ["Frontier", "Pair", "Rows", "Site"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -209,8 +209,8 @@ class Frontier:
     def _opens(self, site: Site) -> bool:
         """Whether the next product may be fitted together with this one: its result is only clipped before that."""
         value = self._compressed.value(site.value)
-        reader = _only_reader(value) if site.other is None and np.isfinite([site.low, site.high]).any() else None
-        if reader is None or _only_reader(reader.outputs[0]) is None:
+        reader = only_reader(value) if site.other is None and np.isfinite([site.low, site.high]).any() else None
+        if reader is None or only_reader(reader.outputs[0]) is None:
             return False
         self._ends[str(reader.outputs[0].name)] = site
         return True
@@ -220,36 +220,37 @@ class Frontier:
         share = -(-rows // sum(self._sizes))
         starts = np.cumsum([0, *self._sizes])
         linear, wide = site.linear, list[list[int]]()
-        chosen: list[_Chosen] = []
+        chosen: list[tuple[NDArray[np.intp] | None, NDArray[np.bool_]]] = []
         targets: list[NDArray[Any]] = []
         whole: list[NDArray[Any]] = []
 
         def take(index: int, z: NDArray[Any]) -> None:
-            at = _choose(z.size // site.dense.channels, int(starts[index]), self._sizes[index], share)
+            first, count = int(starts[index]), self._sizes[index]
+            at = sampled(first, count, z.size // site.dense.channels, share)
             if site.before is not None and sum(w.size for w in whole) < paired * linear.channels:
                 total = z if site.other is None else z + self._dense.cache[site.other][index]
                 whole.append(total if kept is None else np.compress(kept, total, linear.y_axis))
-            target = at.of(site.dense, z)
+            target = _rows(site.dense, z, at)
             if site.other is not None:
-                target += at.of(site.dense, np.broadcast_to(self._dense.cache[site.other][index], z.shape))
+                target += _rows(site.dense, np.broadcast_to(self._dense.cache[site.other][index], z.shape), at)
             targets.append(target if kept is None else target[kept])
-            chosen.append(at)
+            chosen.append((at, (first + np.arange(target.shape[1]) * count // target.shape[1]) % FOLD == FOLD - 1))
             wide.append([linear.channels if axis == linear.y_axis % z.ndim else d for axis, d in enumerate(z.shape)])
 
         self._dense.advance(self._dense.done + 1, {site.value: take})
-        held = np.concatenate([at.held for at in chosen])
+        held = np.concatenate([h for _, h in chosen])
         order = np.argsort(held, kind="stable")
-        to = np.split(np.argsort(order), np.cumsum([len(at.held) for at in chosen])[:-1])
+        to = np.split(np.argsort(order), np.cumsum([len(h) for _, h in chosen])[:-1])
         source = self._compressed.cache[str(linear.node.inputs[linear.x].name)]  # type: ignore[union-attr]
         x = np.empty((linear.groups, linear.reduction, len(held)), np.float32)
         target = np.empty((linear.channels, len(held)), np.float32)
         base = np.empty_like(target) if site.other is not None else None
-        for index, at in enumerate(chosen):
-            x[..., to[index]] = linear.unfold(source[index], at.positions)
+        for index, (at, _) in enumerate(chosen):
+            x[..., to[index]] = linear.unfold(source[index], at)
             target[..., to[index]] = targets[index]
             if base is not None and site.other is not None:
                 s = np.broadcast_to(self._compressed.cache[site.other][index], wide[index])
-                base[..., to[index]] = at.of(linear, s)
+                base[..., to[index]] = _rows(linear, s, at)
         mean = np.zeros(x.shape[:2], np.float32)
         if site.biased:
             mean = x.mean(axis=-1, dtype=np.float64).astype(np.float32)
@@ -303,7 +304,7 @@ class Frontier:
             return None  # what it does is another product's concern as well
         value, offset = past_offset(linear)
         total, other = self._past_sum(value)
-        low, high = _bounds(total)
+        low, high = bounds(total)
         drifted = not self._compressed.changed.isdisjoint({str(x.name), other})
         before = self._ends.get(str(x.name))
         return Site(key(node), linear, twins[0], drifted, offset, str(value.name), other, low, high, self, before)
@@ -315,79 +316,6 @@ class Frontier:
         return (total, other) if known else (value, None)
 
 
-def past_sum(value: ir.Value) -> tuple[ir.Value, str | None]:
-    """The Add with another computed value in which `value` ends, and the name of that."""
-    reader = _only_reader(value)
-    if reader is None or reader.op_type != "Add" or reader.domain:
-        return value, None
-    other = reader.inputs[1 - list(reader.inputs).index(value)]
-    if other is None or other is value or is_constant(other):
-        return value, None
-    return reader.outputs[0], str(other.name)
-
-
-def _only_reader(value: ir.Value) -> ir.Node | None:
-    found = list(readers(value))
-    if len(found) != 1 or value.is_graph_output() or found[0].graph is not value.graph:
-        return None
-    return found[0]
-
-
-def past_offset(linear: ops.Linear) -> tuple[ir.Value, ir.Value | None]:
-    """The result of a product with the constant row that is added to it, and that row."""
-    value = linear.node.outputs[0]
-    reader = _only_reader(value)
-    if linear.bias is not None or reader is None or reader.op_type != "Add" or reader.domain:
-        return value, None
-    other = reader.inputs[1 - list(reader.inputs).index(value)]
-    shape = static_shape(other)
-    if other is None or not is_constant(other) or len(other.uses()) > 1 or not shape or linear.y_axis != -1:
-        return value, None
-    if shape[-1] != linear.channels or any(d != 1 for d in shape[:-1]):
-        return value, None
-    return reader.outputs[0], other
-
-
-def _bounds(value: ir.Value) -> tuple[float, float]:
-    """Where its only reader clips it."""
-    reader = _only_reader(value)
-    if reader is None or reader.domain:
-        return -inf, inf
-    if reader.op_type == "Relu":
-        return 0.0, inf
-    if reader.op_type != "Clip" or reader.inputs[0] is not value:
-        return -inf, inf
-    ends = [input_at(reader, i) for i in (1, 2)]
-    found = [scalar(v) for v in ends]
-    if any(v is not None and f is None for v, f in zip(ends, found, strict=True)):
-        return -inf, inf
-    low, high = (default if f is None else float(f) for f, default in zip(found, (-inf, inf), strict=True))
-    return (low, high) if low <= high else (-inf, inf)
-
-
-@dataclass(frozen=True, eq=False)
-class _Chosen:
-    """Some positions of a batch."""
-
-    positions: NDArray[np.intp]
-    held: NDArray[np.bool_]
-
-    def of(self, linear: ops.Linear, y: NDArray[Any]) -> NDArray[np.float32]:
-        """(channels, positions): a result there."""
-        return linear.rows(y, self.positions).reshape(linear.channels, -1).astype(np.float32)
-
-
-def _choose(count: int, first: int, samples: int, share: int) -> _Chosen:
-    """`share` of the positions of each sample, drawn from the sample's number.
-
-    Positions are numbered sample by sample; where they cannot be, all of a batch count as the first sample's.
-    """
-    if count % samples:
-        share, samples = share * samples, 1
-    each = count // samples
-    found = [
-        index * each + np.sort(np.random.default_rng(first + index).choice(each, min(share, each), replace=False))
-        for index in range(samples)
-    ]
-    held = [np.full(len(f), (first + index) % FOLD == FOLD - 1) for index, f in enumerate(found)]
-    return _Chosen(np.concatenate(found), np.concatenate(held))
+def _rows(linear: ops.Linear, y: NDArray[Any], at: NDArray[np.intp] | None) -> NDArray[np.float32]:
+    """(channels, rows): a result at some positions."""
+    return linear.rows(y, at).reshape(linear.channels, -1).astype(np.float32)

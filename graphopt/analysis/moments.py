@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy.linalg import get_blas_funcs
 
 from graphopt import ops
-from graphopt.analysis.frontier import past_offset, past_sum
+from graphopt.analysis.places import past_offset, past_sum, sampled
 from graphopt.analysis.segments import MEMORY, Samples, batches
 from graphopt.errors import InputError
 from graphopt.graph.carry import Carried
@@ -28,7 +28,7 @@ from graphopt.graph.parts import part
 from graphopt.graph.save import runnable
 from graphopt.run.session import Device, Feed, Session
 
-__all__ = ["ROWS", "Key", "Kind", "Moment", "collect", "gather", "mirror", "precision", "products", "sampled"]
+__all__ = ["ROWS", "Key", "Kind", "Moment", "collect", "gather", "mirror", "precision", "products"]
 
 Array = NDArray[Any]
 Key = tuple[str, int]
@@ -46,7 +46,6 @@ _BATCH: Final = 10
 """Samples of one run, unless the model says it: few, since much of what is in between is held at once."""
 _COPIES: Final = 2
 """Of the values of one run, in the runtime and out of it."""
-_GOLDEN: Final = (5**0.5 - 1) / 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,28 +83,6 @@ def mirror(matrix: Array) -> None:
 def products(model: ir.Model) -> dict[Key, ops.Linear]:
     """Every product with a constant weight in the main graph, in graph order."""
     return {(key(node), i): linear for node in model.graph for i, linear in enumerate(ops.linears(node))}
-
-
-def sampled(first: int, samples: int, rows: int, take: int) -> NDArray[np.intp] | None:
-    """Which of the rows of some samples to read; None for all.
-
-    The positions follow the golden ratio: spread evenly over each sample and over all of them, and settled by the
-    number of the sample alone.
-
-    Args:
-        first: number of the first sample.
-        samples: how many there are.
-        rows: of all of them together; where they cannot be told apart, they count as one sample's.
-        take: rows of each sample.
-    """
-    if rows % samples:
-        samples, take = 1, take * samples
-    length = rows // samples
-    if take >= length:
-        return None
-    steps = np.arange(first * take, (first + samples) * take)
-    places = np.floor(np.modf(steps * _GOLDEN)[0] * length).astype(np.intp)
-    return np.asarray(places + np.repeat(np.arange(samples) * length, take))
 
 
 def collect(

@@ -15,9 +15,9 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from graphopt import ops
-from graphopt.analysis.frontier import past_offset
 from graphopt.analysis.groups import Channels, Group, Port
 from graphopt.analysis.moments import ROWS, Key, Moment, collect, products
+from graphopt.analysis.places import past_offset
 from graphopt.analysis.segments import MEMORY, Samples, folded
 from graphopt.compress.axis import Curve, Importance, Reader, curve, ranked
 from graphopt.compress.heldout import losses

@@ -10,7 +10,8 @@ import pytest
 from numpy.typing import NDArray
 
 from graphopt.analysis import moments
-from graphopt.analysis.moments import Key, Moment, collect, gather, mirror, products, sampled
+from graphopt.analysis.moments import Key, Moment, collect, gather, mirror, products
+from graphopt.analysis.places import sampled
 from graphopt.errors import InputError
 from graphopt.graph.carry import Carried
 from graphopt.graph.parts import part
