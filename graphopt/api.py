@@ -96,7 +96,7 @@ def optimize(
         data: what to verify on: a path, `module:function`, feeds, … (see the README); generated if not given.
         device: "cpu", "cuda" (never falls back) or "auto" (CUDA where it really runs).
         passes: names or `name{field=value}`, in their order; by default the lossless ones, and with [] none.
-        skip: keys of nodes to leave as they are.
+        skip: keys of nodes to leave as they are, and under a budget, of groups of channels to keep whole.
         recipe: a recipe or its file, instead of all that says what to do.
         freeze: make constants of initializers that a feed could override.
         target: the runtime to make the model for: one of `graphopt.targets.TARGETS`.
@@ -149,7 +149,8 @@ def optimize(
     with Child() as child:
         source = load(model, freeze=chosen.freeze, external_root=external_root, guard=guard(child))
         check_opset(source, opset)
-        check_keys(source, chosen.skip)
+        if not chosen.lossy:  # else groups may be named, which are not known yet
+            check_keys(source, chosen.skip)
         settings = pipeline.Settings(device, threads, seed, say, measure)
         if chosen.lossy and data is None:
             data = _MADE_UP

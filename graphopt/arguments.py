@@ -76,10 +76,19 @@ def check_opset(source: Source, opset: int | None) -> None:
         raise UsageError(f"{source.name} is at opset {given}: give one from there to {known}, the newest known here")
 
 
-def check_keys(source: Source, skip: Iterable[str]) -> None:
-    """Insist that the nodes to leave alone exist: a misspelt key would be passed over in silence."""
-    keys = {key(node) for graph in graphs(source.model) for node in graph}
+def check_keys(source: Source, skip: Iterable[str], others: Iterable[str] = ()) -> None:
+    """Insist that the nodes to leave alone exist: a misspelt key would be passed over in silence.
+
+    Args:
+        source: the model as given.
+        skip: keys of its nodes.
+        others: what else may be named: groups, and nodes that rewriting made.
+
+    Raises:
+        UsageError: a key is none of these.
+    """
+    keys = {key(node) for graph in graphs(source.model) for node in graph}.union(others)
     if unknown := [k for k in skip if k not in keys]:
         close = difflib.get_close_matches(unknown[0], keys, n=3)
         hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
-        raise UsageError(f"{source.name} has no node with the key {unknown[0]!r}{hint}")
+        raise UsageError(f"{source.name} has no node {'or group ' if others else ''}with the key {unknown[0]!r}{hint}")

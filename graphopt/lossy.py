@@ -15,8 +15,9 @@ from graphopt.analysis.facts import Facts, extents, facts
 from graphopt.analysis.groups import Channels
 from graphopt.analysis.mirror import mirrored
 from graphopt.analysis.samples import Split
+from graphopt.arguments import check_keys
 from graphopt.compress.compress import Refit
-from graphopt.errors import UsageError
+from graphopt.errors import Verdict
 from graphopt.graph.load import Source
 from graphopt.graph.save import runnable
 from graphopt.plan.budget import Limit, limits
@@ -24,7 +25,6 @@ from graphopt.plan.latency import latency
 from graphopt.plan.levels import LossCurve, candidates
 from graphopt.plan.plan import Plan, Planner, Tried
 from graphopt.recipe import Recipe
-from graphopt.rewrite import Border
 from graphopt.run.child import Child
 from graphopt.run.data import rows_of
 from graphopt.run.session import Feed
@@ -79,20 +79,21 @@ def compress(
         plan_only: stop once there is a plan; the outcome is that of the first half.
 
     Raises:
-        Unmet: the budget cannot be met, or not within the allowed drop.
-        UsageError: the recipe's plan is not for this model, or nothing can be cut.
+        Verdict: nothing can be cut, the budget cannot be met, or not within the allowed drop, or the recipe's plan is
+            not for this model.
+        UsageError: a key to leave alone is of no node or group, or the allowed drop is of what cannot be measured.
     """
-    canonical = replace(recipe, passes=(*(p for p in recipe.passes if p.stage == 0), Border()))
-    first = pipeline.optimize(source, canonical, feeds, replace(settings, measure=False), child)
+    first = pipeline.optimize(source, pipeline.canonical(recipe), feeds, replace(settings, measure=False), child)
     model = first.model
     feed = feeds[0]
     shape = extents(model, feed)
     rows = rows_of(feed) if isinstance(split.calibration, Mapping) else 1
     settings.progress("looking for groups")
     groups = channels(model, shape, samples=rows)
-    groups = _without(groups, recipe.skip)
+    check_keys(source, recipe.skip, {*groups.groups, *(node for node, _ in groups.products)})
     if not groups.groups:
-        raise UsageError(f"nothing in {source.name} can be cut: `graphopt inspect --groups` says why")
+        raise Verdict(f"nothing in {source.name} can be cut: `graphopt inspect MODEL --groups` says why")
+    whole = _whole(groups, recipe.skip)
     more = mirrored(split.calibration, source.runnable, device=settings.device, threads=settings.threads)
     if more is not None:
         first = replace(first, notes=(*first.notes, _MIRRORED))
@@ -109,7 +110,7 @@ def compress(
     )
     planner = Planner(
         groups,
-        {key: candidates(g, workshop.step) for key, g in groups.groups.items()},
+        {key: (g.units,) if key in whole else candidates(g, workshop.step) for key, g in groups.groups.items()},
         workshop,
         progress=settings.progress,
     )
@@ -182,15 +183,10 @@ class _Bounds:
         return Limit("latency", cost, share * whole, share)
 
 
-def _without(groups: Channels, skip: Sequence[str]) -> Channels:
-    """Groups that are named, or written or read by a node that is named, keep all their units."""
+def _whole(groups: Channels, skip: Sequence[str]) -> set[str]:
+    """Groups that are named, or written or read by a node that is named: they keep all their units."""
     named = set(skip)
-    free = {
-        name: g
-        for name, g in groups.groups.items()
-        if not named & {name, *(key for key, _ in (*g.writers, *g.readers))}
-    }
-    return replace(groups, groups=free)
+    return {k for k, g in groups.groups.items() if named & {k, *(node for node, _ in (*g.writers, *g.readers))}}
 
 
 def _joined(source: Source, first: pipeline.Outcome, last: pipeline.Outcome) -> pipeline.Outcome:

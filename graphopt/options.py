@@ -93,7 +93,8 @@ PassOption = Annotated[
     ),
 ]
 SkipOption = Annotated[
-    list[str] | None, typer.Option("--skip", metavar="KEY", help="Leave the node with this key as it is. Repeat.")
+    list[str] | None,
+    typer.Option("--skip", metavar="KEY", help="Leave this node as it is, or this group of channels whole. Repeat."),
 ]
 TargetOption = Annotated[
     str, typer.Option("--target", metavar="T", help="The runtime to make the model for: portable, cpu or cuda.")

@@ -23,7 +23,7 @@ from graphopt.graph.record import Edit
 from graphopt.graph.save import EXTERNAL_ABOVE, serialize, weight_bytes
 from graphopt.protocol import Context, Evaluator, Ledger, Miss, NotEvaluated, Pass, Proposer
 from graphopt.recipe import Recipe, spec
-from graphopt.rewrite import Inline
+from graphopt.rewrite import Border, Inline
 from graphopt.run import trial
 from graphopt.run.bench import Timing, bench
 from graphopt.run.child import Child, ChildFailed, Limits
@@ -34,7 +34,7 @@ from graphopt.upgrade import Upgrade
 from graphopt.verify import Judge, explain, guilty, rounded
 from graphopt.wager import Candidate, settle
 
-__all__ = ["Attempt", "Outcome", "Settings", "Step", "groups", "misses", "optimize"]
+__all__ = ["Attempt", "Outcome", "Settings", "Step", "canonical", "groups", "misses", "optimize"]
 
 MOST_GUILTY = 8
 """Edits that are left out one after another before the whole rewriting is given up."""
@@ -203,10 +203,15 @@ def misses(source: Source, recipe: Recipe, child: Child | None = None) -> tuple[
 
 
 def groups(source: Source, recipe: Recipe, feed: Feed, child: Child | None = None) -> Channels:
-    """Which channels can be cut together, in the rewritten graph. Its extents are those of a feed."""
+    """Which channels can be cut together, in the canonical graph. Its extents are those of a feed."""
     with trial.within(Limits(), child) as limited:
-        model = _run(source, recipe, None, Settings(), limited).rewrite().model
+        model = _run(source, canonical(recipe), None, Settings(), limited).rewrite().model
     return channels(model, extents(model, feed))
+
+
+def canonical(recipe: Recipe) -> Recipe:
+    """The half of a recipe that groups are looked for behind: the standard form, before anything for the target."""
+    return replace(recipe, passes=(*(p for p in recipe.passes if p.stage == 0), Border()))
 
 
 def _run(source: Source, recipe: Recipe, feeds: Sequence[Feed] | None, settings: Settings, child: Child) -> _Run:

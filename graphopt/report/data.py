@@ -262,7 +262,7 @@ class GroupReport:
     readers: tuple[str, ...]
     """Keys of the nodes that sum over them."""
     macs: int
-    """Multiply-accumulates of one sample in all of these nodes."""
+    """Multiply-accumulates in all of these nodes, in the run that those of the model are counted in."""
 
     @classmethod
     def all(cls, channels: Channels) -> tuple[GroupReport, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich import box
 from rich.console import Group, RenderableType
@@ -27,6 +27,8 @@ __all__ = ["bench", "check", "doctor", "inspect", "optimize", "passes"]
 
 _LARGEST = 5
 """Weights that are listed at most."""
+_FEW = 3
+"""Nodes that are named of those that stay for one reason; JSON has them all."""
 _SMALL = 0.01
 """Share of the file below which a weight is not listed."""
 
@@ -153,7 +155,19 @@ def _groups(report: Inspection) -> list[RenderableType]:
     parts: list[RenderableType] = [_line(report.name), *([table] if report.groups else [])]
     if not report.groups:
         parts.append(_line("  no channels can be cut"))
-    return [*parts, *(_line(f"  {node} stays: {reason}") for node, reason in report.held.items()), Text()]
+    return [*parts, *_held(report.held), Text()]
+
+
+def _held(held: Mapping[str, str]) -> list[RenderableType]:
+    """Why the rest stays: each reason once, with a few of its nodes."""
+    nodes: dict[str, list[str]] = {}
+    for node, reason in held.items():
+        nodes.setdefault(reason, []).append(node)
+    table = _table("stays, since", ">nodes", "they are")
+    for reason, keys in sorted(nodes.items(), key=lambda item: -len(item[1])):
+        some = ", ".join(keys[:_FEW]) + (", …" if len(keys) > _FEW else "")
+        table.add_row(shown(reason), f"{len(keys):,}", shown(some))
+    return [Text(), table] if held else []
 
 
 def _why(report: Inspection, rule: str) -> list[Text]:

@@ -19,6 +19,7 @@ from .support import assert_fails, graphopt, provenance
 
 MODELS = Path(__file__).parents[2] / "models"
 NET, CALIBRATION, TEST = MODELS / "digits_resnet.onnx", MODELS / "digits_calib.npz", MODELS / "digits_test.npz"
+VIT = MODELS / "digits_vit.onnx"
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +116,40 @@ def test_without_data_noise_is_learned_from_and_said_to_be() -> None:
     assert report.output.params <= 0.8 * report.source.params
 
 
+@pytest.mark.parametrize(
+    "skip",
+    [
+        "/blocks/blocks.3/body/body.1/BatchNormalization/Conv",  # a group, by a name that rewriting made
+        "/blocks/blocks.3/body/body.3/Conv",  # the node that reads it
+    ],
+)
+def test_what_is_named_stays_whole(skip: str) -> None:
+    words: dict[str, Any] = {"budget": {"macs": 0.6}, "plan_only": True, "threads": 1}
+    plan = api.optimize(NET, data=CALIBRATION, skip=skip, **words).report.plan
+    assert plan is not None
+    assert [g.before == g.after for g in plan.groups if g.key.startswith("/blocks/blocks.3/body/body.1")] == [True]
+    assert any(g.after < g.before for g in plan.groups)
+
+
+def test_the_names_of_groups_are_those_that_inspect_tells() -> None:
+    plan = api.optimize(VIT, data=CALIBRATION, budget={"macs": 0.9}, plan_only=True, threads=1).report.plan
+    assert plan is not None
+    assert [g.key for g in plan.groups] == [g.key for g in api.inspect(VIT, groups=True)[0].groups]
+
+
+def test_a_name_of_nothing_is_told_under_a_budget_as_well() -> None:
+    with pytest.raises(UsageError, match="has no node or group with the key '/head/Gem'; did you mean '/head/Gemm'"):
+        api.optimize(NET, data=CALIBRATION, budget={"macs": 0.5}, skip="/head/Gem", threads=1)
+
+
+def test_where_nothing_can_be_cut_that_is_the_verdict(tmp_path: Path) -> None:
+    out, model = tmp_path / "none.onnx", tmp_path / "relu.onnx"
+    text = '<ir_version: 8, opset_import: ["" : 17]> g (float[n, 4] x) => (float[n, 4] y) { y = Relu(x) }'
+    onnx.save(onnx.parser.parse_model(text), model)
+    assert_fails(graphopt("optimize", model, "-o", out, "--budget", "macs=0.5"), 1, "can be cut")
+    assert not out.exists()
+
+
 def test_a_budget_out_of_reach_emits_nothing(tmp_path: Path) -> None:
     out = tmp_path / "none.onnx"
     answer = graphopt("optimize", NET, "-o", out, "--data", CALIBRATION, "--budget", "macs=0.0001")
@@ -124,7 +159,7 @@ def test_a_budget_out_of_reach_emits_nothing(tmp_path: Path) -> None:
 
 def test_a_drop_that_nothing_keeps_is_a_verdict() -> None:
     with pytest.raises(Verdict, match="within the allowed drop"):
-        api.optimize(NET, data=CALIBRATION, budget={"macs": 0.03}, max_drop={"agreement": 0.0}, threads=1)
+        api.optimize(NET, data=CALIBRATION, budget={"macs": 0.1}, max_drop={"sqnr": 90.0}, threads=1)
 
 
 @pytest.mark.parametrize(

@@ -102,6 +102,15 @@ def test_inspect_shows_one_model_below_the_other() -> None:
     assert "opsets: ai.onnx 21" in shown
 
 
+def test_inspect_tells_each_reason_once() -> None:
+    (one,) = graphopt.inspect(net())
+    shown = text(
+        table.inspect([replace(one, held={f"n{i}": "a reason" for i in range(200)} | {"m": "b"})], groups=True)
+    )
+    assert [" ".join(line.split()) for line in shown.splitlines() if "n0" in line] == ["a reason 200 n0, n1, n2, …"]
+    assert "n3" not in shown
+
+
 def test_inspect_counts_no_work_where_nothing_runs() -> None:
     proto = onnx.parser.parse_model(
         '<ir_version: 10, opset_import: ["" : 21, "a.b" : 1]> g (float[2] x) => (float[2] y) { y = a.b.Magic(x) }'
