@@ -14,13 +14,14 @@ from graphopt.analysis.channels import channels
 from graphopt.analysis.facts import Facts, extents, facts
 from graphopt.analysis.groups import Channels
 from graphopt.analysis.mirror import mirrored
+from graphopt.analysis.robustness import Noisy
 from graphopt.analysis.samples import Split
 from graphopt.arguments import check_keys
 from graphopt.compress.compress import Refit
 from graphopt.errors import Verdict
 from graphopt.graph.load import Source
 from graphopt.graph.save import runnable
-from graphopt.plan.budget import Limit, limits
+from graphopt.plan.budget import Limit, excess, limits
 from graphopt.plan.latency import latency
 from graphopt.plan.levels import LossCurve, candidates
 from graphopt.plan.plan import Plan, Planner, Tried
@@ -53,6 +54,8 @@ class Lossy:
     split: Split
     metrics: Mapping[str, tuple[float, float]]
     """Of the original and of the result, on samples that judge."""
+    noise: tuple[Noisy, ...] = ()
+    """How both do on such samples with noise."""
     only: bool = False
     """Whether it is a plan and no more: the outcome is what there was before."""
 
@@ -108,6 +111,10 @@ def compress(
         timed="latency" in recipe.budget,
         progress=settings.progress,
     )
+    if recipe.max_drop:  # what cannot be measured is told before anything takes long
+        excess(
+            workshop.scores(source.runnable), {name: most for name, most in recipe.max_drop.items() if name != "sqnr"}
+        )
     planner = Planner(
         groups,
         {key: (g.units,) if key in whole else candidates(g, workshop.step) for key, g in groups.groups.items()},
@@ -136,8 +143,10 @@ def compress(
     )
     last = pipeline.optimize(thin, done, feeds, replace(settings, stamp=True), child)
     settings.progress("judging")
-    metrics = workshop.scores(runnable(last.model, thin.carried) if last.content is None else last.content)
-    return Lossy(_joined(source, first, last), plan, groups, tried, planner.curves, made.refits, split, metrics)
+    result = runnable(last.model, thin.carried) if last.content is None else last.content
+    metrics, noise = workshop.scores(result), workshop.robustness(result)
+    outcome = _joined(source, first, last)
+    return Lossy(outcome, plan, groups, tried, planner.curves, made.refits, split, metrics, noise)
 
 
 def _best(planner: Planner, recipe: Recipe, bounds: _Bounds, workshop: Workshop) -> Tried:

@@ -17,11 +17,13 @@ from numpy.typing import NDArray
 
 from graphopt.analysis.groups import Channels
 from graphopt.analysis.metrics import scores
+from graphopt.analysis.robustness import LEVELS, Noisy, noisy
 from graphopt.analysis.samples import Split
 from graphopt.analysis.segments import batches
 from graphopt.compress.axis import Curve
 from graphopt.compress.compress import Compressed, compress, kept
 from graphopt.compress.order import gathered, orders
+from graphopt.errors import InputError
 from graphopt.graph.carry import Carried
 from graphopt.graph.external import Runnable
 from graphopt.graph.save import runnable
@@ -29,7 +31,8 @@ from graphopt.plan.levels import LossCurve
 from graphopt.plan.outputs import measure
 from graphopt.plan.plan import Made
 from graphopt.run.bench import bench
-from graphopt.run.session import Device, Session
+from graphopt.run.data import Pair, rows_of
+from graphopt.run.session import Device, Feed, Session
 
 __all__ = ["Workshop"]
 
@@ -38,6 +41,12 @@ _LOSSES = 200
 _REPAIRED = 1.5
 """Of an error made at the very beginning, e^-1.5 is left at the end. Found on residual networks for CIFAR-10, where
 plans made with 0 and with 3 both do worse."""
+_NOISY = 200
+"""Samples that noise is added to, at most."""
+_FEWEST = 16
+"""The same, at least."""
+_WORK = 2e11
+"""Multiply-accumulates of a few seconds."""
 _YARDSTICKS = 4
 """Groups that are measured for nothing but the ratio of measured to computed losses, about."""
 
@@ -149,3 +158,22 @@ class Workshop:
         """Metrics of a result on the samples that judge."""
         pairs = zip(self.split.judgement, self.split.labels, strict=True)
         return scores(self.reference, result, pairs, device=self.device, threads=self.threads)
+
+    def robustness(self, result: Runnable) -> tuple[Noisy, ...]:
+        """How the original and a result do on noisy samples of those that judge, so many as take a few seconds."""
+        rows = isinstance(self.split.calibration, Mapping)
+        work = (1 + 2 * len(LEVELS)) * max(1.0, self.channels.macs({}))
+        left = most = int(min(max(_WORK / work, _FEWEST), _NOISY))
+        pairs: list[Pair] = []
+        for feed, labels in zip(self.split.judgement, self.split.labels, strict=True):
+            if left:
+                pairs.append(_first(feed, labels, left) if rows else (feed, labels))
+                left -= rows_of(pairs[-1][0]) if rows else 1
+        try:
+            return noisy(self.reference, result, pairs, most - left, device=self.device, threads=self.threads)
+        except InputError:  # what runs on samples need not run on what is near them
+            return ()
+
+
+def _first(feed: Feed, labels: NDArray[Any] | None, most: int) -> Pair:
+    return {n: v[:most] for n, v in feed.items()}, None if labels is None else labels[:most]

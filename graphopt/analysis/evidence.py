@@ -42,6 +42,8 @@ class Evidence:
     """How many of them are in the feeds, spread evenly over all."""
     data: datasets.Data | None = None
     """All of the user's data."""
+    labels: str | None = None
+    """What the label of a sample is, if there are any."""
 
 
 def gather(
@@ -89,7 +91,8 @@ def gather(
     feeds = tuple(f for i, f in enumerate(kept) if not any(equal(f, earlier) for earlier in kept[:i]))
     progress("trying the model on the data")
     survives(source.runnable, feeds, child)
-    return Evidence(feeds, opened.name, opened.synthetic, survey.sha256, survey.samples, compared, opened)
+    told = (survey.sha256, survey.samples, compared, opened, survey.labels)
+    return Evidence(feeds, opened.name, opened.synthetic, *told)
 
 
 def _stacked(rows: Sequence[Feed]) -> tuple[tuple[Feed, ...], int]:

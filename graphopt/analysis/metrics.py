@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 
 from graphopt.graph.external import Runnable
 from graphopt.run.data import Pair
-from graphopt.run.session import Device, Session
+from graphopt.run.session import Device, Feed, Session
 
-__all__ = ["BATCH", "RIGHT", "is_scores", "scores"]
+__all__ = ["BATCH", "RIGHT", "Tally", "is_scores", "scores"]
 
 BATCH = 64
 """Rows of a feed on which models are scored, where there is a choice."""
@@ -21,48 +22,94 @@ RIGHT = ("accuracy", "agreement")
 def scores(
     original: Runnable, result: Runnable, pairs: Iterable[Pair], *, device: Device, threads: int, seed: int = 0
 ) -> dict[str, tuple[float, float]]:
-    """Metrics by name, each of the original and of the result, on feeds and labels.
+    """Metrics by name, each of the original and of the result, on feeds and labels: see `Tally`."""
+    first, second = (Session(m, device=device, threads=threads, seed=seed) for m in (original, result))
+    tally = Tally()
+    for feed, labels in pairs:
+        tally.add(feed, first.run(feed), second.run(feed), labels)
+    return tally.metrics()
 
-    accuracy: share of samples whose largest score is that of their label; only with integer labels.
-    f1: mean over classes of the harmonic mean of precision and recall; only with integer labels.
+
+class Tally:
+    """What is counted of two sets of outputs for the same samples, feed by feed.
+
+    accuracy: share of samples whose largest score is that of their label.
+    f1: mean over classes of the harmonic mean of precision and recall, as above.
     agreement: share of samples whose largest score is that of the original.
     sqnr: signal of all float outputs over their error, in decibels.
     cosine: of all float outputs taken as one vector, with the original's.
 
-    The scores are the first output with one row of floats for each sample; without one there are no other metrics.
+    The scores are the first output with one row of at least two floats for each sample. Where there is none, but one
+    float for each sample and labels 0 and 1, that is the score of class 1, above a half if the original keeps to
+    probabilities, else above 0. Without scores there are no shares of samples. A label is the number of a class, or a
+    row with a one in its place; with others there is neither accuracy nor f1.
     """
-    first, second = (Session(m, device=device, threads=threads, seed=seed) for m in (original, result))
-    guesses: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
-    truth: list[np.ndarray] = []
-    scored, labelled = True, True
-    sums = np.zeros(4)  # of before², error², before·after, after²
-    for feed, labels in pairs:
-        before, after = first.run(feed), second.run(feed)
-        sums += sum((_sums(before[n], after[n]) for n in before), np.zeros(4))
-        name = next((n for n, v in before.items() if is_scores(v, feed)), None)
-        scored = scored and name is not None
-        if name is None or not scored:
-            continue
-        for found, outputs in zip(guesses, (before, after), strict=True):
-            found.append(outputs[name].argmax(axis=1))
-        labelled = (
-            labelled and labels is not None and labels.dtype.kind in "iu" and labels.shape == guesses[0][-1].shape
-        )
-        if labelled and labels is not None:
-            truth.append(labels)
-    metrics: dict[str, tuple[float, float]] = {}
-    if scored and guesses[0]:
-        a, b = (np.concatenate(g) for g in guesses)
-        if labelled:
-            labels = np.concatenate(truth)
-            metrics["accuracy"] = (float(np.mean(a == labels)), float(np.mean(b == labels)))
-            metrics["f1"] = (_f1(a, labels), _f1(b, labels))
-        metrics["agreement"] = (1.0, float(np.mean(a == b)))
-    signal, error, across, other = sums
-    if signal and error:
-        metrics["sqnr"] = (np.inf, float(10 * np.log10(signal / error)))
-        metrics["cosine"] = (1.0, float(across / np.sqrt(signal * other)) if other else 0.0)
-    return metrics
+
+    def __init__(self) -> None:
+        self._sums = np.zeros(4)  # of before², error², before·after, after²
+        self._found: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+        self._truth: list[NDArray[np.int64]] = []
+        self._scored = self._labelled = True
+
+    def add(
+        self, feed: Feed, before: Mapping[str, object], after: Mapping[str, object], labels: np.ndarray | None
+    ) -> None:
+        """Count the outputs for one feed."""
+        self._sums += sum((_sums(before[n], after[n]) for n in before), np.zeros(4))
+        usable = {n: found for n, v in before.items() if (found := _rows(v, feed)) is not None}
+        name = next((n for n in usable if is_scores(before[n], feed)), next(iter(usable), None))
+        mine, theirs = (None, None) if name is None else (usable[name], _rows(after[name], feed))
+        self._scored = self._scored and mine is not None and theirs is not None and mine.shape == theirs.shape
+        if mine is None or theirs is None or not self._scored:
+            return
+        for guesses, value in zip(self._found, (mine, theirs), strict=True):
+            guesses.append(value if value.shape[1] == 1 else value.argmax(axis=1))
+        truth = None if labels is None else _classes(labels, *mine.shape)
+        self._labelled = self._labelled and truth is not None
+        if truth is not None:
+            self._truth.append(truth)
+
+    def metrics(self) -> dict[str, tuple[float, float]]:
+        """By name, of the original and of the result."""
+        metrics: dict[str, tuple[float, float]] = {}
+        if (guesses := self._guesses()) is not None:
+            a, b = guesses
+            if self._labelled:
+                truth = np.concatenate(self._truth)
+                metrics["accuracy"] = (float(np.mean(a == truth)), float(np.mean(b == truth)))
+                metrics["f1"] = (_f1(a, truth), _f1(b, truth))
+            metrics["agreement"] = (1.0, float(np.mean(a == b)))
+        signal, error, across, other = self._sums
+        if signal:
+            metrics["sqnr"] = (np.inf, float(10 * np.log10(signal / error)) if error else np.inf)
+            metrics["cosine"] = (1.0, float(across / np.sqrt(signal * other)) if other else 0.0)
+        return metrics
+
+    def _guesses(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """The classes that the original and the result give each sample."""
+        if not self._scored or not self._found[0]:
+            return None
+        a, b = (np.concatenate(found) for found in self._found)
+        if a.ndim == 1:
+            return a, b
+        if not self._labelled:
+            return None
+        limit = 0.5 if np.all((a >= 0) & (a <= 1)) else 0.0
+        return (a[:, 0] > limit).astype(np.int64), (b[:, 0] > limit).astype(np.int64)
+
+
+def _classes(labels: np.ndarray, rows: int, columns: int) -> NDArray[np.int64] | None:
+    """(rows,): the class of each sample; None where labels are none for so many columns of scores."""
+    if labels.dtype.kind not in "biuf" or not np.isfinite(labels).all():
+        return None
+    if labels.shape == (rows, columns) and columns > 1:
+        one_hot = ((labels == 0) | (labels == 1)).all() and (labels.sum(axis=1) == 1).all()
+        return labels.argmax(axis=1) if one_hot else None
+    if labels.size != rows:
+        return None
+    found = labels.reshape(rows).astype(np.int64)
+    known = (found == labels.reshape(rows)) & (found >= 0) & (found < max(2, columns))
+    return found if known.all() else None
 
 
 def _f1(guesses: np.ndarray, labels: np.ndarray) -> float:
@@ -84,8 +131,15 @@ def _sums(before: object, after: object) -> np.ndarray:
     return np.array([a @ a, (a - b) @ (a - b), a @ b, b @ b])
 
 
-def is_scores(value: object, feed: dict[str, object]) -> bool:
+def is_scores(value: object, feed: Feed) -> bool:
     """One row of at least two floats for each sample."""
-    if not isinstance(value, np.ndarray) or value.ndim != 2 or value.shape[1] < 2 or value.dtype.kind != "f":  # noqa: PLR2004
-        return False
-    return all(isinstance(v, np.ndarray) and v.ndim and len(v) == len(value) for v in feed.values())
+    rows = _rows(value, feed)
+    return rows is not None and rows.shape[1] > 1
+
+
+def _rows(value: object, feed: Feed) -> NDArray[np.floating] | None:
+    """(samples, columns): an output with one float, or one row of them, for each sample of the feed."""
+    if not isinstance(value, np.ndarray) or value.dtype.kind != "f" or value.ndim not in {1, 2} or not value.size:
+        return None
+    same = all(isinstance(v, np.ndarray) and v.ndim and len(v) == len(value) for v in feed.values())
+    return value.reshape(len(value), -1) if same else None

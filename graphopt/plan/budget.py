@@ -40,6 +40,8 @@ Metric = Literal["accuracy", "f1", "agreement", "sqnr", "cosine"]
 
 _BYTES: Final = 4
 """Of a parameter."""
+_LABELLED: Final = frozenset({"accuracy", "f1"})
+_NEEDS: Final = "`labels` in the data, the number of its class for each sample, and an output of scores"
 _BELOW_ONE: Final = frozenset({"accuracy", "f1", "agreement", "cosine"})
 
 
@@ -128,8 +130,8 @@ def excess(metrics: Mapping[str, tuple[float, float]], allowed: Mapping[str, flo
     worst = 0.0
     for name, most in allowed.items():
         if name not in metrics:
-            known = ", ".join(metrics) or "none"
-            raise UsageError(f"the metric {name!r} cannot be measured on this model and data; there is: {known}")
+            known, needs = ", ".join(metrics) or "none", f"; it needs {_NEEDS}" if name in _LABELLED else ""
+            raise UsageError(f"the metric {name!r} cannot be measured on this model and data{needs}; there is: {known}")
         before, after = metrics[name]
         lost = before - after
         if name == "sqnr":

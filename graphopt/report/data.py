@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,9 +17,10 @@ from graphopt.analysis.evidence import Evidence
 from graphopt.analysis.facts import Facts
 from graphopt.analysis.groups import Channels
 from graphopt.analysis.owners import Weight
+from graphopt.analysis.robustness import Noisy
 from graphopt.pipeline import Step
 from graphopt.protocol import Miss
-from graphopt.report.plan import Metric, PlanReport
+from graphopt.report.plan import Metric, NoiseReport, PlanReport
 from graphopt.run.bench import Timing
 from graphopt.run.compare import Comparison, OutputError, Reference
 from graphopt.run.session import Feed
@@ -33,6 +34,7 @@ __all__ = [
     "LeftOutReport",
     "Metric",
     "ModelReport",
+    "NoiseReport",
     "PassReport",
     "PortReport",
     "Report",
@@ -117,13 +119,19 @@ class VerificationReport:
     notes: tuple[str, ...]
     metrics: Mapping[str, Metric]
     """By name, on the data that was given."""
+    noise: tuple[NoiseReport, ...] = ()
+    """The same with noise on it, level by level, of what computes something else than the original."""
 
     def __bool__(self) -> bool:
         return self.passed
 
     @classmethod
     def of(
-        cls, found: Comparison, reference: Reference, metrics: Mapping[str, tuple[float, float]]
+        cls,
+        found: Comparison,
+        reference: Reference,
+        metrics: Mapping[str, tuple[float, float]],
+        noise: Iterable[Noisy] = (),
     ) -> VerificationReport:
         """What a comparison found, with the reference's own troubles."""
         told = {name: Metric(*values) for name, values in metrics.items()}
@@ -136,6 +144,7 @@ class VerificationReport:
             found.differences,
             reference.notes,
             told,
+            tuple(map(NoiseReport.of, noise)),
         )
 
 
@@ -150,11 +159,13 @@ class DataReport:
     """How many there are; feeds that were made up count as one each."""
     compared: int
     """How many of them the outputs were compared on."""
+    labels: str | None = None
+    """What the label of a sample is, if there are any: its type, and its shape in brackets where it has one."""
 
     @classmethod
     def of(cls, evidence: Evidence) -> DataReport:
         """What of the evidence a report keeps."""
-        return cls(evidence.description, evidence.synthetic, evidence.sha256, evidence.samples, evidence.compared)
+        return cls(**{f.name: getattr(evidence, f.name) for f in dataclasses.fields(cls)})
 
 
 @dataclass(frozen=True)

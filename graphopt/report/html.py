@@ -5,14 +5,12 @@ What is in it came from a model, so a policy in the page itself forbids a browse
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from math import isfinite
 
-from graphopt.plan.budget import excess
 from graphopt.report import words
 from graphopt.report.data import Report, VerificationReport
-from graphopt.report.markup import Html, bar, bullets, code, curve, element, fold, scatter, table
-from graphopt.report.plan import PlanReport, RefitReport, TriedReport, WidthReport
+from graphopt.report.markup import Html, bar, bullets, code, curve, element, fold, lines, path, scatter, table
+from graphopt.report.plan import PlanReport, RefitReport, WidthReport
 
 __all__ = ["page"]
 
@@ -22,21 +20,27 @@ _STYLE = """
 @media screen and (prefers-color-scheme: dark) { :root { --ink: #e4e8ee; --soft: #9aa6b5; --line: #39424f;
   --paper: #14181e; --mark: #6db3ff; --good: #6fcf8d; --bad: #ff8a80 } }
 body { margin: 0; background: var(--paper); color: var(--ink); font: 15px/1.5 system-ui, sans-serif }
-main { max-width: 62rem; margin: 0 auto; padding: 1.5rem 1rem 3rem; overflow-wrap: break-word }
-h1, li, td:first-child { overflow-wrap: anywhere }
+main { max-width: 62rem; margin: 0 auto; padding: 1.5rem 1rem 3rem; overflow-wrap: anywhere }
 h1 { font-size: 1.4rem; margin: 0 } h2 { font-size: 1.1rem; margin: 2rem 0 .5rem }
 p, ul { margin: .4rem 0 } ul { padding-left: 1.2rem }
 .soft, figcaption { color: var(--soft) } .good, .bad { font-weight: 600; color: var(--good) } .bad { color: var(--bad) }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums }
-th, td { text-align: left; padding: .25rem .8rem .25rem 0; border-bottom: 1px solid var(--line) }
-th { color: var(--soft); font-weight: 500 } .number { text-align: right }
+.wide { overflow-x: auto }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; overflow-wrap: normal }
+th, td { text-align: left; padding: .25rem 1.2rem .25rem 0; border-bottom: 1px solid var(--line) }
+th { color: var(--soft); font-weight: 500; vertical-align: bottom } .number { text-align: right }
+td.number { white-space: nowrap }
+th:first-child, td:first-child { max-width: 26rem; overflow-wrap: break-word }
 details { margin: .6rem 0 } summary { cursor: pointer; color: var(--mark) }
 :focus-visible { outline: 2px solid var(--mark); outline-offset: 2px }
 pre { padding: .8rem; border: 1px solid var(--line); white-space: pre-wrap }
-svg { display: block; max-width: 100% } figure { margin: .8rem 0 } text { fill: var(--soft); font-size: 11px }
-rect, .kept { fill: var(--mark) } .chosen { fill: var(--bad) }
-.axis { stroke: var(--soft) } .curve { stroke: var(--mark); stroke-width: 1.5 }
-.open { fill: var(--paper); stroke: var(--mark) }
+svg { display: block } figure { margin: .8rem 0 } figure svg { max-width: 100%; height: auto }
+text { fill: var(--soft); font-size: 11px }
+rect, .kept, .result.dot { fill: var(--mark) } .chosen { fill: var(--bad) } .original.dot { fill: var(--soft) }
+.axis { stroke: var(--soft) } .curve, .result { stroke: var(--mark); stroke-width: 1.5 }
+.original { stroke: var(--soft); stroke-width: 1.5; stroke-dasharray: 4 3 }
+.open { fill: var(--paper); stroke: var(--mark) } .open, .original.dot { stroke-dasharray: none }
+@media screen and (max-width: 40rem) { .bar { display: none } th, td { padding-right: .7rem }
+  th:first-child, td:first-child { max-width: 10rem } .path { display: inline-block; min-width: 9rem } }
 @media print { body { font-size: 11px } main { max-width: none; padding: 0 } tr, figure { break-inside: avoid }
   svg { print-color-adjust: exact } details::details-content { content-visibility: visible; display: block } }
 """
@@ -57,6 +61,7 @@ def page(report: Report, recipe: str = "") -> str:
         *_told(report),
         *_came_out(report),
         *(_verification(report.verification) if report.verification else ()),
+        *(_noise(report.verification) if report.verification else ()),
         *(_plan(plan) if plan else ()),
         *_rewritten(report),
         *(_repeat(recipe) if recipe and not only else ()),
@@ -84,17 +89,13 @@ def _told(report: Report) -> list[Html]:
     if plan:
         asked = [f"at most {share:.1%} of {name}" for name, share in plan.budget.items()]
         asked += [_allowed(name, most) for name, most in plan.max_drop.items()]
-    lines = words.lost(report)
-    if plan and not plan.only:
-        lines.append("note: the verification is of what was rewritten; what was cut is judged by the metrics alone")
-    if plan and data and data.synthetic:
-        lines.append("warning: the data is synthetic, so what was learned from it and measured on it says little")
+    lines = words.lost(report) + words.unused(report)
     lines += [f"unchanged: {report.unchanged}"] if report.unchanged else []
     lines += [f"left out: {x.rule} at {x.root} changed the result ({x.reason})" for x in report.left_out]
     lines += [f"note: {n}" for n in report.notes]
     if missing := max(report.source.unknown_macs, report.output.unknown_macs):
         lines.append(f"note: MACs leave out {missing:,} nodes, whose shapes could not be told")
-    verdict = words.proof(found) if found else "unverified: nothing was run"
+    verdict = words.proof(report, found) if found else "unverified: nothing was run"
     parts = [
         element("p", "asked for: ", "; ".join(asked) or "a model cut to a given plan"),
         element("p", verdict, class_="good" if found and found.evidence else "bad"),
@@ -142,14 +143,45 @@ def _verification(found: VerificationReport) -> list[Html]:
     ]
 
 
+def _noise(found: VerificationReport) -> list[Html]:
+    """How well both models do with noise on what they are given."""
+    if (name := words.first(found.noise[0].metrics) if found.noise else None) is None:
+        return []
+    series = {
+        side: [(n.level, n.metrics[name][i]) for n in found.noise if name in n.metrics]
+        for i, side in enumerate(("original", "result"))
+    }
+    caption = f"{name} (upward) by the noise on the inputs; dashed the original, solid the result"
+    names = list(dict.fromkeys(name for n in found.noise for name in n.metrics))
+    rows = [
+        (f"{n.level:g}", *(words.both(m, n.metrics[m]) if m in n.metrics else "" for m in names)) for n in found.noise
+    ]
+    legend = (
+        f"Gaussian noise on the float inputs of {found.noise[0].samples:,} samples that judge, by its share of each "
+        "input's standard deviation; original → result, both against the original without noise"
+    )
+    return [
+        element("h2", "With noise"),
+        element(
+            "figure",
+            lines(series, lambda x: f"{x:g}", lambda y: words.value(name, y)),
+            element("figcaption", caption),
+        ),
+        fold(f"In numbers ({len(rows):,})", table(("noise", *(f">{m}" for m in names)), rows)),
+        element("p", legend, class_="soft"),
+    ]
+
+
 def _plan(plan: PlanReport) -> list[Html]:
     """What was cut from which group, and what led to that."""
     cut = [_group(g) for g in plan.groups if g.after < g.before]
     kept = [_group(g) for g in plan.groups if g.after >= g.before]
-    columns = ("group", "of", ">before", ">after", "", ">MACs alone", "error by width")
+    columns = ("group", "of", ">before", ">after", "", ">MACs alone", ">error", "error by width")
+    judged = "" if plan.only else f", judged by {plan.judged:,} others"
     legend = (
-        f"learned from {plan.calibrated:,} samples, judged by {plan.judged:,} others; the MACs are the part of the "
-        "model's that goes if this group alone is cut, the error is what that costs the outputs, and the dot the width"
+        f"learned from {plan.calibrated:,} samples{judged}; the MACs are the part of the model's that goes if this "
+        "group alone is cut, the error is what that costs the outputs before anything is fitted; each curve has a "
+        "scale of its own, and a dot at the width"
     )
     fitted = (">rows × inputs", ">damping", ">error, only cut", ">error, fitted")
     parts = [
@@ -168,7 +200,8 @@ def _plan(plan: PlanReport) -> list[Html]:
 def _group(group: WidthReport) -> tuple[object, ...]:
     saved = f"-{group.macs:.1%}" if group.after < group.before else ""
     widths = (f"{group.before:,}", f"{group.after:,}", bar(group.before, group.after))
-    return (group.key, group.kind, *widths, saved, curve(group.curve, group.after))
+    error = f"{group.curve[group.after]:.2g}" if group.after in group.curve else ""
+    return (path(group.key), group.kind, *widths, saved, error, curve(group.curve, group.after))
 
 
 def _refit(refit: RefitReport) -> tuple[str, ...]:
@@ -176,17 +209,23 @@ def _refit(refit: RefitReport) -> tuple[str, ...]:
         "as it was" if refit.damping is None else f"{refit.damping:.2g}" if isfinite(refit.damping) else "bias only"
     )
     size = f"{refit.rows:,} × {refit.columns:,}"
-    return (refit.key, refit.form, size, damping, f"{refit.before:.3g}", f"{refit.after:.3g}")
+    return (path(refit.key), refit.form, size, damping, f"{refit.before:.3g}", f"{refit.after:.3g}")
 
 
 def _tried(plan: PlanReport) -> list[Html]:
-    """Every plan that was measured: the first metric that all have, or the loss, against the work; and in numbers."""
+    """Every plan that was measured: the metric that says most, or the loss, against the work; and in numbers."""
     tried = plan.tried
     names = list(dict.fromkeys(name for t in tried for name in t.metrics))
-    best = next((n for n in (*words.SHARES, *names) if all(n in t.metrics for t in tried)), None)
-    points = [(t.macs, t.metrics[best].after if best is not None else t.loss) for t in tried]
-    caption = f"{best or 'loss'} (upward) against the share of the MACs; filled where all that was asked for is met"
-    picture = scatter(points, [_met(t, plan.max_drop) for t in tried])
+    best = words.first(n for n in names if all(n in t.metrics for t in tried))
+    points = [(t.macs, t.loss if best is None else t.metrics[best].after) for t in tried]
+    looks = ["chosen" if t.chosen else "kept" if t.met else "open" for t in tried]
+    points.append((1.0, 0.0 if best is None else tried[0].metrics[best].before))
+    caption = (
+        f"{best or 'loss'} (upward) against the share of the MACs; red what was emitted, filled what meets all that "
+        "was asked for, grey the original"
+    )
+    up = (lambda y: f"{y:.3g}") if best is None else (lambda y: words.value(best, y))
+    picture = scatter(f"{len(tried):,} plans", points, [*looks, "original dot"], lambda x: f"{x:.1%}", up)
     columns = (">MACs", ">loss", ">predicted", *(f">{n}" for n in names), ">time", "met")
     rows = [
         (
@@ -195,7 +234,7 @@ def _tried(plan: PlanReport) -> list[Html]:
             f"{t.predicted:.3g}",
             *(words.metric(n, t.metrics[n]) if n in t.metrics else "" for n in names),
             "" if t.latency is None else f"{t.latency:.1%}",
-            "yes" if _met(t, plan.max_drop) else "no",
+            ("yes" if t.met else "no") + (", emitted" if t.chosen else ""),
         )
         for t in tried
     ]
@@ -204,11 +243,6 @@ def _tried(plan: PlanReport) -> list[Html]:
         *([element("figure", picture, element("figcaption", caption))] if len(tried) > 1 else []),
         fold(f"In numbers ({len(rows):,})", table(columns, rows)),
     ]
-
-
-def _met(tried: TriedReport, allowed: Mapping[str, float]) -> bool:
-    """Whether a plan meets the limits and loses no more than it may."""
-    return tried.met and allowed.keys() <= tried.metrics.keys() and excess(tried.metrics, allowed) <= 1
 
 
 def _rewritten(report: Report) -> list[Html]:

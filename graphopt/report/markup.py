@@ -6,21 +6,26 @@ All of it is well-formed XML as well.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from math import isfinite
 from typing import Final
 
 from graphopt.report.text import shown
 
-__all__ = ["Html", "Point", "bar", "bullets", "code", "curve", "element", "fold", "scatter", "table"]
+__all__ = ["Html", "Point", "bar", "bullets", "code", "curve", "element", "fold", "lines", "path", "scatter", "table"]
 
 Point = tuple[float, float]
 
 _LINE: Final = {"fill": "none", "stroke": "currentColor"}
 _BAR: Final = (120, 12)
-_CURVE: Final = (160, 40)
-_SCATTER: Final = (480, 240)
+_CURVE: Final = (120, 36)
+_CHART: Final = (356, 210)
+_INSET: Final = 10
+"""Of what is drawn, from the frame of a chart."""
+_LEFT, _BELOW = 60, 22
+"""Room for the labels of a chart's axes."""
 
 
 class Html(str):
@@ -39,12 +44,19 @@ def _safe(value: object) -> str:
     return value if isinstance(value, Html) else escape(shown(str(value)))
 
 
+def path(name: str) -> Html:
+    """A long name, which may be broken behind its slashes and dots."""
+    parts = re.split(r"(?<=.[/.:_])(?=[^/.:_])", shown(name))
+    return element("span", Html("<wbr/>".join(map(escape, parts))), class_="path")
+
+
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Html:
-    """A table; a leading > aligns a column to the right."""
+    """A table, to be moved sideways where it is too wide; a leading > aligns a column to the right."""
     looks = [{"class_": "number"} if c.startswith(">") else {} for c in columns]
     heads = [element("th", c.removeprefix(">"), scope="col", **s) for c, s in zip(columns, looks, strict=True)]
     body = [element("tr", *(element("td", cell, **s) for cell, s in zip(row, looks, strict=True))) for row in rows]
-    return element("table", element("thead", element("tr", *heads)), element("tbody", *body))
+    found = element("table", element("thead", element("tr", *heads)), element("tbody", *body))
+    return element("div", found, class_="wide", tabindex=0)
 
 
 def bullets(lines: Iterable[str]) -> Html:
@@ -74,7 +86,8 @@ def bar(before: float, after: float) -> Html:
         element("rect", opacity=0.25, width=old, height=height),
         element("rect", y=2, width=new, height=height - 4),
     )
-    return element("svg", *parts, width=width, height=height, aria_hidden="true")
+    box = f"0 0 {width} {height}"
+    return element("svg", *parts, class_="bar", width=width, height=height, viewBox=box, aria_hidden="true")
 
 
 def curve(points: Mapping[int, float], chosen: int) -> Html | str:
@@ -91,26 +104,50 @@ def curve(points: Mapping[int, float], chosen: int) -> Html | str:
     return _picture(f"{told}, {point[1]:.2g} at {chosen:,}", _CURVE, line, _dot("chosen", x, y, 3))
 
 
-def scatter(points: Sequence[Point], full: Sequence[bool]) -> Html:
-    """Dots, filled where `full`, and what the axes reach; the one to the right counts parts of one."""
-    (width, height), edge = _SCATTER, 28
-    placed = _placed(points, _SCATTER, edge)
-    ends = []
-    if placed:
-        (left, right), (low, high) = ((min(v), max(v)) for v in zip(*placed, strict=True))
-        ends = [
-            element("text", f"{left:.1%}", x=edge, y=height - 6),
-            element("text", f"{right:.1%}", x=width, y=height - 6, text_anchor="end"),
-            element("text", f"{low:.4g}", x=4, y=height - edge - 4),
-            element("text", f"{high:.4g}", x=4, y=14),
-        ]
+Words = Callable[[float], str]
+"""How a number is written at an axis."""
+
+
+def scatter(told: str, points: Sequence[Point], looks: Sequence[str], across: Words, up: Words) -> Html:
+    """Dots that look as the class of each says, and what the axes reach."""
+    frame, placed = _chart(points, across, up)
     dots = [
-        _dot("kept" if met else "open", *placed[p], 5, f"{p[1]:.4g} at {p[0]:.1%}")
-        for p, met in zip(points, full, strict=True)
+        _dot(look, *placed[p], 5, f"{up(p[1])} at {across(p[0])}")
+        for p, look in zip(points, looks, strict=True)
         if p in placed
     ]
-    frame = element("path", class_="axis", **_LINE, d=f"M2 2V{height - 20}H{width - 2}")
-    return _picture(f"{len(points):,} plans", _SCATTER, frame, *ends, *dots)
+    return _picture(told, _CHART, *frame, *dots)
+
+
+def lines(series: Mapping[str, Sequence[Point]], across: Words, up: Words) -> Html:
+    """A line for each of these, named by its class, and what the axes reach."""
+    frame, placed = _chart([p for points in series.values() for p in points], across, up)
+    drawn = []
+    for look, points in series.items():
+        known = [placed[p] for p in points if p in placed]
+        drawn.append(element("polyline", class_=look, **_LINE, points=Html(" ".join(f"{x},{y}" for x, y in known))))
+        drawn += [
+            _dot(f"{look} dot", *placed[p], 3, f"{look}: {up(p[1])} at {across(p[0])}") for p in points if p in placed
+        ]
+    return _picture(" and ".join(series), _CHART, *frame, *drawn)
+
+
+def _chart(points: Sequence[Point], across: Words, up: Words) -> tuple[list[Html], dict[Point, Point]]:
+    """Two axes with what they reach, and where points go between them."""
+    width, height = _CHART
+    bottom = height - _BELOW
+    inner = _placed(points, (width - _LEFT, bottom), _INSET)
+    placed = {p: (round(x + _LEFT, 1), y) for p, (x, y) in inner.items()}
+    parts = [element("path", class_="axis", **_LINE, d=f"M{_LEFT} 2V{bottom}H{width - 2}")]
+    if placed:
+        (left, right), (low, high) = ((min(v), max(v)) for v in zip(*placed, strict=True))
+        parts += [
+            element("text", across(left), x=_LEFT + 4, y=height - 6),
+            *([element("text", across(right), x=width - 2, y=height - 6, text_anchor="end")] if right > left else []),
+            *([element("text", up(low), x=_LEFT - 6, y=bottom - 6, text_anchor="end")] if high > low else []),
+            element("text", up(high), x=_LEFT - 6, y=_INSET + 4, text_anchor="end"),
+        ]
+    return parts, placed
 
 
 def _dot(looks: str, x: float, y: float, r: int, told: str = "") -> Html:

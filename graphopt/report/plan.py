@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from graphopt.analysis.robustness import Noisy
 from graphopt.lossy import Lossy
+from graphopt.plan.budget import excess
 
-__all__ = ["Metric", "PlanReport", "RefitReport", "TriedReport", "WidthReport"]
+__all__ = ["Metric", "NoiseReport", "PlanReport", "RefitReport", "TriedReport", "WidthReport"]
 
 
 class Metric(NamedTuple):
@@ -16,6 +18,22 @@ class Metric(NamedTuple):
 
     before: float
     after: float
+
+
+@dataclass(frozen=True)
+class NoiseReport:
+    """How both models do with Gaussian noise on their float inputs, measured against the original without it."""
+
+    level: float
+    """Standard deviation of the noise, as a part of that of each input."""
+    samples: int
+    """Of those that judge."""
+    metrics: Mapping[str, Metric]
+
+    @classmethod
+    def of(cls, found: Noisy) -> NoiseReport:
+        """What was measured at one level."""
+        return cls(found.level, found.samples, {name: Metric(*values) for name, values in found.metrics.items()})
 
 
 @dataclass(frozen=True)
@@ -44,6 +62,9 @@ class TriedReport:
     metrics: Mapping[str, Metric]
     latency: float | None
     met: bool
+    """Whether it meets every limit, as measured, and loses no more than it may."""
+    chosen: bool = False
+    """Whether it is the one that was emitted."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +99,7 @@ class PlanReport:
     @classmethod
     def of(cls, found: Lossy) -> PlanReport:
         """What of a compression a report keeps."""
-        channels, widths = found.channels, found.plan.widths
+        channels, widths, recipe = found.channels, found.plan.widths, found.outcome.recipe
         full = channels.macs({}) or 1.0
         groups = tuple(
             WidthReport(
@@ -98,12 +119,12 @@ class PlanReport:
                 t.predicted,
                 {name: Metric(*values) for name, values in t.made.metrics.items()},
                 t.made.latency,
-                t.met,
+                t.met and excess(t.made.metrics, recipe.max_drop) <= 1,
+                t.plan.widths == widths,
             )
             for t in found.tried
         )
         refits = tuple(RefitReport(**vars(r)) for r in found.refits)
-        recipe = found.outcome.recipe
         return cls(
             dict(recipe.budget),
             dict(recipe.max_drop),

@@ -72,7 +72,8 @@ def _verification(
             seed=settings.seed,
         )
         metrics = {name: scored[name] for name in RIGHT if name in scored}
-    return VerificationReport.of(outcome.verification, outcome.judge.reference, metrics)
+    noise = found.noise if found else ()
+    return VerificationReport.of(outcome.verification, outcome.judge.reference, metrics, noise)
 
 
 def _timing(outcome: pipeline.Outcome, evidence: Evidence | None, settings: pipeline.Settings) -> TimingReport | None:

@@ -52,11 +52,11 @@ def optimize(report: Report, *, edits: bool = False) -> RenderableType:
     else:
         outputs = report.verification.outputs
         parts += [_line(f"output {o.name!r}: {doubt}") for o in outputs if (doubt := words.doubt(o))]
-        parts += _proof(report.verification)
+        parts += _proof(report, report.verification)
     if report.data is not None:
         parts.append(_line(words.data(report.data)))
-    if report.plan is None or not report.plan.only:
-        parts.append(_line(f"written: {report.output.name}"))
+    only = report.plan is not None and report.plan.only
+    parts.append(_line("a plan alone: nothing was cut or written" if only else f"written: {report.output.name}"))
     return Group(*parts)
 
 
@@ -79,11 +79,11 @@ def _widths(plan: PlanReport | None) -> list[RenderableType]:
     cut = [g for g in plan.groups if g.after < g.before] if plan else []
     if plan is None or not cut:
         return []
-    table = _table("cut", "of", ">before", ">after", ">MACs alone")
+    table = _table("to be cut" if plan.only else "cut", "of", ">before", ">after", ">MACs alone")
     for group in cut:
         table.add_row(shown(group.key), group.kind, str(group.before), str(group.after), f"-{group.macs:.1%}")
-    learned = f"learned from {plan.calibrated:,} samples, judged by {plan.judged:,} others"
-    return [Text(), table, _line(learned)]
+    judged = "" if plan.only else f", judged by {plan.judged:,} others"
+    return [Text(), table, _line(f"learned from {plan.calibrated:,} samples{judged}")]
 
 
 def check(report: CheckReport) -> RenderableType:
@@ -95,7 +95,7 @@ def check(report: CheckReport) -> RenderableType:
         table.add_row(shown(o.name), f"{o.max_abs:.3g}", f"{o.tolerance:.3g}", sqnr, shown(verdict))
     lines = [_line(f"difference: {d}") for d in report.verification.differences]
     lines += [_line(f"note: {n}") for n in report.notes]
-    return Group(table, *lines, *_proof(report.verification), _line(words.data(report.data)))
+    return Group(table, *lines, *_proof(report, report.verification), _line(words.data(report.data)))
 
 
 def bench(timing: BenchReport) -> RenderableType:
@@ -196,11 +196,16 @@ def doctor(findings: Sequence[Finding]) -> RenderableType:
     return table
 
 
-def _proof(found: VerificationReport) -> list[Text]:
-    """What weakens the proof, then what "verified" means here, in one line."""
-    metrics = "".join(f"; {name} {words.metric(name, values)}" for name, values in found.metrics.items())
-    notes = [_line(f"note: the original does not run {n}") for n in found.notes]
-    return [*notes, _line(words.proof(found) + metrics)]
+def _proof(report: Report | CheckReport, found: VerificationReport) -> list[Text]:
+    """What weakens the proof, what "verified" means here, in one line, and how well a result does that was cut."""
+    notes = [f"note: the original does not run {n}" for n in found.notes] + words.unused(report)
+    metrics = [f"{name} {words.metric(name, values)}" for name, values in found.metrics.items()]
+    proof = words.proof(report, found)
+    if isinstance(report, Report) and report.plan is not None and metrics:
+        told = [proof, f"judged by the metrics alone: {'; '.join(metrics)}", *words.noise(found)]
+    else:
+        told = ["; ".join((proof, *metrics))]
+    return [_line(text) for text in (*notes, *told)]
 
 
 def _table(*columns: str) -> Table:

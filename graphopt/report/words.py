@@ -3,16 +3,38 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
+from math import inf
 
-from graphopt.report.data import DataReport, Metric, Report, TimingReport, VerificationReport
+from graphopt.report.data import CheckReport, DataReport, Metric, Report, TimingReport, VerificationReport
 from graphopt.run.compare import OutputError
 
-__all__ = ["SHARES", "change", "costs", "data", "doubt", "lost", "metric", "proof", "rules", "times"]
+__all__ = [
+    "SHARES",
+    "both",
+    "change",
+    "costs",
+    "data",
+    "doubt",
+    "first",
+    "lost",
+    "metric",
+    "noise",
+    "proof",
+    "rules",
+    "times",
+    "unused",
+    "value",
+]
 
 SHARES = ("accuracy", "f1", "agreement")
 """Metrics that are parts of one."""
 _MUCH = 0.01
 """Of a metric, what is worth a warning."""
+_COMPARES = frozenset({"agreement", "sqnr", "cosine"})
+"""Metrics of the result against the original."""
+_FEW = 100
+"""Samples that judge, below which the smallest step that they can tell is more than that."""
 _WIDE = 0.01
 """Share of an output's largest value above which a tolerance hides more than rounding."""
 
@@ -48,38 +70,79 @@ def rules(report: Report) -> list[tuple[str, int, str]]:
 
 
 def lost(report: Report) -> list[str]:
-    """What a compression costs, and whether that is much."""
-    if report.plan is None or report.verification is None:
+    """What a compression costs, whether that is much, and how far it can be believed."""
+    plan, found, used = report.plan, report.verification, report.data
+    if plan is None or plan.only or found is None:
         return []
-    told = {name: v.before - v.after for name, v in report.verification.metrics.items() if name in SHARES}
-    lines = [f"{name} falls by {fall:.2%}" for name, fall in told.items()]
-    if any(fall > _MUCH for fall in told.values()):
+    told = {name: v.before - v.after for name, v in found.metrics.items() if name in SHARES}
+    lines = [f"{name} {'rises' if fall < 0 else 'falls'} by {abs(fall):.2%}" for name, fall in told.items()]
+    if any(fall > _MUCH for fall in told.values()) and not plan.max_drop:
         lines.append("warning: that is more than one point; give --max-drop to say how much may be lost")
+    if used and used.synthetic:
+        lines.append("warning: the data is synthetic, so what was learned from it and measured on it says little")
+    elif plan.judged < _FEW:
+        lines.append(f"note: judged by few samples: one of the {plan.judged:,} is {1 / plan.judged:.1%} of them")
     return lines
+
+
+def unused(report: Report | CheckReport) -> list[str]:
+    """That labels were of no use, if so."""
+    used, found = report.data, report.verification
+    if used is None or used.labels is None or found is None or not found or "accuracy" in found.metrics:
+        return []
+    needs = "an output of scores and, for each sample, the number of its class (from 0 on) or a row with a one there"
+    return [f"note: the labels ({used.labels}) were not used: accuracy needs {needs}"]
 
 
 def metric(name: str, values: Metric) -> str:
     """Before and after; what compares the two has no before."""
+    return value(name, values.after) if name in _COMPARES else both(name, values)
+
+
+def both(name: str, values: Metric) -> str:
+    """Before and after."""
+    return f"{value(name, values.before)} → {value(name, values.after)}"
+
+
+def value(name: str, amount: float) -> str:
+    """Of a metric, with its unit."""
     match name:
-        case "agreement":
-            return f"{values.after:.2%}"
         case "sqnr":
-            return f"{values.after:.1f} dB"
+            return "∞" if amount == inf else f"{amount:.1f} dB"
         case "cosine":
-            return f"{values.after:.4f}"
+            return f"{amount:.4f}"
         case _:
-            return f"{values.before:.2%} → {values.after:.2%}"
+            return f"{amount:.2%}"
 
 
-def proof(found: VerificationReport) -> str:
+def first(names: Iterable[str]) -> str | None:
+    """The metric that says most to people."""
+    known = list(names)
+    return next((n for n in (*SHARES, *known) if n in known), None)
+
+
+def noise(found: VerificationReport) -> list[str]:
+    """How well both models do on noisy inputs, in one line."""
+    name = first(found.noise[0].metrics) if found.noise else None
+    some = [n for n in found.noise[1:] if name in n.metrics]
+    if name is None or not some:
+        return []
+    told = ", ".join(both(name, n.metrics[name]) for n in some)
+    return [f"with noise of {', '.join(f'{n.level:g}' for n in some)} of the inputs' deviation: {name} {told}"]
+
+
+def proof(report: Report | CheckReport, found: VerificationReport) -> str:
     """What "verified" means here."""
     where = f"{found.feeds} feeds on {found.provider}"
+    cut = isinstance(report, Report) and report.plan is not None and not report.plan.only
     if not found:
         return f"NOT EQUAL: {where}"
     if not found.evidence:
         return f"no evidence: {where} ran, but no output decides anything; give other data"
-    worst = max((o.share for o in found.outputs), default=0.0)
-    return f"verified: {where}, largest error {worst:.0%} of the tolerance"
+    worst = f"{max((o.share for o in found.outputs), default=0.0):.0%} of the tolerance"
+    if cut:
+        return f"verified against the model as it was cut, not the original: {where}, largest error {worst}"
+    return f"verified: {where}, largest error {worst}"
 
 
 def doubt(output: OutputError) -> str:

@@ -43,12 +43,13 @@ class Survey:
     """What one reading of all data tells.
 
     `sha256` is that of all samples and labels in order; how rows are cut into feeds does not matter. `kept` are some of
-    the samples, spread evenly.
+    the samples, spread evenly. `labels` says what the label of a sample is, if there are any: "int64", "float32 [10]".
     """
 
     samples: int
     sha256: str
     kept: tuple[Feed, ...]
+    labels: str | None
 
 
 class Data:
@@ -76,11 +77,15 @@ class Data:
         Raises:
             InputError: a feed does not fit the model's inputs, or its labels do not fit the feed.
         """
+        labelled: bool | None = None
         for feed, labels in self._read():
             checked = self._checked(feed)
-            if labels is not None and self.rows and len(labels) != rows_of(checked):
-                raise InputError(f"{self.name} has {len(labels)} labels for {rows_of(checked)} samples")
-            yield checked, labels
+            if labelled not in {None, labels is not None}:
+                raise InputError(f"{self.name} gives labels with some feeds and not with others: give all or none")
+            labelled = labels is not None
+            if labels is not None and self.rows and (count := len(np.atleast_1d(labels))) != rows_of(checked):
+                raise InputError(f"{self.name} has {count} labels for {rows_of(checked)} samples")
+            yield checked, np.atleast_1d(labels) if labels is not None and self.rows else labels
 
     def batches(self, size: int) -> Iterator[Pair]:
         """Feeds of `size` rows, the last one of fewer; where rows are no samples, the feeds as they are.
@@ -112,8 +117,9 @@ class Data:
         """Read all data once, and keep at most that many samples."""
         digest = hashlib.sha256()
         kept: list[Feed] = []
-        count, stride = 0, 1
+        count, stride, told = 0, 1, None
         for feed, labels in self.pairs():
+            told = told or _told(labels, rows=self.rows)
             cuts = (_cut(feed, labels, i, i + 1) for i in range(rows_of(feed))) if self.rows else [(feed, labels)]
             for sample, label in cuts:
                 for name in sorted(sample):
@@ -126,7 +132,7 @@ class Data:
                     stride *= 2
                 count += 1
         chosen = np.linspace(0, len(kept) - 1, min(most, len(kept))).round().astype(int).tolist()
-        return Survey(count, digest.hexdigest(), tuple(kept[i] for i in chosen))
+        return Survey(count, digest.hexdigest(), tuple(kept[i] for i in chosen), told)
 
     def _checked(self, feed: Any) -> Feed:
         """The feed with arrays in native byte order, once it is known to fit."""
@@ -264,7 +270,7 @@ def _pairs(items: Any, name: str) -> Iterator[Pair]:
     for item in items:
         match item:
             case (feed, labels):
-                yield feed, np.asarray(labels)
+                yield feed, None if labels is None else np.asarray(labels)
             case _:
                 yield item, None
 
@@ -273,7 +279,7 @@ def _unpacked(arrays: Mapping[str, Any], inputs: Sequence[Port], name: str) -> I
     """The feeds in one array per input."""
     ports = {p.name: p for p in inputs}
     key = "__labels__" if "labels" in ports else "labels"
-    labels = np.asarray(arrays[key]) if key in arrays else None
+    labels = np.atleast_1d(np.asarray(arrays[key])) if key in arrays else None
     values = {n: np.asarray(a) for n, a in arrays.items() if n != key}
     known = {n: a for n, a in values.items() if n in ports}
     extra = {n: a.ndim - len(ports[n].shape or ()) for n, a in known.items()}
@@ -295,6 +301,11 @@ def _unpacked(arrays: Mapping[str, Any], inputs: Sequence[Port], name: str) -> I
         listed = ", ".join(f"{n!r} has {c}" for n, c in counts.items())
         raise InputError(f"{name} has different numbers of feeds for the inputs: {listed}")
     count = next(iter(counts.values()), 1)
+    cut = {len(known[n]) for n, c in cuts.items() if c is not None and not extra[n]}
+    if (
+        labels is not None and count and len(labels) != count and cut == {len(labels)}
+    ):  # one for each row of the feeds that they are cut to
+        labels = labels.reshape(count, -1, *labels.shape[1:])
     if labels is not None and len(labels) != count:
         raise InputError(f"{name} has {len(labels)} labels for {count} feeds")
     for i in range(count):
@@ -369,6 +380,14 @@ def add_digest(digest: Any, name: str, value: Any) -> None:
     textual = array.dtype.kind in "OU"
     digest.update(repr((name, "str" if textual else array.dtype.name, array.shape)).encode())
     digest.update(repr(array.tolist()).encode() if textual else np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+
+
+def _told(labels: np.ndarray | None, *, rows: bool) -> str | None:
+    """What the label of one sample is."""
+    if labels is None:
+        return None
+    shape = labels.shape[1:] if rows else labels.shape
+    return f"{labels.dtype}{f' {list(shape)}' if shape else ''}"
 
 
 def _listed(names: Iterable[Any]) -> str:

@@ -12,7 +12,7 @@ import onnx
 import pytest
 
 import graphopt as api
-from graphopt.errors import UsageError, Verdict
+from graphopt.errors import InputError, UsageError, Verdict
 from graphopt.run.files import read_npz
 
 from .support import assert_fails, graphopt, provenance
@@ -101,12 +101,16 @@ def test_only_a_plan(tmp_path: Path) -> None:
 
 
 def test_the_smallest_model_within_a_drop() -> None:
-    report = api.optimize(NET, data=CALIBRATION, max_drop={"agreement": 0.1}, threads=1).report
+    report = api.optimize(NET, data=CALIBRATION, max_drop={"agreement": 0.01}, threads=1).report
     assert report.verification is not None
-    assert report.verification.metrics["agreement"].after >= 0.9
+    assert report.verification.metrics["agreement"].after >= 0.99
     assert report.output.macs is not None
     assert report.source.macs is not None
     assert report.output.macs < 0.5 * report.source.macs
+    assert report.plan is not None
+    assert {t.met for t in report.plan.tried} == {True, False}
+    assert all(t.met == (t.metrics["agreement"].after >= 0.99) for t in report.plan.tried)
+    assert [t.macs for t in report.plan.tried if t.chosen] == [min(t.macs for t in report.plan.tried if t.met)]
 
 
 def test_without_data_noise_is_learned_from_and_said_to_be() -> None:
@@ -155,6 +159,36 @@ def test_a_budget_out_of_reach_emits_nothing(tmp_path: Path) -> None:
     answer = graphopt("optimize", NET, "-o", out, "--data", CALIBRATION, "--budget", "macs=0.0001")
     assert_fails(answer, 1, "macs")
     assert not out.exists()
+
+
+def test_a_drop_of_what_cannot_be_measured_is_told_before_anything_is_learned() -> None:
+    said: list[str] = []
+    with pytest.raises(UsageError, match="'accuracy' cannot be measured on this model and data; it needs `labels`"):
+        api.optimize(NET, budget={"macs": 0.5}, max_drop={"accuracy": 0.01}, threads=1, progress=said.append)
+    assert "ordering channels" not in said
+
+
+def test_noise_tells_the_same_whatever_the_order_of_the_data() -> None:
+    arrays = read_npz(CALIBRATION)
+    order = np.random.default_rng(1).permutation(len(arrays["labels"]))
+    given = (arrays, {name: array[order] for name, array in arrays.items()})
+    one, other = (api.optimize(NET, data=d, budget={"macs": 0.2}, threads=1).report.verification for d in given)
+    assert one is not None
+    assert other is not None
+    assert one.noise == other.noise
+    assert [n.level for n in one.noise] == [0.0, 0.05, 0.1, 0.2, 0.4]
+    clean, worst = one.noise[0].metrics, one.noise[-1].metrics
+    assert clean["agreement"] == one.metrics["agreement"]
+    assert worst["sqnr"].before < 20
+    assert worst["sqnr"].after < clean["sqnr"].after
+
+
+def test_what_is_not_finite_teaches_nothing() -> None:
+    arrays = read_npz(CALIBRATION)
+    name = onnx.load(NET).graph.input[0].name
+    arrays[name][7] = np.nan
+    with pytest.raises(InputError, match="leave out samples with nan"):
+        api.optimize(NET, data=arrays, budget={"macs": 0.5}, threads=1)
 
 
 def test_a_drop_that_nothing_keeps_is_a_verdict() -> None:

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 import graphopt
 from graphopt.report.data import LeftOutReport, Report
 from graphopt.report.html import page
-from graphopt.report.markup import code, curve, scatter
-from graphopt.report.plan import Metric, PlanReport, RefitReport, TriedReport, WidthReport
+from graphopt.report.markup import code, curve, lines, path, scatter
+from graphopt.report.plan import Metric, NoiseReport, PlanReport, RefitReport, TriedReport, WidthReport
 from tests.end_to_end.support import command, net, stored
 from tests.report.test_any_text import harmless, nasty, spoken, usual
 
@@ -33,12 +33,17 @@ PLAN = PlanReport(
     ),
     tried=(
         TriedReport(0.625, 0.02, 0.015, {"accuracy": Metric(0.98, 0.9765)}, 0.8, met=True),
+        TriedReport(0.5, 0.03, 0.02, {"accuracy": Metric(0.98, 0.9712)}, None, met=True, chosen=True),
         TriedReport(0.25, 0.2, 0.1, {"accuracy": Metric(0.98, 0.7)}, None, met=False),
     ),
     refits=(RefitReport("conv9", "primal", 1e-3, 640, 24, 0.4321, 0.0123),),
     calibrated=1234,
     judged=137,
     only=False,
+)
+NOISE = (
+    NoiseReport(0.0, 50, {"accuracy": Metric(0.98, 0.96), "sqnr": Metric(math.inf, 23.4)}),
+    NoiseReport(0.25, 50, {"accuracy": Metric(0.97, 0.75), "sqnr": Metric(20.0, 12.25)}),
 )
 LIVE = {"script", "link", "img", "iframe", "object", "embed", "base", "a", "form", "use", "image", "foreignObject"}
 LOADS = {"src", "href", "srcset", "action", "data", "style", "xlink:href"}
@@ -58,7 +63,7 @@ def report() -> Report:
     return replace(
         found,
         plan=PLAN,
-        verification=replace(found.verification, metrics=metrics),
+        verification=replace(found.verification, metrics=metrics, noise=NOISE),
         left_out=(LeftOutReport("noop", "n1", "it was wrong"),),
         notes=("a note",),
     )
@@ -116,15 +121,17 @@ def test_the_page_of_a_report_with_a_plan() -> None:
     found = list(rows(read(text)))
     group = next(row for row in found if row[0] == "conv7")
     assert [*group[1:4], group[5]] == ["channel", "64", "24", "-31.2%"]
-    assert group[6] == "error 0 to 0.7, 0.023 at 24"
+    assert group[6:] == ["0.023", "error 0 to 0.7, 0.023 at 24"]
     assert ["conv9", "primal", "640 × 24", "0.001", "0.432", "0.0123"] in found
     assert ["62.5%", "0.02", "0.015", "98.00% → 97.65%", "80.0%", "yes"] in found
+    assert ["50.0%", "0.03", "0.02", "98.00% → 97.12%", "", "yes, emitted"] in found
     assert ["25.0%", "0.2", "0.1", "98.00% → 70.00%", "", "no"] in found
+    assert ["0.25", "97.00% → 75.00%", "20.0 dB → 12.2 dB"] in found
     assert ["accuracy", "98.00% → 95.12%"] in found
     for words in (
         "at most 50.0% of macs; accuracy may fall by 1.00%",
         "accuracy falls by 2.88%",
-        "warning: that is more than one point",
+        "verified against the model as it was cut, not the original",
         "warning: the data is synthetic",
         "left out: noop at n1 changed the result (it was wrong)",
         "note: a note",
@@ -134,23 +141,54 @@ def test_the_page_of_a_report_with_a_plan() -> None:
         assert words in said(text), words
 
 
-def test_the_chosen_width_and_every_plan_are_marked() -> None:
+def circles(tree: ET.Element, inside: str) -> list[tuple[str, float, float]]:
+    """What each dot of a picture looks like, and where it is."""
+    picture = next(e for e in tree.iter("svg") if (e.findtext("title") or "").startswith(inside))
+    return [(c.attrib["class"], float(c.attrib["cx"]), float(c.attrib["cy"])) for c in picture.iter("circle")]
+
+
+def points(line: ET.Element) -> list[tuple[float, float]]:
+    return [(float(x), float(y)) for x, _, y in (p.partition(",") for p in line.attrib["points"].split())]
+
+
+def test_the_chosen_width_is_marked() -> None:
     tree = read(page(report()))
-    looks = [c.attrib["class"] for c in tree.iter("circle")]
-    assert sorted(looks) == ["chosen", "kept", "open"]
-    line = next(e for e in tree.iter("polyline")).attrib["points"].split()
-    dot = next(c for c in tree.iter("circle") if c.attrib["class"] == "chosen")
-    assert line[1] == f"{dot.attrib['cx']},{dot.attrib['cy']}"
-    xs, ys = ([float(p.split(",")[axis]) for p in line] for axis in (0, 1))
-    assert xs == sorted(xs)
-    assert ys == sorted(ys), "fewer units, to the left, cost more: that is up, where y is small"
+    line = points(next(e for e in tree.iter("polyline") if e.attrib["class"] == "curve"))
+    assert circles(tree, "error") == [("chosen", *line[1])]
+    xs, ys = zip(*line, strict=True)
+    assert list(xs) == sorted(xs)
+    assert list(ys) == sorted(ys), "fewer units, to the left, cost more: that is up, where y is small"
 
 
-def test_a_plan_that_loses_more_than_is_allowed_did_not_meet_that() -> None:
+def test_every_plan_is_marked_and_the_original_beside_them() -> None:
+    found = circles(read(page(report())), "3 plans")
+    assert [look for look, _, _ in found] == ["kept", "chosen", "open", "original dot"]
+    places = {look: (x, y) for look, x, y in found}
+    assert places["open"][0] < places["chosen"][0] < places["kept"][0] < places["original dot"][0]
+    assert places["open"][1] > places["chosen"][1] > places["kept"][1] > places["original dot"][1]
+
+
+def test_noise_is_a_line_for_each_model() -> None:
+    tree = read(page(report()))
+    first, second = (
+        points(next(e for e in tree.iter("polyline") if e.attrib["class"] == look)) for look in ("original", "result")
+    )
+    assert all(a[0] == b[0] and a[1] < b[1] for a, b in zip(first, second, strict=True))
+    assert first[0][0] < first[1][0]
+    assert "With noise" in said(page(report()))
+    assert "With noise" not in said(page(lossless()))
+
+
+def test_what_is_allowed_is_said() -> None:
     plan = replace(PLAN, max_drop={"accuracy": 0.001, "sqnr": 20, "cosine": 0.01})
     text = page(replace(report(), plan=plan))
     assert "accuracy may fall by 0.10%; sqnr of at least 20 dB; cosine may fall by 0.01" in said(text)
-    assert not [c for c in read(text).iter("circle") if c.attrib["class"] == "kept"]
+
+
+def test_a_long_name_is_broken_behind_its_parts_and_stays_one() -> None:
+    found = path("/a/b.c<d>")
+    assert found == '<span class="path">/a/<wbr/>b.<wbr/>c&lt;d&gt;</span>'
+    assert said(found).replace(" ", "") == "/a/b.c<d>"
 
 
 @pytest.mark.parametrize(("damping", "told"), [(None, "as it was"), (math.inf, "bias only"), (0.25, "0.25")])
@@ -213,7 +251,7 @@ def test_no_text_is_live(data: st.DataObject) -> None:
     text = page(told, data.draw(st.one_of(nasty, markup)))
     harmless(text)
     plain, hostile = ({e.tag for e in read(t).iter()} for t in (page(report(), "a"), text))
-    assert hostile <= plain, "a text became an element"
+    assert hostile <= plain | {"wbr"}, "a text became an element"
 
 
 numbers = st.one_of(st.floats(), st.sampled_from([1.7e308, -1.7e308, 5e-324, 0.0, -0.0]))
@@ -224,7 +262,7 @@ numbers = st.one_of(st.floats(), st.sampled_from([1.7e308, -1.7e308, 5e-324, 0.0
 def test_every_coordinate_is_finite(points: dict[int, float], chosen: int, data: st.DataObject) -> None:
     read(f"<p>{curve(points, data.draw(st.sampled_from([*points, chosen])))}</p>")
     pairs = data.draw(st.lists(st.tuples(numbers, numbers), max_size=6))
-    read(f"<p>{scatter(pairs, [True] * len(pairs))}</p>")
+    read(f"<p>{scatter('', pairs, ['kept'] * len(pairs), str, str)}{lines({'original': pairs}, str, str)}</p>")
     group = WidthReport("g", "channel", 8, data.draw(st.integers(0, 9)), data.draw(numbers), points)
     timing = lossless().timing
     assert timing is not None

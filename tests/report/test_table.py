@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
@@ -14,8 +15,10 @@ import graphopt
 from graphopt import api
 from graphopt.report import table
 from graphopt.report.data import BenchReport, LeftOutReport, Metric, Report
+from graphopt.report.plan import NoiseReport
 from graphopt.run.probe import Finding
 from tests.end_to_end.support import net
+from tests.report.test_html import PLAN
 
 NASTY = "\x1b[31m[red]:smile:\u202e\n"
 SPELLED = r"\x1b[31m[red]:smile:\u202e\n"
@@ -71,6 +74,58 @@ def test_metrics_are_shown_before_and_after(report: Report) -> None:
         ),
     )
     assert "accuracy 99.61% → 50.00%; agreement 50.00%\n" in text(table.optimize(told))
+
+
+def compressed(report: Report, **changed: Any) -> Report:
+    """A report of a model that something was cut from."""
+    assert report.verification is not None
+    assert report.data is not None
+    noise = tuple(NoiseReport(level, 9, {"accuracy": Metric(0.9, 0.8 - level)}) for level in (0.0, 0.1, 0.2))
+    return replace(
+        report,
+        plan=replace(PLAN, **changed),
+        verification=replace(report.verification, metrics={"accuracy": Metric(0.9, 0.8)}, noise=noise),
+        data=replace(report.data, synthetic=False),
+    )
+
+
+def test_of_a_compressed_model_it_is_told_what_was_verified_and_what_was_measured(report: Report) -> None:
+    shown = text(table.optimize(compressed(report, max_drop={})))
+    assert shown.startswith("accuracy falls by 10.00%\nwarning: that is more than one point; give --max-drop")
+    assert "verified against the model as it was cut, not the original: " in shown
+    assert "\njudged by the metrics alone: accuracy 90.00% → 80.00%\n" in shown
+    assert "with noise of 0.1, 0.2 of the inputs' deviation: accuracy 90.00% → 70.00%, 90.00% → 60.00%\n" in shown
+    assert "learned from 1,234 samples, judged by 137 others" in shown
+    assert "note: judged by few" not in shown
+    assert "note: judged by few samples: one of the 40 is 2.5% of them" in text(
+        table.optimize(compressed(report, judged=40))
+    )
+
+
+def test_a_drop_that_was_allowed_is_no_warning(report: Report) -> None:
+    assert "warning: that is more" not in text(table.optimize(compressed(report)))
+
+
+def test_of_a_plan_alone_nothing_is_said_to_be_lost_or_written(report: Report) -> None:
+    shown = text(table.optimize(compressed(report, only=True)))
+    assert "a plan alone: nothing was cut or written" in shown
+    assert "to be cut" in shown
+    for words in ("falls by", "judged by", "written:", "as it was cut"):
+        assert words not in shown
+
+
+def test_a_metric_may_rise(report: Report) -> None:
+    better = compressed(report)
+    assert better.verification is not None
+    found = replace(better.verification, metrics={"accuracy": Metric(0.9, 0.91)})
+    assert text(table.optimize(replace(better, verification=found))).startswith("accuracy rises by 1.00%")
+
+
+def test_labels_that_are_of_no_use_are_told(report: Report) -> None:
+    assert report.data is not None
+    odd = replace(report, data=replace(report.data, labels="float32 [4]"))
+    assert "note: the labels (float32 [4]) were not used: accuracy needs" in text(table.optimize(odd))
+    assert "labels" not in text(table.optimize(report))
 
 
 def test_check_shows_each_output_and_the_verdict() -> None:

@@ -138,6 +138,26 @@ def test_a_fixed_first_axis_is_cut_from_the_samples() -> None:
     refused({"x": X[:9]}, "'x' has 9 samples, but the model takes 2 at a time", (port("x", 2, 2),))
 
 
+def test_labels_are_cut_with_the_rows_of_a_fixed_first_axis() -> None:
+    inputs = (port("x", 2, *X.shape[1:]),)
+    assert [
+        labels.tolist() for _, labels in open_data({"x": X, "labels": M}, inputs).pairs() if labels is not None
+    ] == [M[i : i + 2].tolist() for i in range(0, 10, 2)]
+
+
+def test_labels_come_with_all_feeds_or_none() -> None:
+    assert [labels for _, labels in open_data([({"x": X, "m": M}, None)], ROWS).pairs()] == [None]
+    refused([({"x": X, "m": M}, M), {"x": X, "m": M}], "labels with some feeds and not with others")
+    refused([({"x": X, "m": M}, 3)], "1 labels for 10 samples")
+    refused({**ARRAYS, "labels": np.int64(3)}, "1 labels for 10 samples")
+
+
+def test_a_survey_says_what_labels_are() -> None:
+    assert open_data(ARRAYS, ROWS).survey(3).labels == "int64"
+    assert open_data({**ARRAYS, "labels": np.zeros((10, 4), np.float32)}, ROWS).survey(3).labels == "float32 [4]"
+    assert open_data({"x": X, "m": M}, ROWS).survey(3).labels is None
+
+
 def test_inputs_without_a_common_axis_take_one_feed_per_index() -> None:
     feeds = feeds_of(
         open_data({"x": np.ones((3, 5, 2), F32), "state": np.ones((3, 4, 5), F32), "sr": np.array([8, 9, 10])}, STATE)
