@@ -29,7 +29,7 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; overflow-
 th, td { text-align: left; padding: .25rem 1.2rem .25rem 0; border-bottom: 1px solid var(--line) }
 th { color: var(--soft); font-weight: 500; vertical-align: bottom } .number { text-align: right }
 td.number { white-space: nowrap }
-th:first-child, td:first-child { max-width: 26rem; overflow-wrap: break-word }
+td:first-child { overflow-wrap: break-word } .path { display: inline-block; min-width: 9rem; overflow-wrap: anywhere }
 details { margin: .6rem 0 } summary { cursor: pointer; color: var(--mark) }
 :focus-visible { outline: 2px solid var(--mark); outline-offset: 2px }
 pre { padding: .8rem; border: 1px solid var(--line); white-space: pre-wrap }
@@ -40,7 +40,7 @@ rect, .kept, .result.dot { fill: var(--mark) } .chosen { fill: var(--bad) } .ori
 .original { stroke: var(--soft); stroke-width: 1.5; stroke-dasharray: 4 3 }
 .open { fill: var(--paper); stroke: var(--mark) } .open, .original.dot { stroke-dasharray: none }
 @media screen and (max-width: 40rem) { .bar { display: none } th, td { padding-right: .7rem }
-  th:first-child, td:first-child { max-width: 10rem } .path { display: inline-block; min-width: 9rem } }
+  .path { max-width: 9rem } }
 @media print { body { font-size: 11px } main { max-width: none; padding: 0 } tr, figure { break-inside: avoid }
   svg { print-color-adjust: exact } details::details-content { content-visibility: visible; display: block } }
 """
@@ -176,7 +176,7 @@ def _plan(plan: PlanReport) -> list[Html]:
     """What was cut from which group, and what led to that."""
     cut = [_group(g) for g in plan.groups if g.after < g.before]
     kept = [_group(g) for g in plan.groups if g.after >= g.before]
-    columns = ("group", "of", ">before", ">after", "", ">MACs alone", ">error", "error by width")
+    columns = ("group", ">before", ">after", "", ">MACs alone", ">error", "error by width", "of")
     judged = "" if plan.only else f", judged by {plan.judged:,} others"
     legend = (
         f"learned from {plan.calibrated:,} samples{judged}; the MACs are the part of the model's that goes if this "
@@ -201,7 +201,7 @@ def _group(group: WidthReport) -> tuple[object, ...]:
     saved = f"-{group.macs:.1%}" if group.after < group.before else ""
     widths = (f"{group.before:,}", f"{group.after:,}", bar(group.before, group.after))
     error = f"{group.curve[group.after]:.2g}" if group.after in group.curve else ""
-    return (path(group.key), group.kind, *widths, saved, error, curve(group.curve, group.after))
+    return (path(group.key), *widths, saved, error, curve(group.curve, group.after), group.kind)
 
 
 def _refit(refit: RefitReport) -> tuple[str, ...]:
