@@ -346,6 +346,7 @@ class _Run:
         verdict = UNVERIFIED
         if judge and found:
             proof = "verified" if found.evidence else "no evidence"
+            proof += " against the model as it was cut" if self.settings.stamp and self.recipe.lossy else ""
             verdict = f"{proof} on {found.feeds} feeds, {judge.reference.provider}"
         entries = (version("graphopt"), source.sha256, self.recipe.text(), verdict)
         theirs = {k: v for k, v in model.metadata_props.items() if k not in PROVENANCE}

@@ -30,7 +30,8 @@ class Result:
 
     def __repr__(self) -> str:
         before, after, found = self.report.source, self.report.output, self.report.verification
-        verdict = "unverified" if found is None else "verified" if found else "not equal"
+        good = "compressed" if self.report.cut else "verified"
+        verdict = "unverified" if found is None else good if found else "not equal"
         return f"<Result for {before.name}: {before.nodes} → {after.nodes} nodes, {verdict}>"
 
     @property

@@ -122,12 +122,12 @@ class _Choice:
 
     def least_words(self, least: Array) -> str:
         """Why no plan fits."""
-        use = self.use(least[None])[0] * self._caps
-        worst = int(np.argmax(use / self._caps))
+        use = self.use(least[None])[0]
+        worst = int(np.argmax(use))
         limit = self._limits[worst]
         return (
-            f"the budget {limit.resource} cannot be met: at least {use[worst]:,.6g} is left when every group is cut as "
-            f"far as its loss is known, {limit.most:,.6g} may remain"
+            f"the budget {limit.resource} cannot be met: at least {use[worst] * limit.share:.3g} of it is left when "
+            f"every group is cut as far as its loss is known, {limit.share:.3g} may remain"
         )
 
     def best(self, least: Array) -> Array:

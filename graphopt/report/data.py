@@ -192,6 +192,11 @@ class Report(_Document):
     plan: PlanReport | None = None
     """None where nothing was given up."""
 
+    @property
+    def cut(self) -> bool:
+        """Whether the output computes something else than the source."""
+        return self.plan is not None and not self.plan.only
+
     def at(self, path: Path) -> Report:
         """The same report, with the name of the file that was written."""
         return replace(self, output=replace(self.output, name=str(path)))

@@ -95,7 +95,7 @@ def _told(report: Report) -> list[Html]:
     lines += [f"note: {n}" for n in report.notes]
     if missing := max(report.source.unknown_macs, report.output.unknown_macs):
         lines.append(f"note: MACs leave out {missing:,} nodes, whose shapes could not be told")
-    verdict = words.proof(report, found) if found else "unverified: nothing was run"
+    verdict = words.proof(found, cut=report.cut) if found else "unverified: nothing was run"
     parts = [
         element("p", "asked for: ", "; ".join(asked) or "a model cut to a given plan"),
         element("p", verdict, class_="good" if found and found.evidence else "bad"),

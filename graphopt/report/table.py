@@ -200,11 +200,10 @@ def _proof(report: Report | CheckReport, found: VerificationReport) -> list[Text
     """What weakens the proof, what "verified" means here, in one line, and how well a result does that was cut."""
     notes = [f"note: the original does not run {n}" for n in found.notes] + words.unused(report)
     metrics = [f"{name} {words.metric(name, values)}" for name, values in found.metrics.items()]
-    proof = words.proof(report, found)
-    if isinstance(report, Report) and report.plan is not None and metrics:
-        told = [proof, f"judged by the metrics alone: {'; '.join(metrics)}", *words.noise(found)]
-    else:
-        told = ["; ".join((proof, *metrics))]
+    told = ["; ".join((words.proof(found), *metrics))]
+    if isinstance(report, Report) and report.cut:
+        judged = "; ".join(metrics) or "there are none, as no output is of floats"
+        told = [words.proof(found, cut=True), f"judged by the metrics alone: {judged}", *words.noise(found)]
     return [_line(text) for text in (*notes, *told)]
 
 

@@ -31,6 +31,8 @@ SHARES = ("accuracy", "f1", "agreement")
 """Metrics that are parts of one."""
 _MUCH = 0.01
 """Of a metric, what is worth a warning."""
+_FAR = 0.1
+"""Of outputs, how far off is worth a warning."""
 _COMPARES = frozenset({"agreement", "sqnr", "cosine"})
 """Metrics of the result against the original."""
 _FEW = 100
@@ -72,10 +74,15 @@ def rules(report: Report) -> list[tuple[str, int, str]]:
 def lost(report: Report) -> list[str]:
     """What a compression costs, whether that is much, and how far it can be believed."""
     plan, found, used = report.plan, report.verification, report.data
-    if plan is None or plan.only or found is None:
+    if plan is None or not report.cut or found is None:
         return []
     told = {name: v.before - v.after for name, v in found.metrics.items() if name in SHARES}
     lines = [f"{name} {'rises' if fall < 0 else 'falls'} by {abs(fall):.2%}" for name, fall in told.items()]
+    if not told and "sqnr" in found.metrics:
+        off = 10 ** (-found.metrics["sqnr"].after / 20)
+        lines.append(f"the outputs are off by {off:.2%} of their size")
+        if off > _FAR and not plan.max_drop:
+            lines.append("warning: that is much; give --max-drop sqnr=DECIBELS to say how little it must be")
     if any(fall > _MUCH for fall in told.values()) and not plan.max_drop:
         lines.append("warning: that is more than one point; give --max-drop to say how much may be lost")
     if used and used.synthetic:
@@ -131,10 +138,9 @@ def noise(found: VerificationReport) -> list[str]:
     return [f"with noise of {', '.join(f'{n.level:g}' for n in some)} of the inputs' deviation: {name} {told}"]
 
 
-def proof(report: Report | CheckReport, found: VerificationReport) -> str:
-    """What "verified" means here."""
+def proof(found: VerificationReport, *, cut: bool = False) -> str:
+    """What "verified" means here; with `cut`, what the result is held against has lost something already."""
     where = f"{found.feeds} feeds on {found.provider}"
-    cut = isinstance(report, Report) and report.plan is not None and not report.plan.only
     if not found:
         return f"NOT EQUAL: {where}"
     if not found.evidence:

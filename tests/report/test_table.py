@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,16 @@ def test_a_metric_may_rise(report: Report) -> None:
     assert better.verification is not None
     found = replace(better.verification, metrics={"accuracy": Metric(0.9, 0.91)})
     assert text(table.optimize(replace(better, verification=found))).startswith("accuracy rises by 1.00%")
+
+
+def test_without_scores_it_is_told_how_far_outputs_are_off(report: Report) -> None:
+    plain = compressed(report, max_drop={})
+    assert plain.verification is not None
+    for decibels, told in ((20.0, "10.00%"), (6.0, "50.12%")):
+        found = replace(plain.verification, metrics={"sqnr": Metric(inf, decibels)})
+        shown = text(table.optimize(replace(plain, verification=found)))
+        assert shown.startswith(f"the outputs are off by {told} of their size\n")
+        assert ("warning: that is much; give --max-drop sqnr=" in shown) == (decibels < 20)
 
 
 def test_labels_that_are_of_no_use_are_told(report: Report) -> None:
