@@ -88,7 +88,7 @@ def lost(report: Report) -> list[str]:
     if used and used.synthetic:
         lines.append("warning: the data is synthetic, so what was learned from it and measured on it says little")
     elif plan.judged < _FEW:
-        lines.append(f"note: judged by few samples: one of the {plan.judged:,} is {1 / plan.judged:.1%} of them")
+        lines.append(f"note: few samples judge: {plan.judged:,}, so that each of them is worth {1 / plan.judged:.1%}")
     return lines
 
 

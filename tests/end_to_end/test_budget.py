@@ -184,10 +184,10 @@ def test_noise_tells_the_same_whatever_the_order_of_the_data() -> None:
     assert worst["sqnr"].after < clean["sqnr"].after
 
 
-def test_what_is_not_finite_teaches_nothing() -> None:
-    arrays = read_npz(CALIBRATION)
-    name = onnx.load(NET).graph.input[0].name
-    arrays[name][7] = np.nan
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e30])
+def test_what_is_not_finite_teaches_nothing(value: float) -> None:
+    arrays = {name: array.copy() for name, array in read_npz(CALIBRATION).items()}
+    arrays[onnx.load(NET).graph.input[0].name][7:20] = value
     with pytest.raises(InputError, match="leave out samples with nan"):
         api.optimize(NET, data=arrays, budget={"macs": 0.5}, threads=1)
 

@@ -97,8 +97,8 @@ def test_of_a_compressed_model_it_is_told_what_was_verified_and_what_was_measure
     assert "\njudged by the metrics alone: accuracy 90.00% → 80.00%\n" in shown
     assert "with noise of 0.1, 0.2 of the inputs' deviation: accuracy 90.00% → 70.00%, 90.00% → 60.00%\n" in shown
     assert "learned from 1,234 samples, judged by 137 others" in shown
-    assert "note: judged by few" not in shown
-    assert "note: judged by few samples: one of the 40 is 2.5% of them" in text(
+    assert "note: few samples" not in shown
+    assert "note: few samples judge: 40, so that each of them is worth 2.5%" in text(
         table.optimize(compressed(report, judged=40))
     )
 
