@@ -149,8 +149,7 @@ def optimize(
     with Child() as child:
         source = load(model, freeze=chosen.freeze, external_root=external_root, guard=guard(child))
         check_opset(source, opset)
-        if not chosen.lossy:  # else groups may be named, which are not known yet
-            check_keys(source, chosen.skip)
+        check_keys(source, () if chosen.lossy else chosen.skip)  # of a lossy recipe once groups are known
         settings = pipeline.Settings(device, threads, seed, say, measure)
         if chosen.lossy and data is None:
             data = _MADE_UP

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from graphopt.analysis.groups import Channels
 from graphopt.analysis.metrics import scores
 from graphopt.analysis.robustness import LEVELS, Noisy, noisy
-from graphopt.analysis.samples import Split
+from graphopt.analysis.samples import Samples, Split
 from graphopt.analysis.segments import batches
 from graphopt.compress.axis import Curve
 from graphopt.compress.compress import Compressed, compress, kept
@@ -73,7 +73,7 @@ class Workshop:
     def curves(self) -> dict[str, Curve]:
         """In which order units go, and the error of their readers, by group."""
         self.progress("ordering channels")
-        return orders(
+        found = orders(
             self.model,
             self.channels,
             self.split.calibration,
@@ -82,6 +82,11 @@ class Workshop:
             threads=self.threads,
             progress=self.progress,
         )
+        if not any(curve.error.any() for curve in found.values()) and not _is_finite(self.split.calibration):
+            raise InputError(
+                "nothing can be learned from the data: leave out samples with nan, infinities or huge values"
+            )
+        return found
 
     @cached_property
     def _orders(self) -> dict[str, NDArray[np.int64]]:
@@ -177,3 +182,9 @@ class Workshop:
 
 def _first(feed: Feed, labels: NDArray[Any] | None, most: int) -> Pair:
     return {n: v[:most] for n, v in feed.items()}, None if labels is None else labels[:most]
+
+
+def _is_finite(samples: Samples) -> bool:
+    feeds = [samples] if isinstance(samples, Mapping) else samples
+    floats = (v for feed in feeds for v in feed.values() if isinstance(v, np.ndarray) and v.dtype.kind == "f")
+    return all(np.isfinite(v).all() for v in floats)

@@ -184,7 +184,7 @@ def test_noise_tells_the_same_whatever_the_order_of_the_data() -> None:
     assert worst["sqnr"].after < clean["sqnr"].after
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, 1e30])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_what_is_not_finite_teaches_nothing(value: float) -> None:
     arrays = {name: array.copy() for name, array in read_npz(CALIBRATION).items()}
     arrays[onnx.load(NET).graph.input[0].name][7:20] = value
