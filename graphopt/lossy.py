@@ -1,4 +1,4 @@
-"""The lossy story: rewrite → measure → plan → compress → rewrite for the target.
+"""The lossy story: rewrite → measure → plan → compress, weights to zero → rewrite for the target.
 
 The lossless halves are `pipeline.optimize`, before and after: the first proves its result against the original, the
 second against the compressed model. What is lost in between is measured on samples that nothing was learned from.
@@ -15,15 +15,16 @@ from graphopt.analysis.facts import Facts, extents, facts
 from graphopt.analysis.groups import Channels
 from graphopt.analysis.mirror import mirrored
 from graphopt.analysis.samples import Split
-from graphopt.compress.compress import Refit
-from graphopt.errors import UsageError
+from graphopt.compress.compress import Compressed, Refit
+from graphopt.compress.sparse import Sparse
+from graphopt.errors import UsageError, Verdict
 from graphopt.graph.load import Source
 from graphopt.graph.save import runnable
-from graphopt.plan.budget import Limit, limits
+from graphopt.plan.budget import Limit, excess, limits
 from graphopt.plan.latency import latency
 from graphopt.plan.levels import LossCurve, candidates
 from graphopt.plan.plan import Plan, Planner, Tried
-from graphopt.recipe import Recipe
+from graphopt.recipe import Recipe, spec
 from graphopt.rewrite import Border
 from graphopt.run.child import Child
 from graphopt.run.data import rows_of
@@ -50,6 +51,8 @@ class Lossy:
     curves: Mapping[str, LossCurve]
     """By group, what it costs the outputs to keep fewer units, on the dense model."""
     refits: tuple[Refit, ...]
+    sparse: tuple[Sparse, ...]
+    """What became of each product where weights became zero."""
     split: Split
     metrics: Mapping[str, tuple[float, float]]
     """Of the original and of the result, on samples that judge."""
@@ -67,11 +70,11 @@ def compress(
     *,
     plan_only: bool = False,
 ) -> Lossy:
-    """The whole story for one model with a budget, an allowed drop, or a plan.
+    """The whole story for one model with a budget, an allowed drop, a plan, or weights that are to be zero.
 
     Args:
         source: the original.
-        recipe: with `budget`, `max_drop` or `plan`.
+        recipe: with `budget`, `max_drop`, `plan` or `sparsify`.
         split: samples to learn from and to judge by.
         feeds: what the lossless halves are proved on.
         settings: how models are run.
@@ -80,19 +83,24 @@ def compress(
 
     Raises:
         Unmet: the budget cannot be met, or not within the allowed drop.
-        UsageError: the recipe's plan is not for this model, or nothing can be cut.
+        Verdict: the result drops more than is allowed.
+        UsageError: the recipe's plan is not for this model, or nothing can be cut or set to zero.
     """
-    canonical = replace(recipe, passes=(*(p for p in recipe.passes if p.stage == 0), Border()))
+    if source.carried.untouchable:
+        raise UsageError(f"nothing of {source.name} can be given up: {source.carried.untouchable}")
+    border = (Border(),) if recipe.cuts else ()
+    canonical = replace(recipe, passes=(*(p for p in recipe.passes if p.stage == 0), *border))
     first = pipeline.optimize(source, canonical, feeds, replace(settings, measure=False), child)
     model = first.model
     feed = feeds[0]
     shape = extents(model, feed)
     rows = rows_of(feed) if isinstance(split.calibration, Mapping) else 1
-    settings.progress("looking for groups")
-    groups = channels(model, shape, samples=rows)
-    groups = _without(groups, recipe.skip)
-    if not groups.groups:
-        raise UsageError(f"nothing in {source.name} can be cut: `graphopt inspect --groups` says why")
+    groups = Channels({}, {}, {}, {})
+    if recipe.cuts:
+        settings.progress("looking for groups")
+        groups = _without(channels(model, shape, samples=rows), recipe.skip)
+        if not groups.groups:
+            raise UsageError(f"nothing in {source.name} can be cut: `graphopt inspect --groups` says why")
     more = mirrored(split.calibration, source.runnable, device=settings.device, threads=settings.threads)
     if more is not None:
         first = replace(first, notes=(*first.notes, _MIRRORED))
@@ -105,6 +113,8 @@ def compress(
         device=settings.device,
         threads=settings.threads,
         timed="latency" in recipe.budget,
+        form=recipe.sparsify,
+        skip=recipe.skip,
         progress=settings.progress,
     )
     planner = Planner(
@@ -118,14 +128,15 @@ def compress(
     tried: tuple[Tried, ...] = ()
     if not recipe.plan and plan_only and recipe.budget:
         plan = planner.proposed(bounds(recipe.budget, workshop))
-    elif not recipe.plan:
+    elif recipe.cuts and not recipe.plan:
         best = _best(planner, recipe, bounds, workshop)
         plan, made, tried = best.plan, best.made.model, tuple(planner.tried)
     done = replace(recipe, plan=plan.data())
     if plan_only:
         first = replace(first, recipe=done)
-        return Lossy(first, plan, groups, tried, planner.curves, (), split, {}, only=True)
+        return Lossy(first, plan, groups, tried, planner.curves, (), (), split, {}, only=True)
     made = made or workshop.compressed(plan.widths)
+    zeros = _zeros(made, recipe, source.name)
     thin = replace(
         source,
         model=made.model,
@@ -136,7 +147,10 @@ def compress(
     last = pipeline.optimize(thin, done, feeds, replace(settings, stamp=True), child)
     settings.progress("judging")
     metrics = workshop.scores(runnable(last.model, thin.carried) if last.content is None else last.content)
-    return Lossy(_joined(source, first, last), plan, groups, tried, planner.curves, made.refits, split, metrics)
+    if not recipe.cuts and (used := excess(metrics, recipe.max_drop)) > 1:
+        raise Verdict(f"the allowed drop cannot be kept with so many zeros: the result uses {used:.3g} times of it")
+    outcome = _joined(source, first, last, zeros)
+    return Lossy(outcome, plan, groups, tried, planner.curves, made.refits, made.sparse, split, metrics)
 
 
 def _best(planner: Planner, recipe: Recipe, bounds: _Bounds, workshop: Workshop) -> Tried:
@@ -193,12 +207,31 @@ def _without(groups: Channels, skip: Sequence[str]) -> Channels:
     return replace(groups, groups=free)
 
 
-def _joined(source: Source, first: pipeline.Outcome, last: pipeline.Outcome) -> pipeline.Outcome:
-    """One outcome of both halves."""
+def _zeros(made: Compressed, recipe: Recipe, name: str) -> tuple[pipeline.Step, ...]:
+    """What was done about weights as a step of the story.
+
+    Raises:
+        UsageError: nothing, where something was asked for.
+    """
+    form = recipe.sparsify
+    if form is None:
+        return ()
+    count = sum(s.zeros > 0 for s in made.sparse)
+    if not count:
+        found = next((s for s in made.sparse), None)
+        why = f"{found.key}: {found.form}" if found else "no product has a constant weight of its own"
+        raise UsageError(f"{spec(form)} sets no weight of {name} to zero, so ask for more or leave it out ({why})")
+    return (pipeline.Step(spec(form), form.exactness.name, {form.name: count}, round(made.seconds, 4)),)
+
+
+def _joined(
+    source: Source, first: pipeline.Outcome, last: pipeline.Outcome, between: tuple[pipeline.Step, ...]
+) -> pipeline.Outcome:
+    """One outcome of both halves, and what was done in between."""
     attempt = replace(
         last.attempt,
         edits=(*first.attempt.edits, *last.attempt.edits),
-        steps=(*first.attempt.steps, *last.attempt.steps),
+        steps=(*first.attempt.steps, *between, *last.attempt.steps),
     )
     notes = dict.fromkeys((*first.notes, *last.notes))
     return replace(last, source=source, attempt=attempt, left_out=(*first.left_out, *last.left_out), notes=tuple(notes))

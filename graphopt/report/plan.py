@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from graphopt.lossy import Lossy
+from graphopt.recipe import spec
 
-__all__ = ["Metric", "PlanReport", "RefitReport", "TriedReport", "WidthReport"]
+__all__ = ["Metric", "PlanReport", "RefitReport", "SparseReport", "TriedReport", "WidthReport"]
 
 
 class Metric(NamedTuple):
@@ -60,8 +61,21 @@ class RefitReport:
 
 
 @dataclass(frozen=True)
+class SparseReport:
+    """One product with a constant weight, where weights became zero."""
+
+    key: str
+    weights: int
+    zeros: int
+    form: str
+    damping: float | None
+    before: float
+    after: float
+
+
+@dataclass(frozen=True)
 class PlanReport:
-    """What was cut, why so much of each, and what that costs."""
+    """What was cut or set to zero, why so much of each, and what that costs."""
 
     budget: Mapping[str, float]
     max_drop: Mapping[str, float]
@@ -74,6 +88,15 @@ class PlanReport:
     """Samples that the metrics are measured on, and nothing else."""
     only: bool
     """Whether no more than a plan was asked for, so that nothing was cut."""
+    sparsify: str = ""
+    """Which weights were to become zero, as `--pass` takes it."""
+    sparse: tuple[SparseReport, ...] = ()
+    """Where some did, every product, and how many of its weights did."""
+
+    @property
+    def zeros(self) -> tuple[int, int]:
+        """Weights that became zero, and all weights of these products."""
+        return sum(s.zeros for s in self.sparse), sum(s.weights for s in self.sparse)
 
     @classmethod
     def of(cls, found: Lossy) -> PlanReport:
@@ -113,4 +136,6 @@ class PlanReport:
             found.split.calibrated,
             found.split.judged,
             found.only,
+            "" if recipe.sparsify is None else spec(recipe.sparsify),
+            tuple(SparseReport(**vars(s)) for s in found.sparse),
         )

@@ -38,7 +38,14 @@ def optimize(report: Report, *, edits: bool = False) -> RenderableType:
         table.add_row(label, f"{old:,}", f"{new:,}", words.change(old, new))
     if report.timing is not None:
         table.add_row("ms per run", *words.times(report.timing))
-    parts: list[RenderableType] = [*_lost(report), table, *_widths(report.plan), *_rules(report), Text()]
+    parts: list[RenderableType] = [
+        *_lost(report),
+        table,
+        *_widths(report.plan),
+        *_zeros(report.plan),
+        *_rules(report),
+        Text(),
+    ]
     if edits:
         parts += [_line(f"edit: {e}") for e in report.edits]
     parts += [_line(f"left out: {x.rule} at {x.root} changed the result ({x.reason})") for x in report.left_out]
@@ -80,8 +87,16 @@ def _widths(plan: PlanReport | None) -> list[RenderableType]:
     table = _table("cut", "of", ">before", ">after", ">MACs alone")
     for group in cut:
         table.add_row(shown(group.key), group.kind, str(group.before), str(group.after), f"-{group.macs:.1%}")
-    learned = f"learned from {plan.calibrated:,} samples, judged by {plan.judged:,} others"
-    return [Text(), table, _line(learned)]
+    return [Text(), table] if plan.sparse else [Text(), table, _learned(plan)]
+
+
+def _zeros(plan: PlanReport | None) -> list[RenderableType]:
+    """How many weights became zero."""
+    return [Text(), _line(words.zeros(plan)), _learned(plan)] if plan and plan.sparse else []
+
+
+def _learned(plan: PlanReport) -> Text:
+    return _line(f"learned from {plan.calibrated:,} samples, judged by {plan.judged:,} others")
 
 
 def check(report: CheckReport) -> RenderableType:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter
 
 from graphopt.report.data import DataReport, Metric, Report, TimingReport, VerificationReport
+from graphopt.report.plan import PlanReport
 from graphopt.run.compare import OutputError
 
-__all__ = ["SHARES", "change", "costs", "data", "doubt", "lost", "metric", "proof", "rules", "times"]
+__all__ = ["SHARES", "change", "costs", "data", "doubt", "lost", "metric", "proof", "rules", "times", "zeros"]
 
 SHARES = ("accuracy", "f1", "agreement")
 """Metrics that are parts of one."""
@@ -56,6 +57,17 @@ def lost(report: Report) -> list[str]:
     if any(fall > _MUCH for fall in told.values()):
         lines.append("warning: that is more than one point; give --max-drop to say how much may be lost")
     return lines
+
+
+def zeros(plan: PlanReport) -> str:
+    """How many weights became zero, and what for."""
+    count, every = plan.zeros
+    if not count:
+        return ""
+    mine = sum(s.zeros > 0 for s in plan.sparse)
+    dense = f", {len(plan.sparse) - mine:,} other products stay dense" if mine < len(plan.sparse) else ""
+    where = f"in {mine:,} products{dense}; the file packs better, onnxruntime takes as long"
+    return f"zeros: {count:,} of {every:,} weights ({count / every:.1%}), {where}"
 
 
 def metric(name: str, values: Metric) -> str:
