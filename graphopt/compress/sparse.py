@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from graphopt.analysis.frontier import Rows
 from graphopt.compress.refit import STEPS, Fit, Goal, times
 
-__all__ = ["BLOCK", "Chooser", "Sparse", "dearest", "eliminated", "fit_kept", "part", "solved"]
+__all__ = ["BLOCK", "Chooser", "Sparse", "dearest", "eliminated", "fit_kept", "part", "roots", "solved"]
 
 Array = NDArray[Any]
 Chooser = Callable[[Array, Array], Array]
@@ -86,18 +86,24 @@ def dearest(count: int, among: int) -> Chooser:
     return choose
 
 
-def eliminated(matrix: Array, gram: Array, choose: Chooser, block: int = BLOCK) -> tuple[Array, Array]:
+def roots(gram: Array) -> Array:
+    """(columns, columns): U, of the second moments E[x·xᵀ]."""
+    columns = len(gram)
+    damping = DAMPING * max(float(np.trace(gram)) / columns, float(np.finfo(np.float32).tiny))
+    found: Array = scipy.linalg.cholesky(np.linalg.inv(gram + damping * np.eye(columns)), check_finite=False)
+    return found
+
+
+def eliminated(matrix: Array, root: Array, choose: Chooser, block: int = BLOCK) -> tuple[Array, Array]:
     """Which weights stay, and what these become as the others go: (rows, columns) both.
 
     Args:
         matrix: (rows, columns).
-        gram: (columns, columns): E[x·xᵀ].
+        root: (columns, columns): U.
         choose: what stays of a block, given what each of its weights would cost.
         block: columns that are chosen at once.
     """
-    columns = len(gram)
-    damping = DAMPING * max(float(np.trace(gram)) / columns, float(np.finfo(np.float32).tiny))
-    root = scipy.linalg.cholesky(np.linalg.inv(gram + damping * np.eye(columns)), check_finite=False)
+    columns = len(root)
     weights, stays = matrix.astype(np.float64), np.ones(matrix.shape, np.bool_)
     for start in range(0, columns, block):
         end = min(start + block, columns)
