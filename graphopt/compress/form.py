@@ -6,11 +6,11 @@
 
 Products are taken in topological order, each on what the ones before it really give, as they are when channels are cut.
 
-A share is of all weights together. What each product loses without such and such a part of its weights is computed on
-the model as given, relative to how much its result varies; parts are chosen so that the sum of these losses is least. So
-a small or sensitive product, often the first or the last one, keeps more, and none needs an exception. (The same part of
-each is 2 to 9 dB worse on the networks that were tried.) Magnitudes of different products do not compare: by these, each
-product loses the same part.
+A share is of all weights together. What each product loses without a part of its weights is computed for some parts on
+the model as given, relative to how much the product's result varies, and the parts are chosen so that the sum of these
+losses is least. So a small or sensitive product, often the first or the last one, keeps more, and none needs to be an
+exception; the same part of each was up to 9 dB worse on the networks tried. Magnitudes of different products do not
+compare: by these, each product loses the same part.
 
 N:M runs along the input channels, for each output channel and each position of the kernel: that is what TensorRT looks
 for before it takes the sparse tensor cores for 2:4, where the number of input channels is a multiple of 4 (TensorRT
@@ -38,7 +38,7 @@ from graphopt.analysis.frontier import Frontier, Rows, Site
 from graphopt.analysis.segments import MEMORY, Samples
 from graphopt.compress.compress import CHOICE_ROWS, ROWS, Compressed, row_count
 from graphopt.compress.refit import fit, times
-from graphopt.compress.sparse import BLOCK, Sparse, dearest, eliminated, fit_kept, part, roots
+from graphopt.compress.sparse import ROUNDS, Sparse, cheapest, dearest, fit_kept, thinned
 from graphopt.errors import UsageError
 from graphopt.graph.record import Exactness
 from graphopt.protocol import Named
@@ -195,14 +195,18 @@ def _chosen(site: Site, form: Sparsify, share: float, matrix: Array, rows: Rows)
         stays = np.abs(site.linear.matrix()) >= form.threshold
         return stays, np.where(stays, given, 0)
     columns = _along_channels(site.linear) if form.pattern else np.arange(site.linear.reduction)
-    choose, block = (dearest(*form.kept), form.kept[1]) if form.pattern else (part(share), BLOCK)
+    back, among = np.argsort(columns), form.kept if form.pattern else None
+    share = 1 - among[0] / among[1] if among else share
     if not form.measures:
-        found = [choose(np.abs(w[:, columns]), np.ones((len(w), 0), np.bool_)) for w in given]
-        stays = np.stack(found)[..., np.argsort(columns)]
+        cost = np.abs(given[..., columns])
+        stays = np.stack([dearest(c, share) if among is None else ~cheapest(c, *among) for c in cost])[..., back]
         return stays, np.where(stays, given, 0)
     grams = _grams(rows, slice(rows.fitted))[:, columns[:, None], columns]
-    pairs = [eliminated(w[:, columns], roots(g), choose, block) for w, g in zip(matrix, grams, strict=True)]
-    stays, start = (np.stack(each)[..., np.argsort(columns)] for each in zip(*pairs, strict=True))
+    rounds = [share * r for r in ROUNDS]
+    *_, pairs = zip(
+        *(thinned(w[:, columns], g, rounds, among) for w, g in zip(matrix, grams, strict=True)), strict=True
+    )
+    stays, start = (np.stack(each)[..., back] for each in zip(*pairs, strict=True))
     return stays, start
 
 
@@ -217,13 +221,14 @@ def _shares(sites: Frontier, form: Sparsify, skip: Container[str], memory: int) 
             continue
         loss = np.zeros(len(SHARES))
         for w, gram in zip(matrix, _grams(rows, slice(None)), strict=True):
-            root = roots(gram)
-            changes = [eliminated(w, root, part(share))[1] - w for share in SHARES]
+            changes = (weights - w for _, weights in thinned(w, gram, SHARES))
             loss += [float(np.sum(d @ gram * d)) for d in changes]
         scale = float(np.sum(np.var(rows.target, axis=-1, dtype=np.float64)))
         losses[site.key], sizes[site.key] = loss / max(scale, float(np.finfo(np.float32).tiny)), matrix.size
-    found = allocated(np.array([*losses.values()]), np.array([*sizes.values()]), form.share) if losses else []
-    return dict(zip(losses, map(float, found), strict=True))
+    if not losses:
+        return {}
+    found = allocated(np.array([*losses.values()]), np.array([*sizes.values()]), form.share)
+    return {key: float(each) for key, each in zip(losses, found, strict=True)}
 
 
 def allocated(losses: Array, sizes: Array, share: float) -> Array:
@@ -246,8 +251,9 @@ def allocated(losses: Array, sizes: Array, share: float) -> Array:
         middle = float(np.sqrt(low * high))
         low, high = (middle, high) if at(middle) @ sizes < wanted else (low, middle)
     few, many = at(low), at(high)
-    between = (wanted - few @ sizes) / max(float((many - few) @ sizes), 1.0)
-    return few + min(max(between, 0.0), 1.0) * (many - few)
+    between = float(wanted - few @ sizes) / max(float((many - few) @ sizes), 1.0)
+    found: Array = few + min(max(between, 0.0), 1.0) * (many - few)
+    return found
 
 
 def _grams(rows: Rows, at: slice) -> Array:
