@@ -198,8 +198,9 @@ def _chosen(site: Site, form: Sparsify, share: float, matrix: Array, rows: Rows)
     back, among = np.argsort(columns), form.kept if form.pattern else None
     share = 1 - among[0] / among[1] if among else share
     if not form.measures:
-        cost = np.abs(given[..., columns])
-        stays = np.stack([dearest(c, share) if among is None else ~cheapest(c, *among) for c in cost])[..., back]
+        cost = np.abs(given[..., columns]).reshape(-1, len(columns))
+        stays = dearest(cost, share) if among is None else ~cheapest(cost, *among)
+        stays = stays[:, back].reshape(given.shape)
         return stays, np.where(stays, given, 0)
     grams = _grams(rows, slice(rows.fitted))[:, columns[:, None], columns]
     rounds = [share * r for r in ROUNDS]
@@ -251,7 +252,7 @@ def allocated(losses: Array, sizes: Array, share: float) -> Array:
         middle = float(np.sqrt(low * high))
         low, high = (middle, high) if at(middle) @ sizes < wanted else (low, middle)
     few, many = at(low), at(high)
-    between = float(wanted - few @ sizes) / max(float((many - few) @ sizes), 1.0)
+    between = float(wanted - few @ sizes) / max(float((many - few) @ sizes), 1e-12)
     found: Array = few + min(max(between, 0.0), 1.0) * (many - few)
     return found
 
