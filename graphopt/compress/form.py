@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 from graphopt import ops
 from graphopt.analysis.frontier import Frontier, Rows, Site
 from graphopt.analysis.segments import MEMORY, Samples
-from graphopt.compress.compress import CHOICE_ROWS, ROWS, Compressed, row_count
+from graphopt.compress.compress import ROWS, Compressed, row_count
 from graphopt.compress.refit import fit, times
 from graphopt.compress.sparse import ROUNDS, Sparse, cheapest, dearest, fit_kept, thinned
 from graphopt.errors import UsageError
@@ -52,6 +52,8 @@ _PATTERN: Final = re.compile(r"(\d{1,4}):(\d{1,4})")
 _WAYS: Final = ("obs", "magnitude")
 SHARES: Final = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
 """Of a product's weights, that are tried where a share of all is to go."""
+_PRICED: Final = 20
+"""Rows per column that losses are computed from."""
 _FINE: Final = 501
 _HALVINGS: Final = 60
 
@@ -217,7 +219,7 @@ def _shares(sites: Frontier, form: Sparsify, skip: Container[str], memory: int) 
     for site in sites:
         if site.key in skip or form.dense(site.linear) is not None:
             continue
-        rows, matrix = site.sample(row_count(site, CHOICE_ROWS, memory)), site.matrix()
+        rows, matrix = site.sample(row_count(site, _PRICED, memory)), site.matrix()
         if not _finite(rows):
             continue
         loss = np.zeros(len(SHARES))
