@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 from rich import box
@@ -182,7 +183,7 @@ def passes(reports: Sequence[PassReport]) -> RenderableType:
     """Passes with their fields, and their rules below them."""
     table = _table("pass", "exactness", "what it does")
     for report in reports:
-        fields = ", ".join(f"{k}={v}" for k, v in report.fields.items())
+        fields = ",\n  ".join(f"{k}={json.dumps(v)}" for k, v in report.fields.items())
         table.add_row(report.name + (f"{{{fields}}}" if fields else ""), report.exactness.lower(), report.summary)
         for name, summary in report.rules.items():
             table.add_row(f"  {name}", "", summary)

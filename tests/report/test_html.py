@@ -20,7 +20,7 @@ import graphopt
 from graphopt.report.data import LeftOutReport, Report
 from graphopt.report.html import page
 from graphopt.report.markup import code, curve, scatter
-from graphopt.report.plan import Metric, PlanReport, RefitReport, TriedReport, WidthReport
+from graphopt.report.plan import Metric, PlanReport, RefitReport, SparseReport, TriedReport, WidthReport
 from tests.end_to_end.support import command, net, stored
 from tests.report.test_any_text import harmless, nasty, spoken, usual
 
@@ -132,6 +132,23 @@ def test_the_page_of_a_report_with_a_plan() -> None:
         'passes = ["clean"]',
     ):
         assert words in said(text), words
+
+
+def test_the_page_of_a_report_with_zeros() -> None:
+    sparse = (
+        SparseReport("conv9", 640, 480, "share by obs", math.inf, 0.5, 0.25),
+        SparseReport("conv<3>", 160, 0, "it is depthwise", None, 0.0, 0.0),
+    )
+    plan = replace(PLAN, groups=(), tried=(), sparsify="sparsify{share=0.75}", sparse=sparse)
+    text = page(replace(report(), plan=plan))
+    found = list(rows(read(text)))
+    assert ["conv9", "share by obs", "640", "75.0%", "", "bias only", "0.5", "0.25"] in found
+    assert ["conv<3>", "it is depthwise", "160", "0.0%", "", "as it was", "0", "0"] in found
+    told = "zeros: 480 of 800 weights (60.0%), in 1 products, 1 other products stay dense"
+    assert told in said(text)
+    assert "sparsify{share=0.75}" in said(text)
+    assert "learned from 1,234 samples, judged by 137 others" in said(text)
+    assert "What was cut" not in said(text)
 
 
 def test_the_chosen_width_and_every_plan_are_marked() -> None:
