@@ -89,7 +89,7 @@ def optimize(
 ) -> Result:
     """Make a model smaller and faster without changing what it computes, and verify that.
 
-    With a budget or an allowed drop, channels are cut as well, and what is left is fitted to what there was.
+    With a budget or an allowed drop channels are cut, with `sparsify` weights are, and what is left is refit.
 
     Args:
         model: a path, an `onnx.ModelProto`, an `onnx_ir.Model` or torch's `ONNXProgram`. It is not changed.
@@ -142,8 +142,8 @@ def optimize(
         max_drop=max_drop,
     )
     if unverified and chosen.lossy:
-        raise UsageError("what is cut is measured: leave out unverified")
-    if plan_only and not chosen.lossy:
+        raise UsageError("what is given up is measured: leave out unverified")
+    if plan_only and not chosen.cuts:
         raise UsageError("plan_only needs something to plan for: give a budget or an allowed drop")
     say("loading")
     with Child() as child:

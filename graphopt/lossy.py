@@ -1,4 +1,4 @@
-"""The lossy story: rewrite → measure → plan → compress → rewrite for the target.
+"""The lossy story: rewrite → measure → plan → compress, weights to zero → rewrite for the target.
 
 The lossless halves are `pipeline.optimize`, before and after: the first proves its result against the original, the
 second against the compressed model. What is lost in between is measured on samples that nothing was learned from.
@@ -17,15 +17,16 @@ from graphopt.analysis.mirror import mirrored
 from graphopt.analysis.robustness import Noisy
 from graphopt.analysis.samples import Split
 from graphopt.arguments import check_keys
-from graphopt.compress.compress import Refit
-from graphopt.errors import Verdict
+from graphopt.compress.compress import Compressed, Refit
+from graphopt.compress.sparse import Sparse
+from graphopt.errors import UsageError, Verdict
 from graphopt.graph.load import Source
 from graphopt.graph.save import runnable
 from graphopt.plan.budget import Limit, excess, limits
 from graphopt.plan.latency import latency
 from graphopt.plan.levels import LossCurve, candidates
 from graphopt.plan.plan import Plan, Planner, Tried
-from graphopt.recipe import Recipe
+from graphopt.recipe import Recipe, spec
 from graphopt.run.child import Child
 from graphopt.run.data import rows_of
 from graphopt.run.session import Feed
@@ -51,6 +52,8 @@ class Lossy:
     curves: Mapping[str, LossCurve]
     """By group, what it costs the outputs to keep fewer units, on the dense model."""
     refits: tuple[Refit, ...]
+    sparse: tuple[Sparse, ...]
+    """What became of each product where weights became zero."""
     split: Split
     metrics: Mapping[str, tuple[float, float]]
     """Of the original and of the result, on samples that judge."""
@@ -70,11 +73,11 @@ def compress(
     *,
     plan_only: bool = False,
 ) -> Lossy:
-    """The whole story for one model with a budget, an allowed drop, or a plan.
+    """The whole story for one model with a budget, an allowed drop, a plan, or weights that are to be zero.
 
     Args:
         source: the original.
-        recipe: with `budget`, `max_drop` or `plan`.
+        recipe: with `budget`, `max_drop`, `plan` or `sparsify`.
         split: samples to learn from and to judge by.
         feeds: what the lossless halves are proved on.
         settings: how models are run.
@@ -84,18 +87,23 @@ def compress(
     Raises:
         Verdict: nothing can be cut, the budget cannot be met, or not within the allowed drop, or the recipe's plan is
             not for this model.
-        UsageError: a key to leave alone is of no node or group, or the allowed drop is of what cannot be measured.
+        UsageError: a key to leave alone is of no node or group, the allowed drop is of what cannot be measured, or
+            nothing can be set to zero.
     """
+    if source.carried.untouchable:
+        raise UsageError(f"nothing of {source.name} can be given up: {source.carried.untouchable}")
     first = pipeline.optimize(source, pipeline.canonical(recipe), feeds, replace(settings, measure=False), child)
     model = first.model
     feed = feeds[0]
     shape = extents(model, feed)
     rows = rows_of(feed) if isinstance(split.calibration, Mapping) else 1
-    settings.progress("looking for groups")
-    groups = channels(model, shape, samples=rows)
+    groups = Channels({}, {}, {}, {})
+    if recipe.cuts:
+        settings.progress("looking for groups")
+        groups = channels(model, shape, samples=rows)
+        if not groups.groups:
+            raise Verdict(f"nothing in {source.name} can be cut: `graphopt inspect MODEL --groups` says why")
     check_keys(source, recipe.skip, {*groups.groups, *(node for node, _ in groups.products)})
-    if not groups.groups:
-        raise Verdict(f"nothing in {source.name} can be cut: `graphopt inspect MODEL --groups` says why")
     whole = _whole(groups, recipe.skip)
     more = mirrored(split.calibration, source.runnable, device=settings.device, threads=settings.threads)
     if more is not None:
@@ -109,6 +117,8 @@ def compress(
         device=settings.device,
         threads=settings.threads,
         timed="latency" in recipe.budget,
+        form=recipe.sparsify,
+        skip=recipe.skip,
         progress=settings.progress,
     )
     if recipe.max_drop:  # what cannot be measured is told before anything takes long
@@ -126,14 +136,15 @@ def compress(
     tried: tuple[Tried, ...] = ()
     if not recipe.plan and plan_only and recipe.budget:
         plan = planner.proposed(bounds(recipe.budget, workshop))
-    elif not recipe.plan:
+    elif recipe.cuts and not recipe.plan:
         best = _best(planner, recipe, bounds, workshop)
         plan, made, tried = best.plan, best.made.model, tuple(planner.tried)
     done = replace(recipe, plan=plan.data())
     if plan_only:
         first = replace(first, recipe=done)
-        return Lossy(first, plan, groups, tried, planner.curves, (), split, {}, only=True)
+        return Lossy(first, plan, groups, tried, planner.curves, (), (), split, {}, only=True)
     made = made or workshop.compressed(plan.widths)
+    zeros = _zeros(made, recipe, source.name)
     thin = replace(
         source,
         model=made.model,
@@ -145,8 +156,10 @@ def compress(
     settings.progress("judging")
     result = runnable(last.model, thin.carried) if last.content is None else last.content
     metrics, noise = workshop.scores(result), workshop.robustness(result)
-    outcome = _joined(source, first, last)
-    return Lossy(outcome, plan, groups, tried, planner.curves, made.refits, split, metrics, noise)
+    if not recipe.cuts and (used := excess(metrics, recipe.max_drop)) > 1:
+        raise Verdict(f"the allowed drop cannot be kept with so many zeros: the result uses {used:.3g} times of it")
+    outcome = _joined(source, first, last, zeros)
+    return Lossy(outcome, plan, groups, tried, planner.curves, made.refits, made.sparse, split, metrics, noise)
 
 
 def _best(planner: Planner, recipe: Recipe, bounds: _Bounds, workshop: Workshop) -> Tried:
@@ -198,12 +211,31 @@ def _whole(groups: Channels, skip: Sequence[str]) -> set[str]:
     return {k for k, g in groups.groups.items() if named & {k, *(node for node, _ in (*g.writers, *g.readers))}}
 
 
-def _joined(source: Source, first: pipeline.Outcome, last: pipeline.Outcome) -> pipeline.Outcome:
-    """One outcome of both halves."""
+def _zeros(made: Compressed, recipe: Recipe, name: str) -> tuple[pipeline.Step, ...]:
+    """What was done about weights as a step of the story.
+
+    Raises:
+        UsageError: nothing, where something was asked for.
+    """
+    form = recipe.sparsify
+    if form is None:
+        return ()
+    count = sum(s.zeros > 0 for s in made.sparse)
+    if not count:
+        found = next((s for s in made.sparse), None)
+        why = f"{found.key}: {found.form}" if found else "no product has a constant weight of its own"
+        raise UsageError(f"{spec(form)} sets no weight of {name} to zero, so ask for more or leave it out ({why})")
+    return (pipeline.Step(spec(form), form.exactness.name, {form.name: count}, round(made.seconds, 4)),)
+
+
+def _joined(
+    source: Source, first: pipeline.Outcome, last: pipeline.Outcome, between: tuple[pipeline.Step, ...]
+) -> pipeline.Outcome:
+    """One outcome of both halves, and what was done in between."""
     attempt = replace(
         last.attempt,
         edits=(*first.attempt.edits, *last.attempt.edits),
-        steps=(*first.attempt.steps, *last.attempt.steps),
+        steps=(*first.attempt.steps, *between, *last.attempt.steps),
     )
     notes = dict.fromkeys((*first.notes, *last.notes))
     return replace(last, source=source, attempt=attempt, left_out=(*first.left_out, *last.left_out), notes=tuple(notes))

@@ -16,7 +16,7 @@ from graphopt.graph.nodes import key
 from graphopt.graph.record import Exactness, Refused
 from graphopt.targets import TARGETS, Target
 
-__all__ = ["Context", "Evaluator", "Exactness", "Ledger", "Miss", "NotEvaluated", "Pass", "Proposer"]
+__all__ = ["Context", "Evaluator", "Exactness", "Ledger", "Miss", "Named", "NotEvaluated", "Pass", "Proposer"]
 
 
 class NotEvaluated(Exception):  # noqa: N818 - an answer, not a malfunction
@@ -98,18 +98,24 @@ class Context:
 
 
 @dataclass(frozen=True)
-class Pass(ABC):
-    """One step of the story: a frozen dataclass whose fields are the options in recipes and in `--pass`."""
+class Named:
+    """What recipes and `--pass` name: a frozen dataclass whose fields are the options there."""
 
     name: ClassVar[str]
     summary: ClassVar[str]
     exactness: ClassVar[Exactness]
+    rules: ClassVar[Mapping[str, str]]
+    """Name and one line for each rule, for people."""
+
+
+@dataclass(frozen=True)
+class Pass(Named, ABC):
+    """One step of the story that rewrites a graph."""
+
     stage: ClassVar[int] = 0
     """0 for the canonical standard form; 1 for the target, once nothing of stage 0 finds anything any more."""
     wager: ClassVar[bool] = False
     """Whether a model may be slower with it somewhere, so that it is worth asking the clock."""
-    rules: ClassVar[Mapping[str, str]]
-    """Name and one line for each rule, for people."""
 
     @abstractmethod
     def run(self, edit: Editor, ctx: Context) -> None:

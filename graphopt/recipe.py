@@ -18,6 +18,7 @@ from typing import Any
 
 import tomli_w
 
+from graphopt.compress.form import Sparsify
 from graphopt.errors import InputError, UsageError
 from graphopt.fuse import (
     FuseActivation,
@@ -32,7 +33,7 @@ from graphopt.fuse import (
 )
 from graphopt.lower import Lower
 from graphopt.plan.budget import drops, shares
-from graphopt.protocol import Pass
+from graphopt.protocol import Named, Pass
 from graphopt.rewrite import (
     Absorb,
     Algebra,
@@ -51,7 +52,7 @@ from graphopt.rewrite import (
 from graphopt.targets import TARGETS
 from graphopt.upgrade import Upgrade
 
-__all__ = ["LOSSLESS", "ON_REQUEST", "PASSES", "Recipe", "choose", "parse_pass", "spec", "words"]
+__all__ = ["LOSSLESS", "LOSSY", "ON_REQUEST", "PASSES", "Recipe", "choose", "parse_pass", "spec", "words"]
 
 LOSSLESS: tuple[type[Pass], ...] = (
     Inline,
@@ -81,7 +82,10 @@ LOSSLESS: tuple[type[Pass], ...] = (
 ON_REQUEST: tuple[type[Pass], ...] = (Upgrade, Border, Onnxsim)
 """Further passes, which only run where they are asked for; the second one also where work is to be saved."""
 
-PASSES: Mapping[str, type[Pass]] = {p.name: p for p in (*LOSSLESS, *ON_REQUEST)}
+LOSSY: tuple[type[Named], ...] = (Sparsify,)
+"""Passes that give something up. They come after all that is planned, wherever they are named."""
+
+PASSES: Mapping[str, type[Named]] = {p.name: p for kinds in (LOSSLESS, ON_REQUEST, LOSSY) for p in kinds}
 """Every pass by name."""
 
 _SPEC = re.compile(r"(?P<name>[a-z][a-z0-9-]*)(?:\{(?P<fields>.*)\})?")
@@ -96,15 +100,15 @@ USUAL = "lossless"
 """Stands for all passes that run unasked."""
 
 
-def _passes(text: str) -> Sequence[Pass]:
+def _passes(text: str) -> Sequence[Named]:
     return Recipe.passes if text.strip() == USUAL else (parse_pass(text),)
 
 
-def parse_pass(text: str) -> Pass:
+def parse_pass(text: str) -> Named:
     """The pass that `text` describes.
 
     Raises:
-        UsageError: unknown pass or field, or a value of another type.
+        UsageError: unknown pass or field, or a value of another type or out of range.
     """
     found = _SPEC.fullmatch(text.strip())
     if not found or found["name"] not in PASSES:
@@ -125,7 +129,7 @@ def parse_pass(text: str) -> Pass:
     return kind(**given)
 
 
-def spec(step: Pass) -> str:
+def spec(step: Named) -> str:
     """The text that `parse_pass` reads as `step`: fields at their defaults are left out."""
     changed = [
         f"{f.name}={_toml(getattr(step, f.name))}"
@@ -171,11 +175,18 @@ class Recipe:
     """By metric, how much worse the result may do."""
     plan: Mapping[str, int] = field(default_factory=dict)
     """By group of channels, how many stay: what was planned under a budget, for doing it again."""
+    sparsify: Sparsify | None = None
+    """Which weights become zero, after all that is planned. In texts it is one of the passes."""
 
     @property
     def lossy(self) -> bool:
         """Whether anything is given up."""
-        return bool(self.budget or self.max_drop or self.plan)
+        return self.cuts or self.sparsify is not None
+
+    @property
+    def cuts(self) -> bool:
+        """Whether channels may go. Where weights become zero, an allowed drop alone is only a limit to that."""
+        return bool(self.budget or self.plan or (self.max_drop and self.sparsify is None))
 
     def __post_init__(self) -> None:
         if self.target not in TARGETS:
@@ -211,7 +222,11 @@ class Recipe:
             UsageError: unknown pass, field or target, a value of another type, or what is no list of text.
         """
         named = words("passes", passes)
-        chosen = tuple(p for name in ((USUAL,) if named is None else named) for p in _passes(name))
+        every = [p for name in ((USUAL,) if named is None else named) for p in _passes(name)]
+        chosen = tuple(p for p in every if isinstance(p, Pass))
+        sparse = [p for p in every if isinstance(p, Sparsify)]
+        if len(sparse) > 1:
+            raise UsageError("sparsify is given twice: give one share, threshold or pattern")
         if keep_metadata:
             chosen = tuple(p for p in chosen if not isinstance(p, Strip))
         for name, value in options.items():
@@ -227,6 +242,7 @@ class Recipe:
             chosen = (*chosen[:place], Upgrade(opset), *chosen[place:])
         options["budget"] = shares(budget) if budget else {}
         options["max_drop"] = drops(max_drop) if max_drop else {}
+        options["sparsify"] = sparse[0] if sparse else None
         return cls(chosen, words("skip", skip) or (), plan=dict(plan or {}), **options)
 
     @classmethod
@@ -276,7 +292,8 @@ class Recipe:
 
     def text(self) -> str:
         """As TOML."""
-        data: dict[str, Any] = {"version": _VERSION, "passes": [spec(p) for p in self.passes]}
+        passes = (*self.passes, *([] if self.sparsify is None else [self.sparsify]))
+        data: dict[str, Any] = {"version": _VERSION, "passes": [spec(p) for p in passes]}
         if self.skip:
             data["skip"] = list(self.skip)
         data |= {name: value for name in _OPTIONS if (value := getattr(self, name)) != getattr(Recipe, name)}
@@ -286,7 +303,9 @@ class Recipe:
 
 _TABLES = ("budget", "max_drop", "plan")
 _OPTIONS: Mapping[str, type] = {
-    f.name: type(f.default) for f in dataclasses.fields(Recipe) if f.name not in {"passes", "skip", *_TABLES}
+    f.name: type(f.default)
+    for f in dataclasses.fields(Recipe)
+    if f.name not in {"passes", "skip", "sparsify", *_TABLES}
 }
 """The fields that are one value each, with their types."""
 

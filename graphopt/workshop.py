@@ -6,8 +6,8 @@ nothing was learned from.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -22,6 +22,7 @@ from graphopt.analysis.samples import Samples, Split
 from graphopt.analysis.segments import batches
 from graphopt.compress.axis import Curve
 from graphopt.compress.compress import Compressed, compress, kept
+from graphopt.compress.form import Sparsify, sparsify
 from graphopt.compress.order import gathered, orders
 from graphopt.errors import InputError
 from graphopt.graph.carry import Carried
@@ -67,6 +68,10 @@ class Workshop:
     memory: int = 1 << 30
     timed: bool = False
     """Whether plans are timed."""
+    form: Sparsify | None = None
+    """Which weights become zero once channels are cut."""
+    skip: Container[str] = ()
+    """Keys of nodes whose weights do not."""
     progress: Callable[[str], None] = field(default=lambda _: None)
 
     @cached_property
@@ -146,18 +151,32 @@ class Workshop:
         return Made(made, noise, metrics, latency)
 
     def compressed(self, widths: Mapping[str, int]) -> Compressed:
-        """The model cut to a plan and refit."""
-        keep = kept(self.channels, self._orders, widths)
-        return compress(
-            self.model,
-            self.channels,
-            keep,
+        """The model cut to a plan and refit, and then made sparse if that is asked for."""
+        found = Compressed(self.model, ())
+        if widths:
+            found = compress(
+                self.model,
+                self.channels,
+                kept(self.channels, self._orders, widths),
+                self.split.calibration,
+                memory=self.memory,
+                device=self.device,
+                threads=self.threads,
+                progress=self.progress,
+            )
+        if self.form is None:
+            return found
+        sparse = sparsify(
+            found.model,
+            self.form,
             self.split.calibration,
+            skip=self.skip,
             memory=self.memory,
             device=self.device,
             threads=self.threads,
             progress=self.progress,
         )
+        return replace(sparse, refits=found.refits)
 
     def scores(self, result: Runnable) -> dict[str, tuple[float, float]]:
         """Metrics of a result on the samples that judge."""

@@ -14,11 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graphopt import recipe as module
+from graphopt.compress.form import Sparsify
 from graphopt.errors import InputError, UsageError
 from graphopt.graph.edit import Editor
 from graphopt.graph.record import Exactness
-from graphopt.protocol import Context, Pass
-from graphopt.recipe import LOSSLESS, PASSES, Recipe, choose, parse_pass, spec
+from graphopt.protocol import Context, Named, Pass
+from graphopt.recipe import LOSSLESS, ON_REQUEST, PASSES, Recipe, choose, parse_pass, spec
 from graphopt.rewrite import Clean, Fold, Strip
 
 
@@ -56,9 +57,23 @@ def passes(kinds: tuple[type[Pass], ...]) -> st.SearchStrategy[Pass]:
 
 
 ANY = passes((*LOSSLESS, Everything))
+SPARSE = st.builds(
+    lambda kind, **more: Sparsify(**kind, **more),
+    st.one_of(
+        st.fixed_dictionaries({"share": st.floats(0, 1, exclude_min=True, exclude_max=True)}),
+        st.fixed_dictionaries({"threshold": st.floats(0, allow_infinity=False, exclude_min=True)}),
+        st.integers(2, 99).flatmap(lambda m: st.integers(1, m - 1).map(lambda n: {"pattern": f"{n}:{m}"})),
+    ),
+    by=st.sampled_from(["obs", "magnitude"]),
+    refit=st.booleans(),
+)
 RECIPES = st.builds(
-    Recipe, st.lists(ANY).map(tuple), st.lists(VALUES[str]).map(tuple), st.booleans()
-)  # fmt: skip
+    Recipe,
+    st.lists(ANY).map(tuple),
+    st.lists(VALUES[str]).map(tuple),
+    st.booleans(),
+    sparsify=st.none() | SPARSE,
+)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -69,8 +84,8 @@ def _everything_is_known() -> Any:
 
 
 @settings(deadline=None)
-@given(ANY)
-def test_a_pass_is_read_from_the_text_it_is_written_as(step: Pass) -> None:
+@given(ANY | SPARSE)
+def test_a_pass_is_read_from_the_text_it_is_written_as(step: Named) -> None:
     assert parse_pass(spec(step)) == step
 
 
@@ -82,8 +97,12 @@ def test_a_recipe_is_read_from_the_toml_it_is_written_as(recipe: Recipe) -> None
 
 
 @pytest.mark.parametrize("kind", PASSES.values(), ids=PASSES)
-def test_every_field_of_every_pass_has_a_default_of_a_plain_type(kind: type[Pass]) -> None:
+def test_every_field_of_every_pass_has_a_default_of_a_plain_type(kind: type[Named]) -> None:
     assert all(type(f.default) in VALUES for f in dataclasses.fields(kind))
+
+
+@pytest.mark.parametrize("kind", [*LOSSLESS, *ON_REQUEST], ids=lambda p: p.name)
+def test_what_rewrites_needs_no_fields(kind: type[Pass]) -> None:
     assert spec(kind()) == kind.name
     assert parse_pass(kind.name) == kind()
 
@@ -114,6 +133,7 @@ def test_passes_are_known_by_name() -> None:
         "upgrade",
         "border",
         "onnxsim",
+        "sparsify",
     ]
     assert all(PASSES[name].name == name for name in PASSES)
 
@@ -127,10 +147,11 @@ def test_passes_are_known_by_name() -> None:
         ("fold{max_bytes=5}", Fold(5)),
         ("fold{ max_bytes = 1_000 }", Fold(1000)),
         ("every-thing{share=1}", Everything(share=1)),
+        ('sparsify{pattern="2:4"}', Sparsify(pattern="2:4")),
         ("every-thing{word='a}b{c', flag=true}", Everything(flag=True, word="a}b{c")),
     ],
 )
-def test_texts_that_are_understood(text: str, step: Pass) -> None:
+def test_texts_that_are_understood(text: str, step: Named) -> None:
     assert parse_pass(text) == step
 
 
@@ -162,6 +183,21 @@ def test_without_passes_the_lossless_ones_are_meant() -> None:
 def test_a_recipe_without_any_pass_stays_one() -> None:
     nothing = Recipe.of(["strip"], keep_metadata=True)
     assert nothing.passes == Recipe.parse(nothing.text()).passes == ()
+
+
+def test_a_lossy_pass_comes_last_wherever_it_is_named() -> None:
+    recipe = Recipe.of(["sparsify{share=0.5}", "clean"])
+    assert (recipe.passes, recipe.sparsify) == ((Clean(),), Sparsify(share=0.5))
+    assert tomllib.loads(recipe.text())["passes"] == ["clean", "sparsify{share=0.5}"]
+    assert recipe.lossy
+    assert not recipe.cuts
+    assert not Recipe.of("clean").lossy
+    assert Recipe.of(max_drop=["accuracy=0.1"]).cuts
+    assert not Recipe.of("sparsify{share=0.5}", max_drop=["accuracy=0.1"]).cuts
+    with pytest.raises(UsageError, match="sparsify is given twice"):
+        Recipe.of(["sparsify{share=0.5}", "sparsify{share=0.6}"])
+    with pytest.raises(InputError, match="mine is no recipe: sparsify"):
+        Recipe.parse('version = 1\npasses = ["sparsify{share=2}"]', "mine")
 
 
 def test_keeping_metadata_is_leaving_out_strip() -> None:

@@ -22,9 +22,10 @@ from graphopt.compress import joint
 from graphopt.compress.cut import Keep, cut
 from graphopt.compress.joint import ROUNDS
 from graphopt.compress.refit import STEPS, fit
+from graphopt.compress.sparse import Sparse
 from graphopt.run.session import Device
 
-__all__ = ["Compressed", "Refit", "compress", "kept"]
+__all__ = ["ROWS", "Compressed", "Refit", "compress", "kept", "row_count"]
 
 ROWS = 60
 """Rows per column that a product is fitted to, where memory and the samples allow it."""
@@ -59,6 +60,10 @@ class Compressed:
     model: ir.Model
     refits: tuple[Refit, ...]
     """Of every product that reads or writes something else than the original, in order."""
+    sparse: tuple[Sparse, ...] = ()
+    """Where weights were set to zero: every product with a constant weight of its own, in order."""
+    seconds: float = 0.0
+    """Spent on that."""
 
 
 def compress(
@@ -124,7 +129,7 @@ def _refit(
     stays = None if product is None else product.result.kept(keep)
     if stays is not None and np.sum(stays) != site.linear.channels:
         return Refit(site.key, 0, 0, None, "its channels are not those of a plain product", 0.0, 0.0)
-    sampled = site.sample(_count(site, rows, memory), stays, PAIRED if rounds else 0)
+    sampled = site.sample(row_count(site, rows, memory), stays, PAIRED if rounds else 0)
     if not all(np.isfinite(a.sum(dtype=np.float64)) for a in (sampled.x, sampled.target)):
         return Refit(site.key, 0, 0, None, "its values are not finite", 0.0, 0.0)
     found = fit(sampled, site.matrix(), site.bias(), bounds=(site.low, site.high), biased=site.biased, steps=steps)
@@ -138,7 +143,7 @@ def _refit(
     return Refit(site.key, found.rows, found.columns, found.damping, found.form, found.before, found.after)
 
 
-def _count(site: Site, rows: int, memory: int) -> int:
-    """How many rows a product is given."""
+def row_count(site: Site, rows: int, memory: int) -> int:
+    """How many rows a product is given, if it is to be about so many for each column."""
     width = 4 * site.linear.groups * site.linear.reduction
     return min(max(rows * site.linear.reduction, _FEWEST_ROWS), memory // _SHARE // width)

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from graphopt.analysis.frontier import Rows
 
-__all__ = ["DAMPINGS", "Fit", "fit"]
+__all__ = ["DAMPINGS", "STEPS", "Fit", "Goal", "fit", "times"]
 
 Array = NDArray[Any]
 
@@ -81,7 +81,7 @@ def fit(
         dampings: those that are tried.
         steps: how often one-sided targets are moved.
     """
-    goal, system = _Goal(rows, bounds), _System(rows, biased=biased)
+    goal, system = Goal(rows, bounds), _System(rows, biased=biased)
     count, columns = rows.x.shape[2], rows.x.shape[1]
     start = (matrix, bias + (matrix @ rows.mean[..., None])[..., 0])
     held, damping, worse = slice(rows.fitted, count), None, 0
@@ -103,21 +103,21 @@ def fit(
     )
 
 
-class _Goal:
+class Goal:
     """What a product should give, and how far from it it is."""
 
     def __init__(self, rows: Rows, bounds: tuple[float, float]) -> None:
         self._rows = rows
         self._low, self._high = bounds
-        self._clips = bool(np.isfinite(bounds).any())
-        target = np.clip(rows.target, *bounds) if self._clips else rows.target
+        self.clips = bool(np.isfinite(bounds).any())
+        target = np.clip(rows.target, *bounds) if self.clips else rows.target
         self._scale: float = float(np.sum(np.var(target, axis=-1, dtype=np.float64))) or 1.0
 
     def moved(self, prediction: Array, at: slice) -> Array:
         """The nearest right values to a prediction W·x + b, as targets for it."""
         target = self._rows.target[..., at]
         base = None if self._rows.base is None else self._rows.base[..., at]
-        if self._clips:
+        if self.clips:
             total = prediction if base is None else prediction + base
             right = np.where(target <= self._low, np.minimum(total, self._low), target)
             target = np.where(target >= self._high, np.maximum(total, self._high), right)
@@ -145,7 +145,7 @@ class _Goal:
         def solve(damping: float, steps: int = 0) -> tuple[Array, Array]:
             step = part.solver(damping)
             change, offset = step(*first)
-            for _ in range(steps if self._clips else 0):
+            for _ in range(steps if self.clips else 0):
                 moved = self.moved(self.predicted(matrix + change, offset, part.at), part.at)
                 change, offset = step(*part.right(moved - start, bias))
             return matrix + change, offset
@@ -161,9 +161,9 @@ class _System:
         self.form = "primal" if rows.x.shape[1] <= rows.x.shape[2] else "dual"
         if self.form == "dual":
             across = rows.x.transpose(0, 2, 1)
-            self._sums = [_times(across, across)]
+            self._sums = [times(across, across)]
         else:
-            self._sums = [_times(x, x) for x in (rows.x[..., : rows.fitted], rows.x[..., rows.fitted :])]
+            self._sums = [times(x, x) for x in (rows.x[..., : rows.fitted], rows.x[..., rows.fitted :])]
         self._fitted = rows.fitted
 
     def part(self, at: slice) -> _Part:
@@ -193,7 +193,7 @@ class _Part:
         """The right side of the problem, and what the residual Z − W₀·X is on average, or is left at."""
         mean = residual.mean(axis=-1, dtype=np.float64) if self._biased else bias
         residual = residual - mean[..., None].astype(np.float32)
-        return (residual if self._dual else _times(residual, self._x)), mean
+        return (residual if self._dual else times(residual, self._x)), mean
 
     def solver(self, damping: float) -> Callable[[Array, Array], tuple[Array, Array]]:
         """What makes of a right side the change of W₀, and the bias, that bring the residual closest to zero."""
@@ -206,7 +206,7 @@ class _Part:
             solved = [scipy.linalg.cho_solve(f, r.T).T / rows for f, r in zip(factors, right, strict=True)]
             change = np.stack(solved)
             if self._dual:
-                change = _times(change, self._x)
+                change = times(change, self._x)
             return change, mean - (change @ self._mean[..., None])[..., 0]
 
         return solve
@@ -218,7 +218,7 @@ class _Part:
         return factor
 
 
-def _times(a: Array, b: Array) -> Array:
+def times(a: Array, b: Array) -> Array:
     """a·bᵀ of each group, summed up in float64: (groups, n, rows), (groups, m, rows) to (groups, n, m).
 
     A Gram matrix is multiplied in float64, since what is added to its diagonal may be small.

@@ -10,7 +10,7 @@ from math import isfinite
 from graphopt.report import words
 from graphopt.report.data import Report, VerificationReport
 from graphopt.report.markup import Html, bar, bullets, code, curve, element, fold, lines, path, scatter, table
-from graphopt.report.plan import PlanReport, RefitReport, WidthReport
+from graphopt.report.plan import PlanReport, RefitReport, SparseReport, WidthReport
 
 __all__ = ["page"]
 
@@ -62,7 +62,8 @@ def page(report: Report, recipe: str = "") -> str:
         *_came_out(report),
         *(_verification(report.verification) if report.verification else ()),
         *(_noise(report.verification) if report.verification else ()),
-        *(_plan(plan) if plan else ()),
+        *(_plan(plan) if plan and plan.groups else ()),
+        *(_sparse(plan) if plan and plan.sparse else ()),
         *_rewritten(report),
         *(_repeat(recipe) if recipe and not only else ()),
     )
@@ -89,6 +90,7 @@ def _told(report: Report) -> list[Html]:
     if plan:
         asked = [f"at most {share:.1%} of {name}" for name, share in plan.budget.items()]
         asked += [_allowed(name, most) for name, most in plan.max_drop.items()]
+        asked += [plan.sparsify] if plan.sparsify else []
     lines = words.lost(report) + words.unused(report)
     lines += [f"unchanged: {report.unchanged}"] if report.unchanged else []
     lines += [f"left out: {x.rule} at {x.root} changed the result ({x.reason})" for x in report.left_out]
@@ -205,11 +207,31 @@ def _group(group: WidthReport) -> tuple[object, ...]:
 
 
 def _refit(refit: RefitReport) -> tuple[str, ...]:
-    damping = (
-        "as it was" if refit.damping is None else f"{refit.damping:.2g}" if isfinite(refit.damping) else "bias only"
-    )
+    damping = _damping(refit.damping)
     size = f"{refit.rows:,} × {refit.columns:,}"
     return (path(refit.key), refit.form, size, damping, f"{refit.before:.3g}", f"{refit.after:.3g}")
+
+
+def _sparse(plan: PlanReport) -> list[Html]:
+    """How many weights became zero, and where."""
+    columns = ("product", "chosen", ">weights", ">zeros", "", ">damping", ">error, only zeros", ">error, fitted")
+    legend = f"learned from {plan.calibrated:,} samples, judged by {plan.judged:,} others"
+    return [
+        element("h2", "Weights that became zero"),
+        element("p", words.zeros(plan)),
+        element("p", legend, class_="soft"),
+        fold(f"Products ({len(plan.sparse):,})", table(columns, map(_zeros, plan.sparse))),
+    ]
+
+
+def _zeros(found: SparseReport) -> tuple[object, ...]:
+    share = f"{found.zeros / max(found.weights, 1):.1%}"
+    counts = (f"{found.weights:,}", share, bar(found.weights, found.weights - found.zeros))
+    return (found.key, found.form, *counts, _damping(found.damping), f"{found.before:.3g}", f"{found.after:.3g}")
+
+
+def _damping(damping: float | None) -> str:
+    return "as it was" if damping is None else f"{damping:.2g}" if isfinite(damping) else "bias only"
 
 
 def _tried(plan: PlanReport) -> list[Html]:

@@ -9,8 +9,9 @@ from typing import NamedTuple
 from graphopt.analysis.robustness import Noisy
 from graphopt.lossy import Lossy
 from graphopt.plan.budget import excess
+from graphopt.recipe import spec
 
-__all__ = ["Metric", "NoiseReport", "PlanReport", "RefitReport", "TriedReport", "WidthReport"]
+__all__ = ["Metric", "NoiseReport", "PlanReport", "RefitReport", "SparseReport", "TriedReport", "WidthReport"]
 
 
 class Metric(NamedTuple):
@@ -81,8 +82,21 @@ class RefitReport:
 
 
 @dataclass(frozen=True)
+class SparseReport:
+    """One product with a constant weight, where weights became zero."""
+
+    key: str
+    weights: int
+    zeros: int
+    form: str
+    damping: float | None
+    before: float
+    after: float
+
+
+@dataclass(frozen=True)
 class PlanReport:
-    """What was cut, why so much of each, and what that costs."""
+    """What was cut or set to zero, why so much of each, and what that costs."""
 
     budget: Mapping[str, float]
     max_drop: Mapping[str, float]
@@ -95,6 +109,15 @@ class PlanReport:
     """Samples that the metrics are measured on, and nothing else."""
     only: bool
     """Whether no more than a plan was asked for, so that nothing was cut."""
+    sparsify: str = ""
+    """Which weights were to become zero, as `--pass` takes it."""
+    sparse: tuple[SparseReport, ...] = ()
+    """Where some did, every product, and how many of its weights did."""
+
+    @property
+    def zeros(self) -> tuple[int, int]:
+        """Weights that became zero, and all weights of these products."""
+        return sum(s.zeros for s in self.sparse), sum(s.weights for s in self.sparse)
 
     @classmethod
     def of(cls, found: Lossy) -> PlanReport:
@@ -134,4 +157,6 @@ class PlanReport:
             found.split.calibrated,
             found.split.judged,
             found.only,
+            "" if recipe.sparsify is None else spec(recipe.sparsify),
+            tuple(SparseReport(**vars(s)) for s in found.sparse),
         )

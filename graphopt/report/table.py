@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 
 from rich import box
@@ -40,7 +41,14 @@ def optimize(report: Report, *, edits: bool = False) -> RenderableType:
         table.add_row(label, f"{old:,}", f"{new:,}", words.change(old, new))
     if report.timing is not None:
         table.add_row("ms per run", *words.times(report.timing))
-    parts: list[RenderableType] = [*_lost(report), table, *_widths(report.plan), *_rules(report), Text()]
+    parts: list[RenderableType] = [
+        *_lost(report),
+        table,
+        *_widths(report.plan),
+        *_zeros(report.plan),
+        *_rules(report),
+        Text(),
+    ]
     if edits:
         parts += [_line(f"edit: {e}") for e in report.edits]
     parts += [_line(f"left out: {x.rule} at {x.root} changed the result ({x.reason})") for x in report.left_out]
@@ -82,8 +90,17 @@ def _widths(plan: PlanReport | None) -> list[RenderableType]:
     table = _table("to be cut" if plan.only else "cut", "of", ">before", ">after", ">MACs alone")
     for group in cut:
         table.add_row(shown(group.key), group.kind, str(group.before), str(group.after), f"-{group.macs:.1%}")
+    return [Text(), table] if plan.sparse else [Text(), table, _learned(plan)]
+
+
+def _zeros(plan: PlanReport | None) -> list[RenderableType]:
+    """How many weights became zero."""
+    return [Text(), _line(words.zeros(plan)), _learned(plan)] if plan and plan.sparse else []
+
+
+def _learned(plan: PlanReport) -> Text:
     judged = "" if plan.only else f", judged by {plan.judged:,} others"
-    return [Text(), table, _line(f"learned from {plan.calibrated:,} samples{judged}")]
+    return _line(f"learned from {plan.calibrated:,} samples{judged}")
 
 
 def check(report: CheckReport) -> RenderableType:
@@ -181,7 +198,7 @@ def passes(reports: Sequence[PassReport]) -> RenderableType:
     """Passes with their fields, and their rules below them."""
     table = _table("pass", "exactness", "what it does")
     for report in reports:
-        fields = ", ".join(f"{k}={v}" for k, v in report.fields.items())
+        fields = ",\n  ".join(f"{k}={json.dumps(v)}" for k, v in report.fields.items())
         table.add_row(report.name + (f"{{{fields}}}" if fields else ""), report.exactness.lower(), report.summary)
         for name, summary in report.rules.items():
             table.add_row(f"  {name}", "", summary)

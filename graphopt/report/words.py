@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from math import inf
 
 from graphopt.report.data import CheckReport, DataReport, Metric, Report, TimingReport, VerificationReport
+from graphopt.report.plan import PlanReport
 from graphopt.run.compare import OutputError
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "times",
     "unused",
     "value",
+    "zeros",
 ]
 
 SHARES = ("accuracy", "f1", "agreement")
@@ -99,6 +101,17 @@ def unused(report: Report | CheckReport) -> list[str]:
         return []
     needs = "an output of scores and, for each sample, the number of its class (from 0 on) or a row with a one there"
     return [f"note: the labels ({used.labels}) were not used: accuracy needs {needs}"]
+
+
+def zeros(plan: PlanReport) -> str:
+    """How many weights became zero, and what for."""
+    count, every = plan.zeros
+    if not count:
+        return ""
+    mine = sum(s.zeros > 0 for s in plan.sparse)
+    dense = f", {len(plan.sparse) - mine:,} other products stay dense" if mine < len(plan.sparse) else ""
+    where = f"in {mine:,} products{dense}; the file packs better, onnxruntime takes as long"
+    return f"zeros: {count:,} of {every:,} weights ({count / every:.1%}), {where}"
 
 
 def metric(name: str, values: Metric) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 import pytest
 
-from graphopt.recipe import LOSSLESS, ON_REQUEST
+from graphopt.recipe import PASSES
 from tests.end_to_end.support import (
     MODELS,
     ROOT,
@@ -236,7 +236,7 @@ def test_passes_lists_every_pass_with_its_rules() -> None:
     answer = graphopt("passes")
     assert (answer.code, answer.err) == (0, "")
     found = assert_json_only(command("passes", "--json", "-"))["passes"]
-    assert [p["name"] for p in found] == [p.name for p in (*LOSSLESS, *ON_REQUEST)]
+    assert [p["name"] for p in found] == list(PASSES)
     for step in found:
         assert step["name"] in answer.out
         assert step["summary"]

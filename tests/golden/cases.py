@@ -28,7 +28,7 @@ from types import MappingProxyType
 
 from graphopt.graph.load import Source, load
 from graphopt.protocol import Pass
-from graphopt.recipe import PASSES, parse_pass
+from graphopt.recipe import PASSES, Recipe
 from tests.support.models import parse
 
 FOLDER = Path(__file__).parent
@@ -54,7 +54,7 @@ class Case:
 
     @property
     def passes(self) -> tuple[Pass, ...]:
-        return tuple(parse_pass(text) for text in self.fields.get("passes", RULES[self.rule]).split())
+        return Recipe.of(self.fields.get("passes", RULES[self.rule]).split()).passes
 
     def source(self) -> Source:
         """The model, with notes on the nodes that are to have some."""

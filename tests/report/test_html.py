@@ -20,7 +20,15 @@ import graphopt
 from graphopt.report.data import LeftOutReport, Report
 from graphopt.report.html import page
 from graphopt.report.markup import code, curve, lines, path, scatter
-from graphopt.report.plan import Metric, NoiseReport, PlanReport, RefitReport, TriedReport, WidthReport
+from graphopt.report.plan import (
+    Metric,
+    NoiseReport,
+    PlanReport,
+    RefitReport,
+    SparseReport,
+    TriedReport,
+    WidthReport,
+)
 from tests.end_to_end.support import command, net, stored
 from tests.report.test_any_text import harmless, nasty, spoken, usual
 
@@ -148,6 +156,23 @@ def circles(tree: ET.Element, inside: str) -> list[tuple[str, float, float]]:
 
 def points(line: ET.Element) -> list[tuple[float, float]]:
     return [(float(x), float(y)) for x, _, y in (p.partition(",") for p in line.attrib["points"].split())]
+
+
+def test_the_page_of_a_report_with_zeros() -> None:
+    sparse = (
+        SparseReport("conv9", 640, 480, "share by obs", math.inf, 0.5, 0.25),
+        SparseReport("conv<3>", 160, 0, "it is depthwise", None, 0.0, 0.0),
+    )
+    plan = replace(PLAN, groups=(), tried=(), sparsify="sparsify{share=0.75}", sparse=sparse)
+    text = page(replace(report(), plan=plan))
+    found = list(rows(read(text)))
+    assert ["conv9", "share by obs", "640", "75.0%", "", "bias only", "0.5", "0.25"] in found
+    assert ["conv<3>", "it is depthwise", "160", "0.0%", "", "as it was", "0", "0"] in found
+    told = "zeros: 480 of 800 weights (60.0%), in 1 products, 1 other products stay dense"
+    assert told in said(text)
+    assert "sparsify{share=0.75}" in said(text)
+    assert "learned from 1,234 samples, judged by 137 others" in said(text)
+    assert "What was cut" not in said(text)
 
 
 def test_the_chosen_width_is_marked() -> None:
