@@ -15,6 +15,7 @@ This is a method of auxiliary coordinates (Carreira-Perpiñán and Wang, 2014) i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -101,16 +102,28 @@ class _System:
     """Both products on some samples."""
 
     def __init__(self, first: Site, second: Site, pair: Pair, device: Device, threads: int) -> None:
-        self._first, self._second, self._pair = first, second, pair
-        self._session = Session(runnable(_model(first, second, pair), Carried()), device=device, threads=threads)
+        self._first, self._second = first, second
+        z, low, high = pair.target, np.float32(second.low), np.float32(second.high)
+        self._given = {
+            "x": pair.x,
+            "from": np.where(z <= low, np.float32(-np.inf), np.minimum(z, high)),
+            "to": np.where(z >= high, np.float32(np.inf), np.maximum(z, low)),
+        }
+        if pair.base is not None:
+            self._given["s"] = pair.base
+        hidden = _hidden_shape(first, pair)
+        along = [
+            first.linear.channels if axis == first.linear.y_axis % len(hidden) else 1 for axis in range(len(hidden))
+        ]
+        self._given["k"] = np.zeros(along, np.float32)
+        model = _model(first, second, pair, hidden, along)
+        self._session = Session(runnable(model, Carried()), device=device, threads=threads)
         self._x = first.linear.unfold(pair.x)
         self._gram, self._mean = _moments(self._x)
         self._inverse = _inverse(self._gram)
 
     def _run(self, first: tuple[Array, Array], second: tuple[Array, Array], *wanted: str) -> list[Array]:
-        feed = {"x": self._pair.x, "z": self._pair.target}
-        if self._pair.base is not None:
-            feed["s"] = self._pair.base
+        feed = dict(self._given)
         for number, (site, (matrix, bias)) in enumerate(((self._first, first), (self._second, second)), 1):
             feed[f"w{number}"] = np.ascontiguousarray(site.linear.unmatrix(matrix / site.linear.alpha))
             feed[f"b{number}"] = bias.reshape(-1).astype(np.float32)
@@ -136,12 +149,8 @@ class _System:
 
     def first(self, first: tuple[Array, Array], second: tuple[Array, Array]) -> tuple[Array, Array]:
         """One step of the first product."""
-        value, back = self._run(first, second, "u", "g")
-        along = np.ones(value.ndim, np.int64)
-        along[self._first.linear.y_axis] = -1
-        low, high = self._first.low, self._first.high
-        wanted = np.clip(value + back / _bound(self._second, second[0]).reshape(along).astype(np.float32), low, high)
-        change = np.where((value > low) & (value < high), wanted - value, np.float32(0))
+        self._given["k"] = (1 / _bound(self._second, second[0])).astype(np.float32).reshape(self._given["k"].shape)
+        (change,) = self._run(first, second, "c")
         return _moved(first, self._first.linear.rows(change), self._x, self._mean, self._inverse)
 
 
@@ -176,11 +185,15 @@ def _moved(weights: tuple[Array, Array], change: Array, x: Array, mean: Array, i
     return matrix + turn, bias + level - (turn @ mean[..., None])[..., 0]
 
 
-def _model(first: Site, second: Site, pair: Pair) -> ir.Model:
-    """What both compute of x, with weights as inputs: u before and h behind the first clipping, r and W₂ᵀ·r."""
+def _model(first: Site, second: Site, pair: Pair, hidden_shape: Sequence[int], along: Sequence[int]) -> ir.Model:
+    """What both compute of x, with weights as inputs: h, the residual r, and how h' differs from h, c.
+
+    Right is what lies between two tensors, since beyond a clipping all is one; k is B⁻¹.
+    """
     x = ir.val("x", ir.DataType.FLOAT, ["n", *pair.x.shape[1:]])
-    z = ir.val("z", ir.DataType.FLOAT, ["n", *pair.target.shape[1:]])
-    inputs, nodes = [x, z], list[ir.Node]()
+    ends = [ir.val(name, ir.DataType.FLOAT, ["n", *pair.target.shape[1:]]) for name in ("from", "to")]
+    step = ir.val("k", ir.DataType.FLOAT, along)
+    inputs, nodes = [x, *ends, step], list[ir.Node]()
 
     def made(node: ir.Node, name: str = "") -> ir.Value:
         nodes.append(node)
@@ -210,17 +223,17 @@ def _model(first: Site, second: Site, pair: Pair) -> ir.Model:
         inputs.append(base)
         total = made(ir.node("Add", [total, base]))
     # Where the target is clipped, the result is right where it is clipped to the same.
-    aim = clipped(z, second)
-    right = made(ir.node("Equal", [clipped(total, second), aim]))
-    beyond = made(ir.node("Where", [right, total, aim]))
-    wanted = made(ir.node("Where", [made(ir.node("Equal", [aim, z])), z, beyond]))
-    residual = made(ir.node("Sub", [wanted, total]), "r")
-    shapes = _hidden_shape(first, pair), pair.target.shape
+    right = made(ir.node("Min", [made(ir.node("Max", [total, ends[0]])), ends[1]]))
+    residual = made(ir.node("Sub", [right, total]), "r")
+    shapes = tuple(hidden_shape), pair.target.shape
     weight = next(v for v in inputs if v.name == "w2")
     nodes += second.linear.adjoint(second.linear, residual, weight, *shapes) if second.linear.adjoint else []
-    result = nodes[-1].outputs[0]
-    result.name = "g"
-    outputs = [value, hidden, residual, result]
+    back = made(ir.node("Mul", [nodes[-1].outputs[0], step]))
+    wanted = clipped(made(ir.node("Add", [value, back])), first)
+    free = made(ir.node("Equal", [hidden, value]))  # what is clipped does not move
+    zero = made(ir.node("Constant", [], {"value": ir.tensor(np.float32(0))}))
+    change = made(ir.node("Where", [free, made(ir.node("Sub", [wanted, value])), zero]), "c")
+    outputs = [hidden, residual, change]
     return ir.Model(ir.Graph(inputs, outputs, nodes=nodes, opset_imports={"": 17}, name="pair"), ir_version=8)
 
 
