@@ -6,7 +6,7 @@ nothing was learned from.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -20,7 +20,7 @@ from graphopt.analysis.metrics import scores
 from graphopt.analysis.robustness import LEVELS, Noisy, noisy
 from graphopt.analysis.samples import Samples, Split
 from graphopt.analysis.segments import batches
-from graphopt.compress.axis import Curve
+from graphopt.compress.axis import Curve, ranked
 from graphopt.compress.compress import Compressed, compress, kept
 from graphopt.compress.form import Sparsify, sparsify
 from graphopt.compress.order import gathered, orders
@@ -29,7 +29,7 @@ from graphopt.graph.carry import Carried
 from graphopt.graph.external import Runnable
 from graphopt.graph.save import runnable
 from graphopt.plan.levels import LossCurve
-from graphopt.plan.outputs import measure
+from graphopt.plan.outputs import alone, measure
 from graphopt.plan.plan import Made
 from graphopt.run.bench import bench
 from graphopt.run.data import Pair, rows_of
@@ -39,6 +39,8 @@ __all__ = ["Workshop"]
 
 _LOSSES = 200
 """Samples that losses are measured on, about."""
+_ALONE = 1e12
+"""Multiply-accumulates that measuring each unit of one group may take."""
 _REPAIRED = 1.5
 """Of an error made at the very beginning, e^-1.5 is left at the end. Found on residual networks for CIFAR-10, where
 plans made with 0 and with 3 both do worse."""
@@ -91,7 +93,26 @@ class Workshop:
             raise InputError(
                 "nothing can be learned from the data: leave out samples with nan, infinities or huge values"
             )
-        return found
+        return found | {key: replace(found[key], order=order) for key, order in self._unread(found)}
+
+    def _unread(self, keys: Iterable[str]) -> Iterator[tuple[str, NDArray[np.int64]]]:
+        """The order of units where not all readers are products, by what the outputs lose with each, if it is fast."""
+        feeds, count = self._some
+        for key in keys:
+            group = self.channels.groups[key]
+            if any(index < 0 for _, index in group.readers):
+                if group.units * count * self.channels.macs({}) > _ALONE:
+                    continue
+                self.progress(f"measuring the units of {key}")
+                lost = alone(self.model, self.channels, key, feeds, device=self.device, threads=self.threads)
+                yield key, ranked(lost)
+
+    @cached_property
+    def _some(self) -> tuple[list[Feed], int]:
+        """Samples that losses are measured on, and how many they are."""
+        feeds, counts = batches(self.model, self.split.calibration)
+        most = int(np.searchsorted(np.cumsum(counts), _LOSSES)) + 1
+        return feeds[:most], sum(counts[:most])
 
     @cached_property
     def _orders(self) -> dict[str, NDArray[np.int64]]:
@@ -119,9 +140,7 @@ class Workshop:
             return {}
         run: dict[str, Any] = {"device": self.device, "threads": self.threads, "progress": self.progress}
         samples, some = self.split.calibration, others[:: max(1, len(others) // _YARDSTICKS)]
-        feeds, counts = batches(self.model, samples)
-        feeds = feeds[: int(np.searchsorted(np.cumsum(counts), _LOSSES)) + 1]
-        found = measure(self.model, self.channels, self._orders, [*keys, *some], feeds, step=self.step, **run)
+        found = measure(self.model, self.channels, self._orders, [*keys, *some], self._some[0], step=self.step, **run)
         ratios = list[float]()
         for group, readers in gathered(self.model, self.channels, some, samples, memory=self.memory, **run):
             for width, loss in found[group.key].items():

@@ -40,8 +40,8 @@ _MOMENTUM: Final = 0.9
 _DAMPING: Final = 1e-3
 _PACE: Final = 0.995
 """What of the error must be left at most after some rounds, for there to be more."""
-_FEWEST: Final = 8
-"""Samples."""
+_FEWEST: Final = 100
+"""Samples, of which a quarter is to tell whether what is learned from the others holds for these as well."""
 
 
 @dataclass(frozen=True, eq=False)

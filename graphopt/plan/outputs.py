@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 
 from graphopt.analysis.groups import Channels
 from graphopt.compress.compress import kept
-from graphopt.compress.cut import cut
+from graphopt.compress.cut import Keep, cut
 from graphopt.graph.carry import Carried
 from graphopt.graph.save import runnable
 from graphopt.plan.levels import candidates
 from graphopt.run.session import Device, Feed, Session
 
-__all__ = ["measure"]
+__all__ = ["alone", "measure"]
 
 _FRACTIONS: Final = (0.75, 0.5, 0.25, 0.125)
 """Of a group's units: where it is measured."""
@@ -54,20 +54,35 @@ def measure(
         threads: as in `Session`.
         progress: told what begins.
     """
-
-    def run(widths: Mapping[str, int]) -> list[Feed]:
-        thin = cut(model, channels, kept(channels, orders, widths))
-        session = Session(runnable(thin, Carried()), device=device, threads=threads)
-        return [session.run(feed) for feed in feeds]
-
-    dense, found = run({}), dict[str, dict[int, float]]()
+    loss, found = _compared(model, channels, feeds, device, threads), dict[str, dict[int, float]]()
     for name in groups:
         progress(f"measuring the loss of {name}")
         group = channels.groups[name]
         allowed = np.array(candidates(group, step)[:-1])
         near = {int(allowed[np.argmin(np.abs(allowed - f * group.units))]) for f in _FRACTIONS if len(allowed)}
-        found[name] = {width: _distance(dense, run({name: width})) for width in sorted(near, reverse=True)}
+        found[name] = {w: loss(kept(channels, orders, {name: w})) for w in sorted(near, reverse=True)}
     return found
+
+
+def alone(
+    model: ir.Model, channels: Channels, group: str, feeds: Sequence[Feed], *, device: Device = "cpu", threads: int = 0
+) -> NDArray[np.float64]:
+    """(units,): what the outputs lose with each unit of a group alone. Arguments as in `measure`."""
+    loss, units = _compared(model, channels, feeds, device, threads), channels.groups[group].units
+    return np.array([loss({group: np.arange(units) != unit}) for unit in range(units)])
+
+
+def _compared(
+    model: ir.Model, channels: Channels, feeds: Sequence[Feed], device: Device, threads: int
+) -> Callable[[Keep], float]:
+    """Tells what is lost with only some units."""
+
+    def run(keep: Keep) -> list[Feed]:
+        session = Session(runnable(cut(model, channels, keep), Carried()), device=device, threads=threads)
+        return [session.run(feed) for feed in feeds]
+
+    dense = run({})
+    return lambda keep: _distance(dense, run(keep))
 
 
 def _distance(dense: Sequence[Feed], thin: Sequence[Feed]) -> float:

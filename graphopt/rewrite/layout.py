@@ -10,6 +10,7 @@ With R any of Reshape, Flatten, Squeeze, Unsqueeze, or a Transpose that moves no
     Slice(x)[0:a], Slice(x)[a:n], …     → Split(x)                  together all of an axis
     Concat(…, Concat(a, b), …)          → Concat(…, a, b, …)        on one axis
     Concat(Split(x))                    → x                         all parts, in order
+    Gather(Concat(…, x, …))             → Gather(x)                 see `pick`
 
 A Reshape gets a constant target, in which 0 copies an extent and at most one -1 takes what is left; where 0 and -1
 meet, a feed with an extent of zero fails, so they meet only where they did before.
@@ -35,6 +36,7 @@ from graphopt.match.engine import Answer, No, Rule, described, rewrite, rule
 from graphopt.match.pattern import one_of, op, var
 from graphopt.protocol import Context, Miss, Pass
 from graphopt.rewrite.ask import Extent, axis_of, dims, ints, made_by, perm_of, read_only_by, same_dims
+from graphopt.rewrite.pick import gathered_part
 
 __all__ = ["Layout"]
 
@@ -373,6 +375,7 @@ RULES: tuple[Rule, ...] = (
     slices,
     concats,
     concat_of_split,
+    gathered_part,
 )
 
 

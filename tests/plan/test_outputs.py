@@ -16,7 +16,7 @@ from graphopt.compress.order import orders
 from graphopt.graph import values
 from graphopt.graph.carry import Carried
 from graphopt.graph.save import serialize
-from graphopt.plan.outputs import _distance, measure
+from graphopt.plan.outputs import _distance, alone, measure
 from graphopt.run.session import Session
 
 from .models import samples, stack
@@ -48,6 +48,20 @@ def test_a_loss_is_that_of_cutting_this_group_alone(known: tuple[ir.Model, Chann
         for width, loss in losses.items():
             thin = outputs(cut(model, channels, kept(channels, order, {key: width})), feed)
             assert loss == pytest.approx(np.sum((thin - dense) ** 2) / np.sum((dense - dense.mean()) ** 2), rel=1e-4)
+
+
+def test_each_unit_alone_is_told_by_masking_it(known: tuple[ir.Model, Channels, Orders]) -> None:
+    model, channels, order = known
+    feed = samples(model, 24, seed=5)
+    feeds, _ = batches(model, feed, 10)
+    key = next(iter(order))
+    found = alone(model, channels, key, feeds)
+    dense = outputs(model, feed)
+    assert found.shape == (16,)
+    for unit in (0, 7):
+        keep = {key: np.arange(16) != unit}
+        error = np.sum((outputs(cut(model, channels, keep), feed) - dense) ** 2)
+        assert found[unit] == pytest.approx(error / np.sum((dense - dense.mean()) ** 2), rel=1e-4)
 
 
 def test_numbers_count_where_there_are_no_floats() -> None:
