@@ -32,6 +32,8 @@ ROWS = 60
 _FEWEST_ROWS = 16384
 PAIRED = 200_000
 """Positions of whole samples that two products are fitted to together."""
+_VALUES = 16_000_000
+"""Elements of what both make there, at most: fits go over all of them again and again."""
 _SHARE = 4
 """The part of the memory that the rows of one product may take."""
 
@@ -129,7 +131,8 @@ def _refit(
     stays = None if product is None else product.result.kept(keep)
     if stays is not None and np.sum(stays) != site.linear.channels:
         return Refit(site.key, 0, 0, None, "its channels are not those of a plain product", 0.0, 0.0)
-    sampled = site.sample(row_count(site, rows, memory), stays, PAIRED if rounds else 0)
+    paired = min(PAIRED, _VALUES // (site.linear.in_channels + site.linear.channels))
+    sampled = site.sample(row_count(site, rows, memory), stays, paired if rounds else 0)
     if not all(np.isfinite(a.sum(dtype=np.float64)) for a in (sampled.x, sampled.target)):
         return Refit(site.key, 0, 0, None, "its values are not finite", 0.0, 0.0)
     found = fit(sampled, site.matrix(), site.bias(), bounds=(site.low, site.high), biased=site.biased, steps=steps)
