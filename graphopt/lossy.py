@@ -6,7 +6,7 @@ second against the compressed model. What is lost in between is measured on samp
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from graphopt import pipeline
@@ -34,9 +34,6 @@ from graphopt.targets import TARGETS
 from graphopt.workshop import Workshop
 
 __all__ = ["Lossy", "compress"]
-
-
-_MIRRORED = "the model takes images and their mirror images for the same: both were learned from"
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,8 +103,6 @@ def compress(
     check_keys(source, recipe.skip, {*groups.groups, *(node for node, _ in groups.products)})
     whole = _whole(groups, recipe.skip)
     more = mirrored(split.calibration, source.runnable, device=settings.device, threads=settings.threads)
-    if more is not None:
-        first = replace(first, notes=(*first.notes, _MIRRORED))
     workshop = Workshop(
         model,
         groups,
@@ -140,6 +135,7 @@ def compress(
         best = _best(planner, recipe, bounds, workshop)
         plan, made, tried = best.plan, best.made.model, tuple(planner.tried)
     done = replace(recipe, plan=plan.data())
+    first = replace(first, notes=(*first.notes, *_notes(workshop, mirrored=more is not None)))
     if plan_only:
         first = replace(first, recipe=done)
         return Lossy(first, plan, groups, tried, planner.curves, (), (), split, {}, only=True)
@@ -160,6 +156,14 @@ def compress(
         raise Verdict(f"the allowed drop cannot be kept with so many zeros: the result uses {used:.3g} times of it")
     outcome = _joined(source, first, last, zeros)
     return Lossy(outcome, plan, groups, tried, planner.curves, made.refits, made.sparse, split, metrics, noise)
+
+
+def _notes(workshop: Workshop, *, mirrored: bool) -> Iterator[str]:
+    """What is to be known of how it was learned."""
+    if mirrored:
+        yield "the model takes images and their mirror images for the same: both were learned from"
+    if rough := [key for key, curve in workshop.curves.items() if curve.rough]:
+        yield f"memory was short: channels were judged one by one, each without the others, in {', '.join(rough)}"
 
 
 def _best(planner: Planner, recipe: Recipe, bounds: _Bounds, workshop: Workshop) -> Tried:

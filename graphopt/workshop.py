@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from graphopt.analysis.groups import Channels
 from graphopt.analysis.metrics import scores
 from graphopt.analysis.robustness import LEVELS, Noisy, noisy
-from graphopt.analysis.samples import Samples, Split
-from graphopt.analysis.segments import batches
+from graphopt.analysis.samples import Split
+from graphopt.analysis.segments import Samples, batches
 from graphopt.compress.axis import Curve, ranked
 from graphopt.compress.compress import Compressed, compress, kept
 from graphopt.compress.form import Sparsify, sparsify

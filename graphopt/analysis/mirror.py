@@ -13,8 +13,7 @@ from typing import Final
 import numpy as np
 
 from graphopt.analysis.metrics import is_scores
-from graphopt.analysis.samples import Samples
-from graphopt.analysis.segments import BATCH, FOLD
+from graphopt.analysis.segments import BATCH, FOLD, Samples
 from graphopt.graph.external import Runnable
 from graphopt.run.session import Device, Feed, Session
 

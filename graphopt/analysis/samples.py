@@ -13,14 +13,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from graphopt.analysis.segments import Samples
 from graphopt.errors import InputError
 from graphopt.run.data import Data, add_digest, rows_of
 from graphopt.run.session import Feed
 
-__all__ = ["Samples", "Split", "split"]
-
-Samples = Feed | Sequence[Feed]
-"""Input name → (samples, …); or feeds that are run as they are, where rows are no samples."""
+__all__ = ["Split", "split"]
 
 CALIBRATION = 1000
 """Samples that are calibrated on at most."""

@@ -115,6 +115,8 @@ class Curve:
     """(units + 1,): the error when k units stay, k = 0 … units; 0 at the end."""
     held: Mapping[int, float] = field(default_factory=dict)
     """By the number of units that stay, the error on samples held back, at some widths."""
+    rough: bool = False
+    """Whether memory was too short for what columns have in common: each was judged alone."""
 
 
 def curve(units: int, readers: Sequence[Reader], order: NDArray[np.int64] | None = None) -> Curve:

@@ -61,7 +61,11 @@ def orders(
         progress(f"ordering the units of {group.key}")
         order = None if importance == "obs" else ranked(_scores(model, channels, group, readers, importance))
         made = curve(group.units, readers, order)
-        found[group.key] = replace(made, held=losses(group.units, readers, made.order))
+        found[group.key] = replace(
+            made,
+            held=losses(group.units, readers, made.order),
+            rough=any(r.kind == "diagonal" for r in readers),
+        )
     for name, group in channels.groups.items():
         if name not in found and any(index < 0 for _, index in group.readers):
             order = ranked(_written(model, channels, group, "l2"))

@@ -98,3 +98,10 @@ def test_values_that_are_not_finite_say_nothing() -> None:
     feed = data()
     feed["x"][3] = np.nan
     assert not orders(model, channels, feed)
+
+
+def test_where_memory_does_for_nothing_but_the_diagonal_that_is_said() -> None:
+    model, channels = stack([3, 12, 12, 4])
+    found = orders(model, channels, samples(model, 100), memory=2_000)
+    assert all(c.rough for c in found.values())
+    assert not any(c.rough for c in orders(model, channels, samples(model, 100)).values())
