@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import onnx_ir as ir
+
 from graphopt import pipeline
 from graphopt.analysis.channels import channels
 from graphopt.analysis.facts import Facts, extents, facts
@@ -17,6 +19,7 @@ from graphopt.analysis.mirror import mirrored
 from graphopt.analysis.samples import Split
 from graphopt.compress.compress import Refit
 from graphopt.errors import UsageError
+from graphopt.graph.external import Runnable
 from graphopt.graph.load import Source
 from graphopt.graph.save import runnable
 from graphopt.plan.budget import Limit, limits
@@ -96,6 +99,16 @@ def compress(
     more = mirrored(split.calibration, source.runnable, device=settings.device, threads=settings.threads)
     if more is not None:
         first = replace(first, notes=(*first.notes, _MIRRORED))
+    carried = source.carried.without(groups.values)
+
+    def thinned(thin: ir.Model) -> Source:
+        return replace(source, model=thin, runnable=runnable(thin, carried), carried=carried, frozen=0)
+
+    def finished(thin: ir.Model) -> Runnable:
+        """As it will be emitted, only not verified."""
+        last = pipeline.optimize(thinned(thin), recipe, None, replace(settings, measure=False), child)
+        return runnable(last.model, carried) if last.content is None else last.content
+
     workshop = Workshop(
         model,
         groups,
@@ -104,7 +117,8 @@ def compress(
         step=TARGETS[recipe.target].multiple,
         device=settings.device,
         threads=settings.threads,
-        timed="latency" in recipe.budget,
+        timed=feed if "latency" in recipe.budget else None,
+        finish=finished,
         progress=settings.progress,
     )
     planner = Planner(
@@ -126,16 +140,9 @@ def compress(
         first = replace(first, recipe=done)
         return Lossy(first, plan, groups, tried, planner.curves, (), split, {}, only=True)
     made = made or workshop.compressed(plan.widths)
-    thin = replace(
-        source,
-        model=made.model,
-        runnable=runnable(made.model, source.carried.without(groups.values)),
-        carried=source.carried.without(groups.values),
-        frozen=0,
-    )
-    last = pipeline.optimize(thin, done, feeds, replace(settings, stamp=True), child)
+    last = pipeline.optimize(thinned(made.model), done, feeds, replace(settings, stamp=True), child)
     settings.progress("judging")
-    metrics = workshop.scores(runnable(last.model, thin.carried) if last.content is None else last.content)
+    metrics = workshop.scores(runnable(last.model, carried) if last.content is None else last.content)
     return Lossy(_joined(source, first, last), plan, groups, tried, planner.curves, made.refits, split, metrics)
 
 
