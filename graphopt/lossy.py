@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import onnx_ir as ir
+
 from graphopt import pipeline
 from graphopt.analysis.channels import channels
 from graphopt.analysis.facts import Facts, extents, facts
@@ -20,6 +22,7 @@ from graphopt.arguments import check_keys
 from graphopt.compress.compress import Compressed, Refit
 from graphopt.compress.sparse import Sparse
 from graphopt.errors import UsageError, Verdict
+from graphopt.graph.external import Runnable
 from graphopt.graph.load import Source
 from graphopt.graph.save import runnable
 from graphopt.plan.budget import Limit, excess, limits
@@ -94,15 +97,23 @@ def compress(
     feed = feeds[0]
     shape = extents(model, feed)
     rows = rows_of(feed) if isinstance(split.calibration, Mapping) else 1
-    groups = Channels({}, {}, {}, {})
-    if recipe.cuts:
-        settings.progress("looking for groups")
-        groups = channels(model, shape, samples=rows)
-        if not groups.groups:
-            raise Verdict(f"nothing in {source.name} can be cut: `graphopt inspect MODEL --groups` says why")
+    settings.progress("looking for groups")
+    groups = channels(model, shape, samples=rows) if recipe.cuts else Channels({}, {}, {}, {})
+    if recipe.cuts and not groups.groups:
+        raise Verdict(f"nothing in {source.name} can be cut: `graphopt inspect MODEL --groups` says why")
     check_keys(source, recipe.skip, {*groups.groups, *(node for node, _ in groups.products)})
     whole = _whole(groups, recipe.skip)
     more = mirrored(split.calibration, source.runnable, device=settings.device, threads=settings.threads)
+    carried = source.carried.without(groups.values)
+
+    def thinned(thin: ir.Model) -> Source:
+        return replace(source, model=thin, runnable=runnable(thin, carried), carried=carried, frozen=0)
+
+    def finished(thin: ir.Model) -> Runnable:
+        """As it will be emitted, only not verified."""
+        last = pipeline.optimize(thinned(thin), recipe, None, replace(settings, measure=False), child)
+        return runnable(last.model, carried) if last.content is None else last.content
+
     workshop = Workshop(
         model,
         groups,
@@ -111,15 +122,13 @@ def compress(
         step=TARGETS[recipe.target].multiple,
         device=settings.device,
         threads=settings.threads,
-        timed="latency" in recipe.budget,
+        timed=feed if "latency" in recipe.budget else None,
+        finish=finished,
         form=recipe.sparsify,
         skip=recipe.skip,
         progress=settings.progress,
     )
-    if recipe.max_drop:  # what cannot be measured is told before anything takes long
-        excess(
-            workshop.scores(source.runnable), {name: most for name, most in recipe.max_drop.items() if name != "sqnr"}
-        )
+    _check_measured(workshop, recipe.max_drop)
     planner = Planner(
         groups,
         {key: (g.units,) if key in whole else candidates(g, workshop.step) for key, g in groups.groups.items()},
@@ -141,21 +150,24 @@ def compress(
         return Lossy(first, plan, groups, tried, planner.curves, (), (), split, {}, only=True)
     made = made or workshop.compressed(plan.widths)
     zeros = _zeros(made, recipe, source.name)
-    thin = replace(
-        source,
-        model=made.model,
-        runnable=runnable(made.model, source.carried.without(groups.values)),
-        carried=source.carried.without(groups.values),
-        frozen=0,
-    )
-    last = pipeline.optimize(thin, done, feeds, replace(settings, stamp=True), child)
+    last = pipeline.optimize(thinned(made.model), done, feeds, replace(settings, stamp=True), child)
     settings.progress("judging")
-    result = runnable(last.model, thin.carried) if last.content is None else last.content
+    result = runnable(last.model, carried) if last.content is None else last.content
     metrics, noise = workshop.scores(result), workshop.robustness(result)
     if not recipe.cuts and (used := excess(metrics, recipe.max_drop)) > 1:
         raise Verdict(f"the allowed drop cannot be kept with so many zeros: the result uses {used:.3g} times of it")
     outcome = _joined(source, first, last, zeros)
     return Lossy(outcome, plan, groups, tried, planner.curves, made.refits, made.sparse, split, metrics, noise)
+
+
+def _check_measured(workshop: Workshop, allowed: Mapping[str, float]) -> None:
+    """What cannot be measured is told before anything takes long.
+
+    Raises:
+        UsageError: a metric has no value on this model and data.
+    """
+    if allowed:
+        excess(workshop.scores(workshop.reference), {name: most for name, most in allowed.items() if name != "sqnr"})
 
 
 def _notes(workshop: Workshop, *, mirrored: bool) -> Iterator[str]:

@@ -22,6 +22,7 @@ from graphopt.analysis.samples import Split
 from graphopt.analysis.segments import Samples, batches
 from graphopt.compress.axis import Curve, ranked
 from graphopt.compress.compress import Compressed, compress, kept
+from graphopt.compress.cut import cut
 from graphopt.compress.form import Sparsify, sparsify
 from graphopt.compress.order import gathered, orders
 from graphopt.errors import InputError
@@ -50,6 +51,8 @@ _FEWEST = 16
 """The same, at least."""
 _WORK = 2e11
 """Multiply-accumulates of a few seconds."""
+_SECONDS = 20.0
+"""That timing a plan may take."""
 _YARDSTICKS = 4
 """Groups that are measured for nothing but the ratio of measured to computed losses, about."""
 
@@ -68,8 +71,10 @@ class Workshop:
     device: Device = "cpu"
     threads: int = 0
     memory: int = 1 << 30
-    timed: bool = False
-    """Whether plans are timed."""
+    timed: Feed | None = None
+    """What plans are timed on, where time is limited."""
+    finish: Callable[[ir.Model], Runnable] = field(default=lambda model: runnable(model, Carried()))
+    """Makes what is emitted of a model that was cut: that is what is timed."""
     form: Sparsify | None = None
     """Which weights become zero once channels are cut."""
     skip: Container[str] = ()
@@ -161,13 +166,20 @@ class Workshop:
     def make(self, widths: Mapping[str, int]) -> Made:
         """See `plan.Workshop`."""
         made = self.compressed(widths)
-        result, latency = runnable(made.model, Carried()), None
-        if self.timed:
-            first, second = (Session(m, device=self.device, threads=self.threads) for m in (self.reference, result))
-            latency = bench(first, second, self.split.judgement[0]).ratio
-        metrics = self.scores(result)
+        metrics = self.scores(runnable(made.model, Carried()))
         noise = 10 ** (-metrics["sqnr"][1] / 10) if "sqnr" in metrics else 0.0
-        return Made(made, noise, metrics, latency)
+        return Made(made, noise, metrics, None if self.timed is None else self._timed(made.model, self.timed))
+
+    def time(self, widths: Mapping[str, int]) -> float:
+        """See `plan.Workshop`."""
+        if self.timed is None:
+            raise ValueError("there is nothing to time plans on")
+        return self._timed(cut(self.model, self.channels, kept(self.channels, self._orders, widths)), self.timed)
+
+    def _timed(self, model: ir.Model, feed: Feed) -> float:
+        both = (self.reference, self.finish(model))
+        first, second = (Session(m, device=self.device, threads=self.threads) for m in both)
+        return bench(first, second, feed, seconds=_SECONDS).high
 
     def compressed(self, widths: Mapping[str, int]) -> Compressed:
         """The model cut to a plan and refit, and then made sparse if that is asked for."""

@@ -2,14 +2,15 @@
 
     time(plan) = Σ over products of their kind's table, interpolated + (time of the whole − Σ at full width)
 
-Tables never fall with a width: what was measured so was noise. What this leaves out (fusion, layouts, caches) is
-corrected by who measures the whole model cut to the plan.
+Tables never fall with a width: what was measured so was noise. Alone, products may take longer than in the whole, where
+layouts need not change around each: tables that add up to more than the whole are scaled to it. What this leaves out
+is corrected by who measures the whole model cut to the plan.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -22,7 +23,7 @@ from graphopt.analysis.moments import products
 from graphopt.graph.carry import Carried
 from graphopt.graph.save import runnable
 from graphopt.graph.shapes import ShapeOf
-from graphopt.plan.budget import lines
+from graphopt.plan.budget import lines, row
 from graphopt.run.bench import medians
 from graphopt.run.session import Device, Feed, Session
 
@@ -110,8 +111,10 @@ def latency(
         chosen.append(kinds[kind])
     (now,) = medians([(Session(runnable(model, Carried()), device=device, threads=threads), feed)], seconds=4 * seconds)
     found = Latency(np.stack(tables), np.array(chosen, np.intp), lines(channels), np.array(shares))
-    full = np.array([[g.units for g in channels.groups.values()]], np.float64)
-    return Latency(found.tables, found.kinds, found.lines, found.shares, max(0.0, now - float(found(full)[0]))), now
+    full = float(found(row(channels, {}))[0])
+    if full > now:
+        return replace(found, tables=found.tables * (now / full)), now
+    return replace(found, rest=now - full), now
 
 
 def _kind(linear: ops.Linear) -> Any:

@@ -2,8 +2,9 @@
 
     losses of groups on the dense model ─► allocate ─► compress and measure
 
-Where a limit is one of time, the prediction is corrected by the ratio that was measured, until the limit is met as
-measured. (Losses measured once more around a plan led to no better plans: what lies behind is fitted to that plan.)
+Where a limit is one of time, plans are timed, and the prediction that they are allocated by is corrected until the
+limit is met as measured, and nearly used. (Losses measured once more around a plan led to no better plans: what lies
+behind is fitted to that plan.)
 
 With an allowed drop instead of a budget, the share of a resource is sought at which the drop that is *measured* comes
 closest to what is allowed, by false position between a share that passes and one that does not.
@@ -24,9 +25,11 @@ from graphopt.plan.levels import LossCurve
 
 __all__ = ["Made", "Plan", "Planner", "Tried", "Unmet", "Workshop"]
 
-_CORRECTIONS: Final = 4
-_MARGIN: Final = 0.99
-"""Of a limit of time: aimed at once it was missed."""
+_AIMS: Final = (1.0, 0.96, 0.92)
+"""Shares of a limit of time: the next one is aimed at where a plan misses the limit once it was compressed."""
+_NEAR: Final = 0.97
+"""The part of it that is sought."""
+_TINY: Final = 1e-9
 _PROBES: Final = 8
 _CLOSE: Final = 0.01
 """Shares that differ by less are one."""
@@ -69,7 +72,7 @@ class Made:
     metrics: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     """By name, of the original and of the model."""
     latency: float | None = None
-    """Its time over the original's, where time is limited."""
+    """Its time over the original's, where time is limited: the upper end of its 95 % interval."""
 
 
 class Workshop(Protocol):
@@ -81,6 +84,10 @@ class Workshop(Protocol):
 
     def make(self, widths: Mapping[str, int]) -> Made:
         """Compress the model to a plan, and measure it."""
+        ...
+
+    def time(self, widths: Mapping[str, int]) -> float:
+        """As `Made.latency`, of the model that is cut to a plan and no more."""
         ...
 
 
@@ -128,6 +135,7 @@ class Planner:
         self._channels, self._widths, self._workshop = channels, widths, workshop
         self._progress = progress
         self._dense: Mapping[str, LossCurve] | None = None
+        self._times: dict[tuple[tuple[str, int], ...], float] = {}
         self.tried: list[Tried] = []
         """Every plan that was compressed, in order."""
 
@@ -193,28 +201,60 @@ class Planner:
         return best
 
     def _settled(self, limits: Sequence[Limit]) -> Tried:
-        """The best of all plans tried under these limits that meets them as measured."""
-        limits, curves, found = list(limits), self._curves(), list[Tried]()
-        for _ in range(_CORRECTIONS + 1):
-            widths = self._allocated(curves, limits)
-            known = next((t for t in self.tried if t.plan.widths == widths), None)
-            made = known.made if known else self._make(widths)
-            found.append(self._entry(widths, made, curves, limits))
-            if known is None:
-                self.tried.append(found[-1])
-            if (late := _late(made, limits)) <= 1:
+        """The best plan under these limits; time is met as measured."""
+        curves = self._curves()
+        pace = next((limit for limit in limits if limit.resource == "latency"), None)
+        if pace is None:
+            return self._tried(self._allocated(curves, limits), curves, limits)
+        found = list[Tried]()
+        for aim in _AIMS:
+            found.append(self._tried(self._paced(curves, limits, pace, aim), curves, limits))
+            if found[-1].met:
+                return found[-1]
+        best = min(found, key=lambda t: t.made.latency or inf)
+        raise self._slow(best.made.latency or inf, best)
+
+    def _paced(
+        self, curves: Mapping[str, LossCurve], limits: Sequence[Limit], pace: Limit, aim: float
+    ) -> dict[str, int]:
+        """The best plan whose measured time is at most a share of its limit.
+
+        Which prediction that takes is sought by false position, on models that are cut but not refit: weights take as
+        long whatever they are.
+        """
+        narrowest = {k: next(w for w in sorted(self._widths[k]) if w >= c.least) for k, c in curves.items()}
+        least, full = (float(pace.cost(row(self._channels, w))[0]) * (1 + _TINY) for w in (narrowest, {}))
+        low, high = (least, -inf), (full, 1 / pace.share - _NEAR * aim)
+        most, met = min(max(pace.most, least), full), None
+        for _ in range(_PROBES):
+            widths = self._allocated(curves, [replace(pace, most=most) if x is pace else x for x in limits])
+            time = self._time(widths)
+            beyond = time / pace.share - _NEAR * aim
+            if time <= aim * pace.share:
+                met, low = widths, (most, beyond)
+            elif most <= least:
+                raise self._slow(time, None)
+            else:
+                high = (float(pace.cost(row(self._channels, widths))[0]), beyond)
+            if (met and abs(beyond) < _CLOSE) or high[0] - low[0] < _CLOSE * full:
                 break
-            limits = [_tightened(limit, late, self._channels, widths) for limit in limits]
-        met = [t for t in found if t.met]
-        if not met:
-            best = min(found, key=lambda t: t.made.latency or inf)
-            raise Unmet(
-                f"the budget latency cannot be met as measured: {best.made.latency:.3g} of the original's time is the "
-                "least that was reached",
-                best,
-                self.tried,
-            )
-        return min(met, key=lambda t: t.made.loss)
+            most = _between(low, high) if met else least
+        return met or narrowest
+
+    def _time(self, widths: Mapping[str, int]) -> float:
+        key = tuple(widths.items())
+        if key not in self._times:
+            self._progress("timing a plan")
+            self._times[key] = self._workshop.time(widths)
+        return self._times[key]
+
+    def _slow(self, time: float, best: Tried | None) -> Unmet:
+        return Unmet(
+            f"the budget latency cannot be met as measured: {time:.3g} of the original's time is the least that was "
+            "reached",
+            best,
+            self.tried,
+        )
 
     def _curves(self) -> Mapping[str, LossCurve]:
         if self._dense is None:
@@ -228,9 +268,15 @@ class Planner:
         except Unreachable as problem:
             raise Unmet(str(problem), None, self.tried) from problem
 
-    def _make(self, widths: Mapping[str, int]) -> Made:
-        self._progress("compressing to a plan")
-        return self._workshop.make(widths)
+    def _tried(self, widths: dict[str, int], curves: Mapping[str, LossCurve], limits: Sequence[Limit]) -> Tried:
+        """Compress to a plan, unless that was done before."""
+        known = next((t for t in self.tried if t.plan.widths == widths), None)
+        if known is None:
+            self._progress("compressing to a plan")
+        entry = self._entry(widths, known.made if known else self._workshop.make(widths), curves, limits)
+        if known is None:
+            self.tried.append(entry)
+        return entry
 
     def _entry(
         self,
@@ -250,14 +296,6 @@ def _late(made: Made, limits: Sequence[Limit]) -> float:
     """Measured time over what it may be; 0 where nothing was measured or is asked."""
     share = next((limit.share for limit in limits if limit.resource == "latency"), None)
     return 0.0 if share is None or made.latency is None else made.latency / share
-
-
-def _tightened(limit: Limit, late: float, channels: Channels, widths: Mapping[str, int]) -> Limit:
-    """A limit of time, corrected by what a plan took that was predicted to meet it."""
-    if limit.resource != "latency":
-        return limit
-    predicted = float(limit.cost(row(channels, widths))[0])
-    return replace(limit, most=_MARGIN * min(limit.most, predicted) / late)
 
 
 def _between(low: tuple[float, float], high: tuple[float, float]) -> float:

@@ -9,11 +9,15 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 
 import graphopt as api
 from graphopt.errors import InputError, UsageError, Verdict
+from graphopt.run.data import rows_of
 from graphopt.run.files import read_npz
+from graphopt.run.session import Feed
+from graphopt.workshop import Workshop
 
 from .support import assert_fails, graphopt, provenance
 
@@ -210,3 +214,25 @@ def test_a_drop_that_nothing_keeps_is_a_verdict() -> None:
 def test_what_makes_no_sense_is_refused(given: dict[str, Any], sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence):
         api.optimize(NET, **given)
+
+
+def test_what_is_timed_is_what_is_emitted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock for which a model takes as long as it has weights, on the feed that reports time as well."""
+    timed = list[tuple[onnx.ModelProto, int]]()
+
+    def clock(workshop: Workshop, model: ir.Model, feed: Feed) -> float:
+        made, given = (m if isinstance(m, bytes) else m.content for m in (workshop.finish(model), workshop.reference))
+        timed.append((onnx.load_from_string(made), rows_of(feed)))
+        return len(made) / len(given)
+
+    monkeypatch.setattr(Workshop, "_timed", clock)
+    result = api.optimize(NET, data=CALIBRATION, budget={"latency": 0.6}, target="cpu", threads=1)
+    assert result.report.plan is not None
+    (tried,) = result.report.plan.tried
+    assert tried.latency is not None
+    assert 0.5 < tried.latency <= 0.6
+    last, rows = timed[-1]
+    assert [n.op_type for n in last.graph.node] == [n.op_type for n in result.model.graph.node]
+    assert any(n.domain for n in last.graph.node)  # the target's own operators
+    assert result.report.timing is not None
+    assert rows == result.report.timing.rows
