@@ -20,7 +20,7 @@ from typing import Any, Final, Protocol
 from graphopt.analysis.groups import Channels
 from graphopt.errors import Verdict
 from graphopt.plan.allocate import Unreachable, allocate
-from graphopt.plan.budget import Limit, excess, row
+from graphopt.plan.budget import Limit, amounts, excess, row
 from graphopt.plan.levels import LossCurve
 
 __all__ = ["Made", "Plan", "Planner", "Tried", "Unmet", "Workshop"]
@@ -208,16 +208,35 @@ class Planner:
             return self._tried(self._allocated(curves, limits), curves, limits)
         found = list[Tried]()
         for aim in _AIMS:
-            found.append(self._tried(self._paced(curves, limits, pace, aim), curves, limits))
+            found.append(self._tried(self._timely(curves, limits, pace, aim), curves, limits))
             if found[-1].met:
                 return found[-1]
         best = min(found, key=lambda t: t.made.latency or inf)
         raise self._slow(best.made.latency or inf, best)
 
-    def _paced(
+    def _timely(
         self, curves: Mapping[str, LossCurve], limits: Sequence[Limit], pace: Limit, aim: float
     ) -> dict[str, int]:
         """The best plan whose measured time is at most a share of its limit.
+
+        Two are sought: what is cut is chosen by the time that products took alone, and by their work. Where other
+        programs disturb the clock, or products take longer alone than together, the second one loses less.
+        """
+        work = amounts(self._channels)["macs"]
+        guides = pace, replace(pace, cost=work, most=pace.share * float(work(row(self._channels, {}))[0]))
+        others, found = [x for x in limits if x is not pace], list[dict[str, int]]()
+        for guide in guides:
+            try:
+                found.append(self._paced(curves, others, guide, aim))
+            except Unmet:
+                if guide is guides[-1] and not found:
+                    raise
+        return min(found, key=lambda widths: sum(curves[k](w) for k, w in widths.items()))
+
+    def _paced(
+        self, curves: Mapping[str, LossCurve], others: Sequence[Limit], pace: Limit, aim: float
+    ) -> dict[str, int]:
+        """The best plan whose measured time is at most a share of its limit, by one prediction.
 
         Which prediction that takes is sought by false position, on models that are cut but not refit: weights take as
         long whatever they are.
@@ -227,7 +246,7 @@ class Planner:
         low, high = (least, -inf), (full, 1 / pace.share - _NEAR * aim)
         most, met = min(max(pace.most, least), full), None
         for _ in range(_PROBES):
-            widths = self._allocated(curves, [replace(pace, most=most) if x is pace else x for x in limits])
+            widths = self._allocated(curves, [*others, replace(pace, most=most)])
             time = self._time(widths)
             beyond = time / pace.share - _NEAR * aim
             if time <= aim * pace.share:

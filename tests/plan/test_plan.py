@@ -99,6 +99,17 @@ def test_a_plan_that_was_predicted_to_be_too_slow_is_found(channels: Channels) -
     assert 0.9 * 0.6 < best.made.latency <= 0.6
 
 
+def test_a_clock_that_was_disturbed_does_not_say_alone_what_is_cut(channels: Channels) -> None:
+    """What was timed says that only the group that loses most takes time."""
+    last = list(channels.groups).index("p2")
+    told = replace(limit(channels, 0.6, "latency"), cost=lambda plans: 1 + plans[:, last], most=0.6 * 17)
+    best = planner(channels, Fake(channels)).within([told])
+    assert best.made.latency is not None
+    assert best.made.latency <= 0.6
+    right = planner(channels, Fake(channels)).within([limit(channels, 0.6, "latency")])
+    assert best.made.loss <= 1.05 * right.made.loss
+
+
 def test_time_that_cannot_be_met_is_told(channels: Channels) -> None:
     with pytest.raises(Unmet, match=r"latency cannot be met"):
         planner(channels, Fake(channels, slow=30)).within([limit(channels, 0.5, "latency")])
