@@ -92,7 +92,8 @@ def compress(
     """
     if source.carried.untouchable:
         raise UsageError(f"nothing of {source.name} can be given up: {source.carried.untouchable}")
-    first = pipeline.optimize(source, pipeline.canonical(recipe), feeds, replace(settings, measure=False), child)
+    canonical = pipeline.canonical(recipe, cut=recipe.cuts)
+    first = pipeline.optimize(source, canonical, feeds, replace(settings, measure=False), child)
     model = first.model
     feed = feeds[0]
     shape = extents(model, feed)

@@ -209,9 +209,9 @@ def groups(source: Source, recipe: Recipe, feed: Feed, child: Child | None = Non
     return channels(model, extents(model, feed))
 
 
-def canonical(recipe: Recipe) -> Recipe:
+def canonical(recipe: Recipe, *, cut: bool = True) -> Recipe:
     """The half of a recipe that groups are looked for behind: the standard form, before anything for the target."""
-    return replace(recipe, passes=(*(p for p in recipe.passes if p.stage == 0), Border()))
+    return replace(recipe, passes=(*(p for p in recipe.passes if p.stage == 0), *((Border(),) if cut else ())))
 
 
 def _run(source: Source, recipe: Recipe, feeds: Sequence[Feed] | None, settings: Settings, child: Child) -> _Run:
