@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -45,7 +45,8 @@ from graphopt.result import Result
 from graphopt.run import bench as timing
 from graphopt.run import probe
 from graphopt.run.child import Child
-from graphopt.run.session import Device, Session
+from graphopt.run.machine import Machine, Progress
+from graphopt.run.session import Device
 from graphopt.run.trial import guard
 from graphopt.verify import Judge, products
 
@@ -56,7 +57,6 @@ _log = logging.getLogger("graphopt")
 Model = str | os.PathLike[str] | onnx.ModelProto | ir.Model | Any
 """A path, an `onnx.ModelProto`, an `onnx_ir.Model`, or torch's `ONNXProgram`."""
 
-Progress = Callable[[str], None]
 """Told what begins."""
 
 _MADE_UP = "random:256"
@@ -150,7 +150,7 @@ def optimize(
         source = load(model, freeze=chosen.freeze, external_root=external_root, guard=guard(child))
         check_opset(source, opset)
         check_keys(source, () if chosen.lossy else chosen.skip)  # of a lossy recipe once groups are known
-        settings = pipeline.Settings(device, threads, seed, say, measure)
+        settings = pipeline.Settings(device, threads, seed, progress=say, measure=measure)
         if chosen.lossy and data is None:
             data = _MADE_UP
         evidence = None if unverified else gather(source, data, set_dims, seed, say, child)
@@ -215,16 +215,15 @@ def check(
             evidence = gather(source, data, set_dims, seed, say, child)
         with _named(candidate, "the candidate"):
             survives(other.runnable, evidence.feeds, child)
+    machine = Machine(device, threads, seed)
     with _named(reference, "the reference"):
         say("comparing")
-        judge = Judge(source, evidence.feeds, products(source.model), device=device, threads=threads, seed=seed)
+        judge = Judge(source, evidence.feeds, products(source.model), machine)
     found = judge.source(other, atol=atol, rtol=rtol)
     metrics = {}
     if evidence.data and not found.differences:
         say("scoring")
-        scored = scores(
-            source.runnable, other.runnable, evidence.data.batches(BATCH), device=device, threads=threads, seed=seed
-        )
+        scored = scores(source.runnable, other.runnable, evidence.data.batches(BATCH), machine)
         metrics = {name: scored[name] for name in RIGHT if name in scored}
     return CheckReport(
         source.name,
@@ -281,9 +280,10 @@ def bench(
             with _named(*given[-1]):
                 survives(sources[-1].runnable, [feed], child)
     say("timing")
+    machine = Machine(device, threads, seed)
     for source, (one, role) in zip(sources, given, strict=True):
         with _named(one, role):
-            session = Session(source.runnable, device=device, threads=threads, seed=seed)
+            session = machine.session(source.runnable)
             session.run(feed)
         sessions.append(session)
     found = timing.bench(sessions[0], sessions[-1], feed)

@@ -104,7 +104,7 @@ def compress(
         raise Verdict(f"nothing in {source.name} can be cut: `graphopt inspect MODEL --groups` says why")
     check_keys(source, recipe.skip, {*groups.groups, *(node for node, _ in groups.products)})
     whole = _whole(groups, recipe.skip)
-    more = mirrored(split.calibration, source.runnable, device=settings.device, threads=settings.threads)
+    more = mirrored(split.calibration, source.runnable, settings)
     carried = source.carried.without(groups.values)
 
     def thinned(thin: ir.Model) -> Source:
@@ -121,13 +121,11 @@ def compress(
         split if more is None else replace(split, calibration=more),
         reference=source.runnable,
         step=TARGETS[recipe.target].multiple,
-        device=settings.device,
-        threads=settings.threads,
+        machine=settings,
         timed=feed if "latency" in recipe.budget else None,
         finish=finished,
         form=recipe.sparsify,
         skip=recipe.skip,
-        progress=settings.progress,
     )
     _check_measured(workshop, recipe.max_drop)
     planner = Planner(
@@ -215,9 +213,7 @@ class _Bounds:
             self.groups,
             extents(self.first.model, self.feed),
             self.feed,
-            device=workshop.device,
-            threads=workshop.threads,
-            progress=workshop.progress,
+            workshop.machine,
         )
         return Limit("latency", cost, share * whole, share)
 

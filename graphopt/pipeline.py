@@ -28,7 +28,8 @@ from graphopt.run import trial
 from graphopt.run.bench import Timing, bench
 from graphopt.run.child import Child, ChildFailed, Limits
 from graphopt.run.compare import Comparison
-from graphopt.run.session import Device, Feed, Session
+from graphopt.run.machine import Machine
+from graphopt.run.session import Feed
 from graphopt.targets import TARGETS
 from graphopt.upgrade import Upgrade
 from graphopt.verify import Judge, explain, guilty, rounded
@@ -51,18 +52,13 @@ UNVERIFIED = "unverified"
 
 _Answer = TypeVar("_Answer")
 
-Progress = Callable[[str], None]
 """Told what begins."""
 
 
 @dataclass(frozen=True)
-class Settings:
-    """How to run models, as opposed to what to do with them."""
+class Settings(Machine):
+    """How one model is treated, whatever is done to it."""
 
-    device: Device = "cpu"
-    threads: int = 0
-    seed: int = 0
-    progress: Progress = field(default=lambda _: None)
     measure: bool = False
     """Whether the clock decides on passes that could make a model slower."""
     stamp: bool = False
@@ -253,8 +249,7 @@ class _Run:
             return Candidate(_content(attempt.model, self.source), [sum(s.edits.values()) for s in attempt.steps])
 
         def compare(original: bytes, candidate: bytes) -> Timing:
-            device, threads, seed = self.settings.device, self.settings.threads, self.settings.seed
-            first, second = (Session(m, device=device, threads=threads, seed=seed) for m in (original, candidate))
+            first, second = (self.settings.session(m) for m in (original, candidate))
             return bench(first, second, feed)
 
         recipe, told = settle(self.recipe, make, compare, self.settings.progress)
@@ -324,15 +319,7 @@ class _Run:
         )
 
     def _judge(self, reductions: Mapping[str, int]) -> Judge:
-        settings = self.settings
-        return Judge(
-            self.source,
-            self.feeds or (),
-            reductions,
-            device=settings.device,
-            threads=settings.threads,
-            seed=settings.seed,
-        )
+        return Judge(self.source, self.feeds or (), reductions, self.settings)
 
     def _guilty(self, attempt: Attempt, judge: Judge, left_out: Sequence[LeftOut]) -> Edit:
         skip = [x.edit for x in left_out]

@@ -14,7 +14,8 @@ from graphopt.graph.load import Source, load
 from graphopt.graph.record import Edit, Exactness
 from graphopt.graph.save import EXTERNAL_ABOVE, runnable, serialize, weight_bytes
 from graphopt.run.compare import Comparison, Reference
-from graphopt.run.session import Device, Feed
+from graphopt.run.machine import HERE, Machine
+from graphopt.run.session import Feed
 
 __all__ = ["Judge", "explain", "guilty", "products", "rounded"]
 
@@ -28,9 +29,7 @@ class Judge:
         source: the original.
         feeds: what to run it on.
         reductions: where noise is injected into the original to learn how it responds to rounding, as in `noisy`.
-        device: where to run.
-        threads: of one operator; 0 for all cores.
-        seed: of random operators.
+        machine: where to run.
 
     Raises:
         InputError: the original does not run on the feeds.
@@ -41,10 +40,7 @@ class Judge:
         source: Source,
         feeds: Sequence[Feed],
         reductions: Mapping[str, int],
-        *,
-        device: Device = "cpu",
-        threads: int = 0,
-        seed: int = 0,
+        machine: Machine = HERE,
     ) -> None:
         self._source = source
         small = weight_bytes(source.model) < EXTERNAL_ABOVE
@@ -53,10 +49,8 @@ class Judge:
         self.reference = Reference(
             self._runnable(source),
             feeds,
+            machine,
             noisy=[serialize(n, source.carried) for n in noisy if n is not None],
-            device=device,
-            threads=threads,
-            seed=seed,
         )
 
     def __call__(self, model: ir.Model) -> Comparison:

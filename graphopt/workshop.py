@@ -34,7 +34,8 @@ from graphopt.plan.outputs import alone, measure
 from graphopt.plan.plan import Made
 from graphopt.run.bench import bench
 from graphopt.run.data import Pair, rows_of
-from graphopt.run.session import Device, Feed, Session
+from graphopt.run.machine import HERE, Machine
+from graphopt.run.session import Feed
 
 __all__ = ["Workshop"]
 
@@ -68,9 +69,7 @@ class Workshop:
     """The model as given, which results are timed and scored against."""
     step: int = 8
     """Multiples of widths that the target likes."""
-    device: Device = "cpu"
-    threads: int = 0
-    memory: int = 1 << 30
+    machine: Machine = HERE
     timed: Feed | None = None
     """What plans are timed on, where time is limited."""
     finish: Callable[[ir.Model], Runnable] = field(default=lambda model: runnable(model, Carried()))
@@ -79,21 +78,12 @@ class Workshop:
     """Which weights become zero once channels are cut."""
     skip: Container[str] = ()
     """Keys of nodes whose weights do not."""
-    progress: Callable[[str], None] = field(default=lambda _: None)
 
     @cached_property
     def curves(self) -> dict[str, Curve]:
         """In which order units go, and the error of their readers, by group."""
-        self.progress("ordering channels")
-        found = orders(
-            self.model,
-            self.channels,
-            self.split.calibration,
-            memory=self.memory,
-            device=self.device,
-            threads=self.threads,
-            progress=self.progress,
-        )
+        self.machine.progress("ordering channels")
+        found = orders(self.model, self.channels, self.split.calibration, self.machine)
         if not any(curve.error.any() for curve in found.values()) and not _is_finite(self.split.calibration):
             raise InputError(
                 "nothing can be learned from the data: leave out samples with nan, infinities or huge values"
@@ -108,8 +98,8 @@ class Workshop:
             if any(index < 0 for _, index in group.readers):
                 if group.units * count * self.channels.macs({}) > _ALONE:
                     continue
-                self.progress(f"measuring the units of {key}")
-                lost = alone(self.model, self.channels, key, feeds, device=self.device, threads=self.threads)
+                self.machine.progress(f"measuring the units of {key}")
+                lost = alone(self.model, self.channels, key, feeds, self.machine)
                 yield key, ranked(lost)
 
     @cached_property
@@ -143,11 +133,12 @@ class Workshop:
         """The losses of some groups at the outputs, in units of what readers of others lose that are not refit."""
         if not keys:
             return {}
-        run: dict[str, Any] = {"device": self.device, "threads": self.threads, "progress": self.progress}
         samples, some = self.split.calibration, others[:: max(1, len(others) // _YARDSTICKS)]
-        found = measure(self.model, self.channels, self._orders, [*keys, *some], self._some[0], step=self.step, **run)
+        found = measure(
+            self.model, self.channels, self._orders, [*keys, *some], self._some[0], self.machine, step=self.step
+        )
         ratios = list[float]()
-        for group, readers in gathered(self.model, self.channels, some, samples, memory=self.memory, **run):
+        for group, readers in gathered(self.model, self.channels, some, samples, self.machine):
             for width, loss in found[group.key].items():
                 gone = self._orders[group.key][: group.units - width]
                 error = self._gain(group.key) * sum(r.without(gone) for r in readers)
@@ -178,7 +169,7 @@ class Workshop:
 
     def _timed(self, model: ir.Model, feed: Feed) -> float:
         both = (self.reference, self.finish(model))
-        first, second = (Session(m, device=self.device, threads=self.threads) for m in both)
+        first, second = (self.machine.session(m) for m in both)
         return bench(first, second, feed, seconds=_SECONDS).high
 
     def compressed(self, widths: Mapping[str, int]) -> Compressed:
@@ -190,29 +181,17 @@ class Workshop:
                 self.channels,
                 kept(self.channels, self._orders, widths),
                 self.split.calibration,
-                memory=self.memory,
-                device=self.device,
-                threads=self.threads,
-                progress=self.progress,
+                self.machine,
             )
         if self.form is None:
             return found
-        sparse = sparsify(
-            found.model,
-            self.form,
-            self.split.calibration,
-            skip=self.skip,
-            memory=self.memory,
-            device=self.device,
-            threads=self.threads,
-            progress=self.progress,
-        )
+        sparse = sparsify(found.model, self.form, self.split.calibration, self.machine, skip=self.skip)
         return replace(sparse, refits=found.refits)
 
     def scores(self, result: Runnable) -> dict[str, tuple[float, float]]:
         """Metrics of a result on the samples that judge."""
         pairs = zip(self.split.judgement, self.split.labels, strict=True)
-        return scores(self.reference, result, pairs, device=self.device, threads=self.threads)
+        return scores(self.reference, result, pairs, self.machine)
 
     def robustness(self, result: Runnable) -> tuple[Noisy, ...]:
         """How the original and a result do on noisy samples of those that judge, so many as take a few seconds."""
@@ -225,7 +204,7 @@ class Workshop:
                 pairs.append(_first(feed, labels, left) if rows else (feed, labels))
                 left -= rows_of(pairs[-1][0]) if rows else 1
         try:
-            return noisy(self.reference, result, pairs, most - left, device=self.device, threads=self.threads)
+            return noisy(self.reference, result, pairs, most - left, self.machine)
         except InputError:  # what runs on samples need not run on what is near them
             return ()
 

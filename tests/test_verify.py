@@ -15,6 +15,7 @@ from graphopt.errors import UsageError
 from graphopt.graph.load import load
 from graphopt.graph.record import Edit, Exactness
 from graphopt.run.compare import Comparison, OutputError
+from graphopt.run.machine import Machine
 from graphopt.verify import Judge, explain, guilty, products, rounded
 from tests.end_to_end.support import net
 from tests.support.models import feed, source
@@ -99,7 +100,7 @@ def test_explanations() -> None:
 @pytest.fixture(scope="module")
 def judge() -> Judge:
     given = load(net(2))
-    return Judge(given, [feed(net(2), {"N": n}, seed=n) for n in (2, 3)], products(given.model), threads=1)
+    return Judge(given, [feed(net(2), {"N": n}, seed=n) for n in (2, 3)], products(given.model), Machine(threads=1))
 
 
 def changed(model: onnx.ModelProto, name: str, factor: float) -> ir.Model:
@@ -146,6 +147,6 @@ def test_a_written_file_is_read_back(judge: Judge, tmp_path: Path) -> None:
 def test_noise_is_heard_where_sums_are_rounded_anew() -> None:
     """Without injected noise the tolerance would follow from the runtime's own optimizations alone."""
     given, feeds = load(net(2)), [feed(net(2), {"N": 2})]
-    judges = [Judge(given, feeds, r, threads=1) for r in ({}, products(given.model))]
+    judges = [Judge(given, feeds, r, Machine(threads=1)) for r in ({}, products(given.model))]
     quiet, told = (judge.source(given).outputs[0].tolerance for judge in judges)
     assert told >= quiet > 0

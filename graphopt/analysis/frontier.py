@@ -16,7 +16,7 @@ and what follows may say that some errors do not count: below the lower bound of
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -27,9 +27,9 @@ from numpy.typing import NDArray
 
 from graphopt import ops
 from graphopt.analysis.places import bounds, only_reader, past_offset, past_sum, sampled
-from graphopt.analysis.segments import BATCH, FOLD, MEMORY, Pieces, Samples, Store, Walk, batches, differs
+from graphopt.analysis.segments import BATCH, FOLD, Samples, Store, Walk, batches, differs
 from graphopt.graph.nodes import array, input_at, key, readers, static_shape
-from graphopt.run.session import Device
+from graphopt.run.machine import HERE, Machine
 
 __all__ = ["Frontier", "Pair", "Rows", "Site"]
 
@@ -150,10 +150,7 @@ class Frontier:
         compressed: a cut copy, in which nodes have the same keys and values the same names; changed in place.
         samples: what is fed, in an order that does not depend on how it was given.
         batch: samples of one run, unless the model says it.
-        memory: bytes above which activations are kept on disk.
-        device: where to run.
-        threads: of the runtime; 0 for all.
-        keep: names of values that are kept to the end on both sides, for `values`.
+        machine: where to run; activations beyond its memory are kept on disk.
     """
 
     def __init__(
@@ -161,18 +158,13 @@ class Frontier:
         dense: ir.Model,
         compressed: ir.Model,
         samples: Samples,
+        machine: Machine = HERE,
         *,
         batch: int = BATCH,
-        memory: int = MEMORY,
-        device: Device = "cpu",
-        threads: int = 0,
-        keep: Iterable[str] = (),
     ) -> None:
         feeds, self._sizes = batches(dense, samples, batch)
-        store, keep = Store(memory), tuple(keep)
-        self._dense, self._compressed = (
-            Walk(m, feeds, store, device=device, threads=threads, keep=keep) for m in (dense, compressed)
-        )
+        store = Store(machine.memory)
+        self._dense, self._compressed = (Walk(m, feeds, store, machine) for m in (dense, compressed))
         self._ends: dict[str, Site] = {}
         self._names = {str(v.name) for n in compressed.graph for v in (*n.inputs, *n.outputs) if v is not None}
 
@@ -193,10 +185,6 @@ class Frontier:
                 dense.advance(place + 1)
             compressed.follow(dense)
         dense.advance(len(dense.segments))
-
-    def values(self, name: str) -> tuple[Pieces, Pieces]:
-        """A value that was asked to be kept, batch by batch, of the dense and of the compressed side."""
-        return self._dense.cache[name], self._compressed.cache[name]
 
     def again(self, site: Site, end: str) -> None:
         """Compute anew, on the compressed side, what comes of a product that was passed, up to a value."""

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from graphopt.graph.external import Runnable
 from graphopt.run.data import Pair
-from graphopt.run.session import Device, Feed, Session
+from graphopt.run.machine import HERE, Machine
+from graphopt.run.session import Feed
 
 __all__ = ["BATCH", "RIGHT", "Tally", "is_scores", "scores"]
 
@@ -20,10 +21,10 @@ RIGHT = ("accuracy", "agreement")
 
 
 def scores(
-    original: Runnable, result: Runnable, pairs: Iterable[Pair], *, device: Device, threads: int, seed: int = 0
+    original: Runnable, result: Runnable, pairs: Iterable[Pair], machine: Machine = HERE
 ) -> dict[str, tuple[float, float]]:
     """Metrics by name, each of the original and of the result, on feeds and labels: see `Tally`."""
-    first, second = (Session(m, device=device, threads=threads, seed=seed) for m in (original, result))
+    first, second = (machine.session(m) for m in (original, result))
     tally = Tally()
     for feed, labels in pairs:
         tally.add(feed, first.run(feed), second.run(feed), labels)

@@ -15,7 +15,8 @@ import numpy as np
 from graphopt.analysis.metrics import is_scores
 from graphopt.analysis.segments import BATCH, FOLD, Samples
 from graphopt.graph.external import Runnable
-from graphopt.run.session import Device, Feed, Session
+from graphopt.run.machine import HERE, Machine
+from graphopt.run.session import Feed, Session
 
 __all__ = ["mirrored"]
 
@@ -28,14 +29,13 @@ _SMALLEST: Final = 8
 """Rows and columns of an image, at least."""
 
 
-def mirrored(samples: Samples, model: Runnable, *, device: Device = "cpu", threads: int = 0) -> Samples | None:
+def mirrored(samples: Samples, model: Runnable, machine: Machine = HERE) -> Samples | None:
     """The samples and, behind them, their mirror images; None where there are none, or the model tells them apart.
 
     Args:
         samples: input name → (samples, …); a few of the last ones may be left out.
         model: the original.
-        device: where to run.
-        threads: as in `Session`.
+        machine: where and how to run.
     """
     if not isinstance(samples, Mapping) or len(samples) != 1:
         return None
@@ -46,7 +46,7 @@ def mirrored(samples: Samples, model: Runnable, *, device: Device = "cpu", threa
         return None
     images = images[:count]
     turned = np.flip(images, axis)
-    session, same = Session(model, device=device, threads=threads), list[np.ndarray]()
+    session, same = machine.session(model), list[np.ndarray]()
     for start in range(0, min(count, _SAMPLES), BATCH):
         first, second = (_classes(session, {name: x[start : start + BATCH]}) for x in (images, turned))
         if first is None or second is None:

@@ -20,13 +20,12 @@ from scipy.linalg import get_blas_funcs
 
 from graphopt import ops
 from graphopt.analysis.places import past_offset, past_sum, sampled
-from graphopt.analysis.segments import MEMORY, Samples, batches
+from graphopt.analysis.segments import Samples, batches
 from graphopt.errors import InputError
-from graphopt.graph.carry import Carried
 from graphopt.graph.nodes import key
 from graphopt.graph.parts import part
-from graphopt.graph.save import runnable
-from graphopt.run.session import Device, Feed, Session
+from graphopt.run.machine import HERE, Machine
+from graphopt.run.session import Feed
 
 __all__ = ["ROWS", "Key", "Kind", "Moment", "collect", "gather", "mirror", "precision", "products"]
 
@@ -89,11 +88,7 @@ def collect(
     model: ir.Model,
     wanted: Iterable[Key],
     samples: Samples,
-    *,
-    memory: int = MEMORY,
-    device: Device = "cpu",
-    threads: int = 0,
-    progress: Callable[[str], None] = lambda _: None,
+    machine: Machine = HERE,
 ) -> Iterator[tuple[Key, Moment]]:
     """The moments of these products, one by one; what is no product with a constant weight is left out.
 
@@ -101,11 +96,8 @@ def collect(
         model: the dense model.
         wanted: (key, index) as `products` has them; what comes first is summed first.
         samples: what is fed, in an order that does not depend on how it was given.
-        memory: bytes that sums, and the values of one batch, may take in one pass over the samples; one product half
-            of it. There are as many passes as that takes.
-        device: where to run.
-        threads: as in `Session`.
-        progress: told what begins.
+        machine: where to run. Sums, and the values of one batch, may take its memory in one pass over the samples, one
+            product half of it; there are as many passes as that takes.
 
     Raises:
         InputError: there are no samples, or the model does not run on them.
@@ -119,12 +111,12 @@ def collect(
         site = _Site(linears[name])
         sites.setdefault(site.signature, site).read_by(name, linears[name])
     first, few = _first(model, samples, feeds[0], counts[0])
-    found = _taps(model, list(sites.values()), device, threads)(first)
+    found = _taps(model, list(sites.values()), machine)(first)
     for site in sites.values():
-        site.size(found, few, counts, memory // 2)
-    for now in _passes(list(sites.values()), memory):
-        progress(f"summing what {now[0].name} reads" + f", and {len(now) - 1} others" * (len(now) > 1))
-        run, start = _taps(model, now, device, threads), 0
+        site.size(found, few, counts, machine.memory // 2)
+    for now in _passes(list(sites.values()), machine.memory):
+        machine.progress(f"summing what {now[0].name} reads" + f", and {len(now) - 1} others" * (len(now) > 1))
+        run, start = _taps(model, now, machine), 0
         for feed, count in zip(feeds, counts, strict=True):
             found = run(feed)
             for site in now:
@@ -153,15 +145,13 @@ def _first(model: ir.Model, samples: Samples, feed: Feed, count: int) -> tuple[F
     return ({n: v[:1] for n, v in feed.items()}, 1) if isinstance(samples, Mapping) and free else (feed, count)
 
 
-def _taps(
-    model: ir.Model, sites: Sequence[_Site], device: Device, threads: int
-) -> Callable[[Feed], Mapping[str, Array]]:
+def _taps(model: ir.Model, sites: Sequence[_Site], machine: Machine) -> Callable[[Feed], Mapping[str, Array]]:
     """Runs the part of the model that some products need, and tells what they read and where their results end."""
     inputs = [str(v.name) for v in model.graph.inputs]
     inner = list(dict.fromkeys(name for s in sites for name in (s.value, *s.ends.values()) if name not in inputs))
     if not inner:
         return lambda feed: feed
-    session = Session(runnable(part(model, inputs, inner), Carried()), device=device, threads=threads)
+    session = machine.session(part(model, inputs, inner))
     needed = {p.name for p in (*session.inputs, *session.overridable)}
     return lambda feed: feed | session.run({n: v for n, v in feed.items() if n in needed})
 

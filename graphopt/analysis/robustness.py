@@ -15,7 +15,8 @@ import numpy as np
 from graphopt.analysis.metrics import Tally
 from graphopt.graph.external import Runnable
 from graphopt.run.data import Pair
-from graphopt.run.session import Device, Feed, Session
+from graphopt.run.machine import HERE, Machine
+from graphopt.run.session import Feed
 
 __all__ = ["LEVELS", "Noisy", "noisy"]
 
@@ -37,7 +38,7 @@ class Noisy:
 
 
 def noisy(
-    original: Runnable, result: Runnable, pairs: Sequence[Pair], samples: int, *, device: Device, threads: int
+    original: Runnable, result: Runnable, pairs: Sequence[Pair], samples: int, machine: Machine = HERE
 ) -> tuple[Noisy, ...]:
     """Metrics with Gaussian noise on all float inputs, level by level; none where no float input varies.
 
@@ -49,13 +50,12 @@ def noisy(
         result: its replacement.
         pairs: feeds and labels, of which all count for the deviations of inputs.
         samples: how many there are in `pairs`.
-        device: where to run.
-        threads: of one operator.
+        machine: where and how to run.
     """
     deviations = _deviations([feed for feed, _ in pairs])
     if not any(deviations.values()):
         return ()
-    sessions = [Session(m, device=device, threads=threads) for m in (original, result)]
+    sessions = [machine.session(m) for m in (original, result)]
     tallies = {level: (Tally(), Tally()) for level in LEVELS}
     rng = np.random.default_rng(0)
     for feed, labels in pairs:

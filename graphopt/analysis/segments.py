@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from heapq import heappop, heappush
 from typing import Any, Final
 
@@ -17,10 +17,9 @@ import onnx_ir as ir
 
 from graphopt import ops
 from graphopt.errors import InputError
-from graphopt.graph.carry import Carried
 from graphopt.graph.nodes import bodies, key
-from graphopt.graph.save import runnable
-from graphopt.run.session import Device, Feed, Session
+from graphopt.run.machine import HERE, Machine
+from graphopt.run.session import Feed, Session
 
 __all__ = ["BATCH", "FOLD", "MEMORY", "Pieces", "Samples", "Store", "Walk", "batches", "differs", "folded"]
 
@@ -104,9 +103,7 @@ class Walk:
         model: its weights may change ahead of the walk.
         feeds: what goes in, batch by batch.
         store: where values are held.
-        device: where to run.
-        threads: of the runtime.
-        keep: names of values that are held to the end.
+        machine: where to run.
     """
 
     def __init__(
@@ -114,26 +111,22 @@ class Walk:
         model: ir.Model,
         feeds: Sequence[Feed],
         store: Store,
-        *,
-        device: Device = "cpu",
-        threads: int = 0,
-        keep: Iterable[str] = (),
+        machine: Machine = HERE,
     ) -> None:
         self.model = model
         self.segments = _segments(model.graph)
         self.done = 0
         """How many segments were run."""
         self.cache: dict[str, Pieces] = {n: [f[n] for f in feeds] for n in (feeds[0] if feeds else ())}
-        """The values that a later segment reads, or that are kept."""
+        """The values that a later segment reads."""
         self.changed: set[str | None] = set()
         """The values that differ from those of the walk that is followed."""
         self.nodes = {key(n): n for n in model.graph}
         self._where = {key(nodes[0]): i for i, nodes in enumerate(self.segments) if i}
-        self._keep = frozenset(keep)
         self._made: dict[str, ir.Value] = {}
         self.late: set[str] = set()
         """Names of values that are held until they are taken off this set."""
-        self._store, self._device, self._threads, self._count = store, device, threads, len(feeds)
+        self._store, self._machine, self._count = store, machine, len(feeds)
         self._last = {name: i for i, nodes in enumerate(self.segments) for n in nodes for name in _reads(n)}
 
     def place(self, product: str) -> int | None:
@@ -186,7 +179,7 @@ class Walk:
         self._run(nodes, {str(v.name) for v in nodes[-1].outputs if v.name})
 
     def _is_read_later(self, name: str) -> bool:
-        return self._last.get(name, -1) > self.done or name in self._keep or name in self.late
+        return self._last.get(name, -1) > self.done or name in self.late
 
     def _leave(self) -> None:
         """Let go of what nothing reads any more."""
@@ -213,7 +206,7 @@ class Walk:
     def _session(self, nodes: Sequence[ir.Node], outputs: Sequence[str]) -> tuple[Session, list[str]]:
         """A session of some nodes, and which of the values at hand it takes."""
         part, inputs = _part(self.model, nodes, self.cache, outputs)
-        return Session(runnable(part, Carried()), device=self._device, threads=self._threads), inputs
+        return self._machine.session(part), inputs
 
 
 def differs(node: ir.Node, twin: ir.Node) -> bool:

@@ -32,18 +32,17 @@ from scipy.linalg import lapack
 
 from graphopt.analysis.moments import Kind, gather, mirror, precision
 
-__all__ = ["IMPORTANCES", "Curve", "Importance", "Reader", "curve", "ranked"]
+__all__ = ["NOTHING", "Curve", "Importance", "Reader", "curve", "ranked"]
 
 Array = NDArray[Any]
 Importance = Literal["obs", "energy", "l1", "l2", "scale", "random"]
-IMPORTANCES: Final[tuple[Importance, ...]] = ("obs", "energy", "l1", "l2", "scale", "random")
 
+NOTHING: Final = 1e-30
+"""A variance that is as good as none."""
 _EXACT: Final = 4e9
 """Elements that one elimination may touch unit by unit: units·columns²."""
 _MOST_OUTPUTS: Final = 512
 """Rows of a matrix above which they are mixed by random signs: only the length of its columns matters."""
-_NOTHING: Final = 1e-30
-"""A variance that is as good as none."""
 _CHUNK: Final = 32
 """One unit in so many goes at once."""
 _TRIES: Final = 8
@@ -266,7 +265,7 @@ class _Problem:
 def _inverse(reader: Reader) -> _Dense | _Thin:
     """(moment + damping·its mean diagonal)⁻¹."""
     kind, mean = precision(len(reader.unit)), reader.mean
-    shift = reader.damping * max(float(np.mean(reader.energy - mean**2)), _NOTHING)
+    shift = reader.damping * max(float(np.mean(reader.energy - mean**2)), NOTHING)
     if reader.kind == "diagonal":
         return _Thin(1 / (np.maximum(reader.gram - mean**2, 0) + shift), *np.zeros((2, len(mean), 0)))
     if reader.kind == "rows":

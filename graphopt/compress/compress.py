@@ -8,7 +8,7 @@ original's own intermediate results (feature distillation), and the last one by 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 
 from graphopt.analysis.frontier import Frontier, Site
 from graphopt.analysis.groups import Channels
-from graphopt.analysis.segments import MEMORY, Samples
+from graphopt.analysis.segments import Samples
 from graphopt.compress import joint
 from graphopt.compress.cut import Keep, cut
 from graphopt.compress.joint import ROUNDS
 from graphopt.compress.refit import STEPS, fit
 from graphopt.compress.sparse import Sparse
-from graphopt.run.session import Device
+from graphopt.run.machine import HERE, Machine
 
 __all__ = ["ROWS", "Compressed", "Refit", "compress", "kept", "row_count"]
 
@@ -73,14 +73,11 @@ def compress(
     channels: Channels,
     keep: Keep,
     samples: Samples,
+    machine: Machine = HERE,
     *,
     rows: int = ROWS,
     steps: int = STEPS,
     rounds: int = ROUNDS,
-    memory: int = MEMORY,
-    device: Device = "cpu",
-    threads: int = 0,
-    progress: Callable[[str], None] = lambda _: None,
 ) -> Compressed:
     """A copy of a model with only some units of each group, refit.
 
@@ -92,17 +89,14 @@ def compress(
         rows: how many for each column a product is fitted to.
         steps: how often one-sided targets are moved.
         rounds: of fitting two products together; 0 fits each alone.
-        memory: bytes that values between products, and the rows of one, may take.
-        device: where to run.
-        threads: of the runtime.
-        progress: told which product is next.
+        machine: where to run, and what values between products, and the rows of one, may take.
     """
     thin = cut(model, channels, keep)
     done: list[Refit] = []
-    for site in Frontier(model, thin, samples, memory=memory, device=device, threads=threads):
+    for site in Frontier(model, thin, samples, machine):
         if not site.intact:
-            progress(f"refitting {site.key}")
-            done.append(_refit(site, channels, keep, rows, steps, rounds, memory, device, threads))
+            machine.progress(f"refitting {site.key}")
+            done.append(_refit(site, channels, keep, rows, steps, rounds, machine))
     return Compressed(thin, tuple(done))
 
 
@@ -123,23 +117,21 @@ def _refit(
     rows: int,
     steps: int,
     rounds: int,
-    memory: int,
-    device: Device,
-    threads: int,
+    machine: Machine,
 ) -> Refit:
     product = channels.products.get((site.key, 0))
     stays = None if product is None else product.result.kept(keep)
     if stays is not None and np.sum(stays) != site.linear.channels:
         return Refit(site.key, 0, 0, None, "its channels are not those of a plain product", 0.0, 0.0)
     paired = min(PAIRED, _VALUES // (site.linear.in_channels + site.linear.channels))
-    sampled = site.sample(row_count(site, rows, memory), stays, paired if rounds else 0)
+    sampled = site.sample(row_count(site, rows, machine.memory), stays, paired if rounds else 0)
     if not all(np.isfinite(a.sum(dtype=np.float64)) for a in (sampled.x, sampled.target)):
         return Refit(site.key, 0, 0, None, "its values are not finite", 0.0, 0.0)
     found = fit(sampled, site.matrix(), site.bias(), bounds=(site.low, site.high), biased=site.biased, steps=steps)
     if found.damping is not None:
         site.put(found.matrix, found.bias)
     if sampled.pair is not None and site.before is not None and not site.before.intact:
-        both = joint.fit(site, sampled.pair, rounds=rounds, device=device, threads=threads)
+        both = joint.fit(site, sampled.pair, machine, rounds=rounds)
         if both is not None:
             site.put_before(*both.first)
             site.put(*both.second)

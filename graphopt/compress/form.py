@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from math import isfinite
 from typing import Any, ClassVar, Final
@@ -35,14 +35,14 @@ from numpy.typing import NDArray
 
 from graphopt import ops
 from graphopt.analysis.frontier import Frontier, Rows, Site
-from graphopt.analysis.segments import MEMORY, Samples
+from graphopt.analysis.segments import Samples
 from graphopt.compress.compress import ROWS, Compressed, row_count
 from graphopt.compress.refit import fit, times
 from graphopt.compress.sparse import ROUNDS, Sparse, cheapest, dearest, fit_kept, thinned
 from graphopt.errors import UsageError
 from graphopt.graph.record import Exactness
 from graphopt.protocol import Named
-from graphopt.run.session import Device
+from graphopt.run.machine import HERE, Machine
 
 __all__ = ["Sparsify", "sparsify"]
 
@@ -124,12 +124,9 @@ def sparsify(
     model: ir.Model,
     form: Sparsify,
     samples: Samples,
+    machine: Machine = HERE,
     *,
     skip: Container[str] = (),
-    memory: int = MEMORY,
-    device: Device = "cpu",
-    threads: int = 0,
-    progress: Callable[[str], None] = lambda _: None,
 ) -> Compressed:
     """A copy of a model in which weights are zero. A weight that several nodes read stays as it is.
 
@@ -138,22 +135,19 @@ def sparsify(
         form: which weights go.
         samples: what is fed, in an order that does not depend on how it was given.
         skip: keys of nodes that are left as they are.
-        memory: bytes that values between products, and the rows of one, may take.
-        device: where to run.
-        threads: of the runtime.
-        progress: told which product is next.
+        machine: where to run, and what values between products, and the rows of one, may take.
     """
     begin = time.perf_counter()
     copy, done, shares = model.clone(), list[Sparse](), dict[str, float]()
     if form.share and form.measures:
-        progress("pricing weights")
-        dense = Frontier(model, model.clone(), samples, memory=memory, device=device, threads=threads)
-        shares = _shares(dense, form, skip, memory)
-    for site in Frontier(model, copy, samples, memory=memory, device=device, threads=threads):
+        machine.progress("pricing weights")
+        dense = Frontier(model, model.clone(), samples, machine)
+        shares = _shares(dense, form, skip, machine.memory)
+    for site in Frontier(model, copy, samples, machine):
         reason = "it is skipped" if site.key in skip else form.dense(site.linear)
         if site.key not in skip and (reason is None or (form.refit and site.drifted)):
-            progress(f"making {site.key} sparse" if reason is None else f"refitting {site.key}")
-            done.append(_made(site, form, reason, shares.get(site.key, form.share), memory))
+            machine.progress(f"making {site.key} sparse" if reason is None else f"refitting {site.key}")
+            done.append(_made(site, form, reason, shares.get(site.key, form.share), machine.memory))
         else:
             done.append(_left(site, reason or ""))
     return Compressed(copy, (), tuple(done), time.perf_counter() - begin)

@@ -16,7 +16,7 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
-from graphopt.compress.axis import Reader
+from graphopt.compress.axis import NOTHING, Reader
 
 __all__ = ["losses"]
 
@@ -26,7 +26,6 @@ _WIDTHS: Final = 12
 _FEW: Final = 4
 """Widths where there are many columns."""
 _MANY: Final = 2048
-_NOTHING: Final = 1e-30
 
 
 def losses(units: int, readers: Sequence[Reader], order: NDArray[np.int64]) -> dict[int, float]:
@@ -60,7 +59,7 @@ def _lost(reader: Reader, units: Array) -> float:
 
 def _fits(reader: Reader, gone: Array, stay: Array) -> list[Array]:
     """Ŵ_K − W_K, (out, stay), for each damping."""
-    shift = max(float(np.mean(reader.energy - reader.mean**2)), _NOTHING)
+    shift = max(float(np.mean(reader.energy - reader.mean**2)), NOTHING)
     lost, found = reader.matrix[:, gone].astype(np.float64), list[Array]()
     if reader.kind == "diagonal":
         return found

@@ -27,7 +27,8 @@ from graphopt.analysis.frontier import Pair, Site
 from graphopt.analysis.segments import FOLD
 from graphopt.graph.carry import Carried
 from graphopt.graph.save import runnable
-from graphopt.run.session import Device, Session
+from graphopt.run.machine import HERE, Machine
+from graphopt.run.session import Session
 
 __all__ = ["Joint", "fit"]
 
@@ -54,15 +55,14 @@ class Joint:
     after: float
 
 
-def fit(site: Site, pair: Pair, *, rounds: int = ROUNDS, device: Device = "cpu", threads: int = 0) -> Joint | None:
+def fit(site: Site, pair: Pair, machine: Machine = HERE, *, rounds: int = ROUNDS) -> Joint | None:
     """Fit a product and the one before it; None where that is not possible, or brings nothing.
 
     Args:
         site: the second product; both have the weights that were found for each alone.
         pair: what the first one reads, and the second one should give.
         rounds: steps of the first product.
-        device: where to run.
-        threads: as in `Session`.
+        machine: where and how to run.
     """
     first, count = site.before, len(pair.x)
     if first is None or site.linear.adjoint is None or count < _FEWEST:
@@ -71,8 +71,8 @@ def fit(site: Site, pair: Pair, *, rounds: int = ROUNDS, device: Device = "cpu",
         return None
     held = np.arange(count) % FOLD == FOLD - 1
     fitted, rest = _cut(pair, ~held), _cut(pair, held)
-    system = _System(first, site, fitted, device, threads)
-    judge = _System(first, site, rest, device, threads)
+    system = _System(first, site, fitted, machine)
+    judge = _System(first, site, rest, machine)
     weights = (first.matrix(), first.bias()), (site.matrix(), site.bias())
     best, before = weights, judge.error(*weights)
     least = before
@@ -101,7 +101,7 @@ def _cut(pair: Pair, at: NDArray[np.bool_]) -> Pair:
 class _System:
     """Both products on some samples."""
 
-    def __init__(self, first: Site, second: Site, pair: Pair, device: Device, threads: int) -> None:
+    def __init__(self, first: Site, second: Site, pair: Pair, machine: Machine) -> None:
         self._first, self._second = first, second
         z, low, high = pair.target, np.float32(second.low), np.float32(second.high)
         self._given = {
@@ -116,8 +116,7 @@ class _System:
             first.linear.channels if axis == first.linear.y_axis % len(hidden) else 1 for axis in range(len(hidden))
         ]
         self._given["k"] = np.zeros(along, np.float32)
-        model = _model(first, second, pair, hidden, along)
-        self._session = Session(runnable(model, Carried()), device=device, threads=threads)
+        self._session = machine.session(_model(first, second, pair, hidden, along))
         self._x = first.linear.unfold(pair.x)
         self._gram, self._mean = _moments(self._x)
         self._inverse = _inverse(self._gram)

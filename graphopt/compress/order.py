@@ -6,9 +6,8 @@ of one pass over the samples, and what the elimination of one group makes of its
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from typing import Final
 
 import numpy as np
 import onnx_ir as ir
@@ -18,28 +17,22 @@ from graphopt import ops
 from graphopt.analysis.groups import Channels, Group, Port
 from graphopt.analysis.moments import ROWS, Key, Moment, collect, products
 from graphopt.analysis.places import past_offset
-from graphopt.analysis.segments import MEMORY, Samples, folded
-from graphopt.compress.axis import Curve, Importance, Reader, curve, ranked
+from graphopt.analysis.segments import Samples, folded
+from graphopt.compress.axis import NOTHING, Curve, Importance, Reader, curve, ranked
 from graphopt.compress.heldout import losses
 from graphopt.fuse.linear import BATCHNORM
-from graphopt.run.session import Device
+from graphopt.run.machine import HERE, Machine
 
 __all__ = ["gathered", "orders"]
-
-_NOTHING: Final = 1e-30
-"""A variance that is as good as none."""
 
 
 def orders(
     model: ir.Model,
     channels: Channels,
     samples: Samples,
+    machine: Machine = HERE,
     *,
     importance: Importance = "obs",
-    memory: int = MEMORY,
-    device: Device = "cpu",
-    threads: int = 0,
-    progress: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Curve]:
     """By group, the order in which its units go and the error of its readers at every width, on the dense model.
 
@@ -49,16 +42,11 @@ def orders(
             them, and nothing is known of the error (it is told as 0); those that nothing sums over are left out.
         samples: as in `collect`.
         importance: what says which unit goes first.
-        memory: as in `collect`.
-        device: where to run.
-        threads: of the runtime.
-        progress: told what begins.
+        machine: as in `collect`.
     """
     found = {}
-    for group, readers in gathered(
-        model, channels, channels.groups, samples, memory=memory, device=device, threads=threads, progress=progress
-    ):
-        progress(f"ordering the units of {group.key}")
+    for group, readers in gathered(model, channels, channels.groups, samples, machine):
+        machine.progress(f"ordering the units of {group.key}")
         order = None if importance == "obs" else ranked(_scores(model, channels, group, readers, importance))
         made = curve(group.units, readers, order)
         found[group.key] = replace(
@@ -78,11 +66,7 @@ def gathered(
     channels: Channels,
     groups: Iterable[str],
     samples: Samples,
-    *,
-    memory: int = MEMORY,
-    device: Device = "cpu",
-    threads: int = 0,
-    progress: Callable[[str], None] = lambda _: None,
+    machine: Machine = HERE,
 ) -> Iterator[tuple[Group, list[Reader]]]:
     """Each of these groups with those of its readers that are plain products, if there are any.
 
@@ -95,8 +79,8 @@ def gathered(
     wanted = dict.fromkeys(r for mine in open_.values() for r in mine)
     readers: dict[str, list[Reader]] = {name: [] for name in open_}
     sides = (
-        collect(model, wanted, part, memory=memory // 2, device=device, threads=threads, progress=told)
-        for part, told in zip(folded(samples), (progress, lambda _: None), strict=True)
+        collect(model, wanted, part, replace(machine, memory=machine.memory // 2, progress=told))
+        for part, told in zip(folded(samples), (machine.progress, HERE.progress), strict=True)
     )
     for (reader, moment), (_, held) in zip(*sides, strict=True):
         for name in [name for name, mine in open_.items() if reader in mine]:
@@ -123,7 +107,7 @@ def _readers(linear: ops.Linear, moment: Moment, held: Moment, port: Port, group
     owner = owner.repeat(columns // owner.shape[1], axis=1)
     biased = past_offset(linear)[1] is not None or (linear.bias is not None and linear.beta != 0)
     mean = moment.mean if biased else np.zeros_like(moment.mean)
-    gain = linear.alpha**2 / max(moment.variance, _NOTHING)
+    gain = linear.alpha**2 / max(moment.variance, NOTHING)
     damping = 1e-3 if moment.rows >= ROWS * columns else 1e-2
     return [
         Reader(w, gram, mu, own, gain, damping, moment.kind, Reader(w, other, m, own, gain, damping, held.kind))

@@ -9,7 +9,7 @@ is corrected by who measures the whole model cut to the plan.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -20,12 +20,11 @@ from numpy.typing import NDArray
 from graphopt import ops
 from graphopt.analysis.groups import Channels
 from graphopt.analysis.moments import products
-from graphopt.graph.carry import Carried
-from graphopt.graph.save import runnable
 from graphopt.graph.shapes import ShapeOf
 from graphopt.plan.budget import lines, row
 from graphopt.run.bench import medians
-from graphopt.run.session import Device, Feed, Session
+from graphopt.run.machine import HERE, Machine
+from graphopt.run.session import Feed, Session
 
 __all__ = ["SHARES", "Latency", "latency"]
 
@@ -73,12 +72,10 @@ def latency(
     channels: Channels,
     shape: ShapeOf,
     feed: Feed,
+    machine: Machine = HERE,
     *,
-    device: Device = "cpu",
-    threads: int = 0,
     shares: Sequence[float] = SHARES,
     seconds: float = _SECONDS,
-    progress: Callable[[str], None] = lambda _: None,
 ) -> tuple[Latency, float]:
     """What plans of a model take, and what the model takes as it is, in milliseconds.
 
@@ -87,15 +84,13 @@ def latency(
         channels: its groups.
         shape: of its values, when it runs on `feed`.
         feed: what is timed.
-        device: where to run.
-        threads: as in `Session`.
+        machine: where and how to run.
         shares: of inputs and outputs, where products are timed, rising to 1.
         seconds: that one kind of product may take.
-        progress: told what begins.
     """
     linears, kinds = products(model), dict[Any, int]()
     tables, chosen = [np.zeros((len(shares), len(shares)))], []
-    idle = _idle(device, threads)
+    idle = _idle(machine)
     for name, product in channels.products.items():
         given = shape(linears[name].node.inputs[linears[name].x]) if name in linears else None
         if given is None:
@@ -104,12 +99,12 @@ def latency(
         linear = linears[name]
         kind = (_kind(linear), given, product.diagonal)
         if kind not in kinds:
-            progress(f"timing {name[0]} at several widths")
+            machine.progress(f"timing {name[0]} at several widths")
             kinds[kind] = len(tables)
             trial = _Trial(linear, given, diagonal=product.diagonal)
-            tables.append(_table(trial, shares, idle, seconds, device, threads))
+            tables.append(_table(trial, shares, idle, seconds, machine))
         chosen.append(kinds[kind])
-    (now,) = medians([(Session(runnable(model, Carried()), device=device, threads=threads), feed)], seconds=4 * seconds)
+    (now,) = medians([(machine.session(model), feed)], seconds=4 * seconds)
     found = Latency(np.stack(tables), np.array(chosen, np.intp), lines(channels), np.array(shares))
     full = float(found(row(channels, {}))[0])
     if full > now:
@@ -124,19 +119,19 @@ def _kind(linear: ops.Linear) -> Any:
     return node.domain, node.op_type, said, linear.weights.shape, linear.weights.dtype, linear.bias_value is None
 
 
-def _idle(device: Device, threads: int) -> tuple[Session, Feed]:
+def _idle(machine: Machine) -> tuple[Session, Feed]:
     """What a run takes that computes nothing."""
     x = ir.val("x", ir.DataType.FLOAT, [1])
     node = ir.node("Identity", [x])
-    return _session([x], node, [], device, threads), {"x": np.zeros(1, np.float32)}
+    return _session([x], node, [], machine), {"x": np.zeros(1, np.float32)}
 
 
 def _table(
-    trial: _Trial, shares: Sequence[float], idle: tuple[Session, Feed], seconds: float, device: Device, threads: int
+    trial: _Trial, shares: Sequence[float], idle: tuple[Session, Feed], seconds: float, machine: Machine
 ) -> Array:
     """(shares, shares): milliseconds of one product, less what any run takes."""
     pairs = [(a, b) for a in shares for b in shares if a == b or not trial.diagonal]
-    cases = [trial.case(a, b, device, threads) for a, b in pairs]
+    cases = [trial.case(a, b, machine) for a, b in pairs]
     nothing, *times = medians([idle, *cases], seconds=seconds, rounds=_ROUNDS)
     took = {pair: max(0.0, time - nothing) for pair, time in zip(pairs, times, strict=True)}
     # The lines of a depthwise product leave its inputs at full width.
@@ -153,7 +148,7 @@ class _Trial:
     """Of its data."""
     diagonal: bool
 
-    def case(self, source: float, result: float, device: Device, threads: int) -> tuple[Session, Feed]:
+    def case(self, source: float, result: float, machine: Machine) -> tuple[Session, Feed]:
         """A session with these shares of inputs and outputs, and a feed."""
         linear, random = self.linear, np.random.default_rng(0)
         kind = linear.weights.dtype
@@ -177,7 +172,7 @@ class _Trial:
         node = ir.Node(linear.node.domain, linear.node.op_type, [x, *weights], linear.node.attributes.values())
         if "group" in node.attributes:
             node.attributes.add(ir.AttrInt64("group", groups))
-        session = _session([x], node, weights, device, threads)
+        session = _session([x], node, weights, machine)
         return session, {"x": random.standard_normal(given).astype(kind)}
 
 
@@ -191,11 +186,9 @@ def _constant(name: str, contents: Array) -> ir.Value:
     return ir.Value(name=name, const_value=tensor, type=ir.TensorType(tensor.dtype), shape=ir.Shape(contents.shape))
 
 
-def _session(
-    inputs: Sequence[ir.Value], node: ir.Node, weights: Sequence[ir.Value], device: Device, threads: int
-) -> Session:
+def _session(inputs: Sequence[ir.Value], node: ir.Node, weights: Sequence[ir.Value], machine: Machine) -> Session:
     (y,) = node.outputs
     y.name, y.type = "y", inputs[0].type
     opsets = {"": 17, node.domain: 1} if node.domain else {"": 17}
     graph = ir.Graph(list(inputs), [y], nodes=[node], initializers=list(weights), opset_imports=opsets, name="trial")
-    return Session(runnable(ir.Model(graph, ir_version=8), Carried()), device=device, threads=threads)
+    return machine.session(ir.Model(graph, ir_version=8))

@@ -18,10 +18,9 @@ from numpy.typing import NDArray
 from graphopt.analysis.groups import Channels
 from graphopt.compress.compress import kept
 from graphopt.compress.cut import Keep, cut
-from graphopt.graph.carry import Carried
-from graphopt.graph.save import runnable
 from graphopt.plan.levels import candidates
-from graphopt.run.session import Device, Feed, Session
+from graphopt.run.machine import HERE, Machine
+from graphopt.run.session import Feed
 
 __all__ = ["alone", "measure"]
 
@@ -35,11 +34,9 @@ def measure(
     orders: Mapping[str, NDArray[np.int64]],
     groups: Iterable[str],
     feeds: Sequence[Feed],
+    machine: Machine = HERE,
     *,
     step: int = 8,
-    device: Device = "cpu",
-    threads: int = 0,
-    progress: Callable[[str], None] = lambda _: None,
 ) -> dict[str, dict[int, float]]:
     """By group and width, what the outputs lose.
 
@@ -50,13 +47,11 @@ def measure(
         groups: which to measure.
         feeds: samples; their outputs are held in memory.
         step: multiples of widths that the target likes.
-        device: where to run.
-        threads: as in `Session`.
-        progress: told what begins.
+        machine: where and how to run.
     """
-    loss, found = _compared(model, channels, feeds, device, threads), dict[str, dict[int, float]]()
+    loss, found = _compared(model, channels, feeds, machine), dict[str, dict[int, float]]()
     for name in groups:
-        progress(f"measuring the loss of {name}")
+        machine.progress(f"measuring the loss of {name}")
         group = channels.groups[name]
         allowed = np.array(candidates(group, step)[:-1])
         near = {int(allowed[np.argmin(np.abs(allowed - f * group.units))]) for f in _FRACTIONS if len(allowed)}
@@ -65,20 +60,18 @@ def measure(
 
 
 def alone(
-    model: ir.Model, channels: Channels, group: str, feeds: Sequence[Feed], *, device: Device = "cpu", threads: int = 0
+    model: ir.Model, channels: Channels, group: str, feeds: Sequence[Feed], machine: Machine = HERE
 ) -> NDArray[np.float64]:
     """(units,): what the outputs lose with each unit of a group alone. Arguments as in `measure`."""
-    loss, units = _compared(model, channels, feeds, device, threads), channels.groups[group].units
+    loss, units = _compared(model, channels, feeds, machine), channels.groups[group].units
     return np.array([loss({group: np.arange(units) != unit}) for unit in range(units)])
 
 
-def _compared(
-    model: ir.Model, channels: Channels, feeds: Sequence[Feed], device: Device, threads: int
-) -> Callable[[Keep], float]:
+def _compared(model: ir.Model, channels: Channels, feeds: Sequence[Feed], machine: Machine) -> Callable[[Keep], float]:
     """Tells what is lost with only some units."""
 
     def run(keep: Keep) -> list[Feed]:
-        session = Session(runnable(cut(model, channels, keep), Carried()), device=device, threads=threads)
+        session = machine.session(cut(model, channels, keep))
         return [session.run(feed) for feed in feeds]
 
     dense = run({})

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from math import isfinite
 
+from graphopt.compress.compress import Refit
+from graphopt.compress.sparse import Sparse
 from graphopt.report import words
 from graphopt.report.data import Report, VerificationReport
 from graphopt.report.markup import Html, bar, bullets, code, curve, element, fold, lines, path, scatter, table
-from graphopt.report.plan import PlanReport, RefitReport, SparseReport, WidthReport
+from graphopt.report.plan import PlanReport, WidthReport
 
 __all__ = ["page"]
 
@@ -206,7 +208,7 @@ def _group(group: WidthReport) -> tuple[object, ...]:
     return (path(group.key), *widths, saved, error, curve(group.curve, group.after), group.kind)
 
 
-def _refit(refit: RefitReport) -> tuple[str, ...]:
+def _refit(refit: Refit) -> tuple[str, ...]:
     damping = _damping(refit.damping)
     size = f"{refit.rows:,} × {refit.columns:,}"
     return (path(refit.key), refit.form, size, damping, f"{refit.before:.3g}", f"{refit.after:.3g}")
@@ -224,7 +226,7 @@ def _sparse(plan: PlanReport) -> list[Html]:
     ]
 
 
-def _zeros(found: SparseReport) -> tuple[object, ...]:
+def _zeros(found: Sparse) -> tuple[object, ...]:
     share = f"{found.zeros / max(found.weights, 1):.1%}"
     counts = (f"{found.weights:,}", share, bar(found.weights, found.weights - found.zeros))
     return (found.key, found.form, *counts, _damping(found.damping), f"{found.before:.3g}", f"{found.after:.3g}")

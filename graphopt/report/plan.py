@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from graphopt.analysis.robustness import Noisy
+from graphopt.compress.compress import Refit
+from graphopt.compress.sparse import Sparse
 from graphopt.lossy import Lossy
 from graphopt.plan.budget import excess
 from graphopt.recipe import spec
 
-__all__ = ["Metric", "NoiseReport", "PlanReport", "RefitReport", "SparseReport", "TriedReport", "WidthReport"]
+__all__ = ["Metric", "NoiseReport", "PlanReport", "TriedReport", "WidthReport"]
 
 
 class Metric(NamedTuple):
@@ -69,32 +71,6 @@ class TriedReport:
 
 
 @dataclass(frozen=True)
-class RefitReport:
-    """One product whose weights were fitted anew."""
-
-    key: str
-    form: str
-    damping: float | None
-    rows: int
-    columns: int
-    before: float
-    after: float
-
-
-@dataclass(frozen=True)
-class SparseReport:
-    """One product with a constant weight, where weights became zero."""
-
-    key: str
-    weights: int
-    zeros: int
-    form: str
-    damping: float | None
-    before: float
-    after: float
-
-
-@dataclass(frozen=True)
 class PlanReport:
     """What was cut or set to zero, why so much of each, and what that costs."""
 
@@ -102,7 +78,7 @@ class PlanReport:
     max_drop: Mapping[str, float]
     groups: tuple[WidthReport, ...]
     tried: tuple[TriedReport, ...]
-    refits: tuple[RefitReport, ...]
+    refits: tuple[Refit, ...]
     calibrated: int
     """Samples that were learned from."""
     judged: int
@@ -111,7 +87,7 @@ class PlanReport:
     """Whether no more than a plan was asked for, so that nothing was cut."""
     sparsify: str = ""
     """Which weights were to become zero, as `--pass` takes it."""
-    sparse: tuple[SparseReport, ...] = ()
+    sparse: tuple[Sparse, ...] = ()
     """Where some did, every product, and how many of its weights did."""
 
     @property
@@ -147,16 +123,15 @@ class PlanReport:
             )
             for t in found.tried
         )
-        refits = tuple(RefitReport(**vars(r)) for r in found.refits)
         return cls(
             dict(recipe.budget),
             dict(recipe.max_drop),
             groups,
             tried,
-            refits,
+            found.refits,
             found.split.calibrated,
             found.split.judged,
             found.only,
             "" if recipe.sparsify is None else spec(recipe.sparsify),
-            tuple(SparseReport(**vars(s)) for s in found.sparse),
+            found.sparse,
         )

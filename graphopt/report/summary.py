@@ -21,7 +21,6 @@ from graphopt.report.data import (
 )
 from graphopt.report.plan import PlanReport
 from graphopt.run import bench
-from graphopt.run.session import Session
 
 __all__ = ["summary"]
 
@@ -67,9 +66,7 @@ def _verification(
             outcome.source.runnable,
             outcome.content,
             evidence.data.batches(BATCH),
-            device=settings.device,
-            threads=settings.threads,
-            seed=settings.seed,
+            settings,
         )
         metrics = {name: scored[name] for name in RIGHT if name in scored}
     noise = found.noise if found else ()
@@ -81,5 +78,5 @@ def _timing(outcome: pipeline.Outcome, evidence: Evidence | None, settings: pipe
     if outcome.content is None or evidence is None or outcome.unchanged is not None:
         return None
     models, feed = (outcome.source.runnable, outcome.content), evidence.feeds[0]
-    first, second = (Session(m, device=settings.device, threads=settings.threads, seed=settings.seed) for m in models)
+    first, second = (settings.session(m) for m in models)
     return TimingReport.of(bench.bench(first, second, feed, seconds=_TIMING_SECONDS), feed)

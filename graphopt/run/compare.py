@@ -22,8 +22,9 @@ import numpy as np
 
 from graphopt.errors import InputError, UsageError
 from graphopt.graph.external import Runnable
+from graphopt.run.machine import HERE, Machine
 from graphopt.run.noise import Noise, classes, gap, leaves, magnitude, misfit, shown
-from graphopt.run.session import Device, Feed, Port, Session
+from graphopt.run.session import Feed, Port, Session
 
 __all__ = ["Comparison", "OutputError", "Reference", "interface_changes", "similar"]
 
@@ -92,9 +93,7 @@ class Reference:
         model: the original.
         feeds: what to run it on; iterated again for each session.
         noisy: models that compute the same up to injected noise.
-        device: where to run all of them, as in `Session`.
-        threads: threads inside one operator; 0 means all cores.
-        seed: seed of random operators.
+        machine: where to run all of them.
 
     Raises:
         InputError: the original does not run on the feeds.
@@ -109,23 +108,21 @@ class Reference:
         self,
         model: Runnable,
         feeds: Iterable[Feed],
+        machine: Machine = HERE,
         *,
         noisy: Sequence[Runnable] = (),
-        device: Device = "cpu",
-        threads: int = 0,
-        seed: int = 0,
     ) -> None:
         self._feeds = tuple(feeds) if iter(feeds) is feeds else feeds
-        self._device, self._threads, self._seed = device, threads, seed
+        self._machine = machine
         others = [("with optimizations", model, True), *(("with injected noise", n, False) for n in noisy)]
         levels, notes = [False, True], []
         try:
-            session = self._session(model, optimize=False)
+            session = machine.session(model, optimize=False)
             self._expected = [leaves(session.run(feed)) for feed in self._feeds]
         except InputError as error:
             notes.append(f"without optimizations: {error}")
             levels = [True]
-            session = self._session(*others.pop(0)[1:])
+            session = machine.session(others.pop(0)[1])
             self._expected = [leaves(session.run(feed)) for feed in self._feeds]
         self.provider, self.inputs, self.outputs = session.provider, session.inputs, session.outputs
         self.overridable = session.overridable
@@ -133,7 +130,7 @@ class Reference:
         self._noise = {p.name: Noise([run[p.name] for run in self._expected]) for p in self.outputs}
         for words, other, optimize in others:
             try:
-                self._listen(self._session(other, optimize=optimize))
+                self._listen(machine.session(other, optimize=optimize))
             except InputError as error:
                 notes.append(f"{words}: {error}")
                 if optimize:
@@ -157,7 +154,7 @@ class Reference:
         count = len(self._expected)
         differences: tuple[str, ...] = ()
         try:
-            session = self._session(candidate, optimize=optimize)
+            session = self._machine.session(candidate, optimize=optimize)
             differences = interface_changes(self, session)
             names = [p.name for p in session.outputs if p.name in self._noise]
             tallies = {n: self._tally(n, bound) for n in names}
@@ -178,9 +175,6 @@ class Reference:
         for index, feed in enumerate(self._feeds):
             for name, found in leaves(other.run(feed, list(self._noise))).items():
                 self._noise[name].hear(index, self._expected[index][name], found)
-
-    def _session(self, model: Runnable, optimize: bool) -> Session:  # noqa: FBT001 - always by name or from a table
-        return Session(model, device=self._device, optimize=optimize, threads=self._threads, seed=self._seed)
 
 
 class _Tally:

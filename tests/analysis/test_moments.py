@@ -16,6 +16,7 @@ from graphopt.errors import InputError
 from graphopt.graph.carry import Carried
 from graphopt.graph.parts import part
 from graphopt.graph.save import runnable
+from graphopt.run.machine import Machine
 from graphopt.run.session import Session
 from tests.plan.models import counted, samples, stack
 from tests.support.models import source
@@ -28,8 +29,8 @@ def read(model: ir.Model, value: str, feed: dict[str, Any]) -> Array:
     return np.asarray(Session(runnable(part(model, ["x"], [value]), Carried())).run(feed)[value])
 
 
-def found(model: ir.Model, wanted: Iterable[Key], given: Any, **options: Any) -> dict[Key, Moment]:
-    return dict(collect(model, wanted, given, **options))
+def found(model: ir.Model, wanted: Iterable[Key], given: Any, **limits: Any) -> dict[Key, Moment]:
+    return dict(collect(model, wanted, given, Machine(**limits)))
 
 
 @pytest.mark.parametrize("op", ["Conv", "Gemm", "MatMul"])

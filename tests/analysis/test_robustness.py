@@ -7,6 +7,7 @@ import onnx
 import pytest
 
 from graphopt.analysis.robustness import LEVELS, Noisy, noisy
+from graphopt.run.machine import Machine
 
 X = 3 * np.random.default_rng(0).standard_normal((4000, 3)).astype(np.float32) + 7
 TEXT = '<ir_version: 10, opset_import: ["" : 21]> g ({}) => (float[n, 3] y) {{ {} }}'
@@ -22,7 +23,7 @@ SAME = model("y = Identity(x)")
 def run(
     original: bytes, result: bytes, feed: dict[str, np.ndarray], labels: np.ndarray | None = None
 ) -> tuple[Noisy, ...]:
-    return noisy(original, result, [(feed, labels)], len(X), device="cpu", threads=1)
+    return noisy(original, result, [(feed, labels)], len(X), Machine(threads=1))
 
 
 def test_noise_is_as_large_as_it_is_said_to_be_and_the_same_for_both() -> None:

@@ -91,7 +91,7 @@ class Subject:
     def row(self, tool: str, asked: str, model: Model, seconds: float | None = None) -> Row:
         """A result, judged; graphopt's is timed as well."""
         result = load(model).runnable
-        found = scores(self.source.runnable, result, self.test.batches(BATCH), device="cpu", threads=0)
+        found = scores(self.source.runnable, result, self.test.batches(BATCH))
         accuracy, agreement = (found[n][1] if n in found else None for n in ("accuracy", "agreement"))
         timing = None
         if tool == "graphopt":

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import onnx_ir as ir
@@ -9,13 +9,14 @@ from numpy.typing import NDArray
 
 from graphopt.analysis.channels import channels
 from graphopt.analysis.groups import Channels
-from graphopt.compress.axis import IMPORTANCES
+from graphopt.compress.axis import Importance
 from graphopt.compress.compress import compress, kept
 from graphopt.compress.cut import cut
 from graphopt.compress.order import orders
 from graphopt.graph import values
 from graphopt.graph.carry import Carried
 from graphopt.graph.save import serialize
+from graphopt.run.machine import Machine
 from graphopt.run.session import Session
 from tests.support.models import source
 
@@ -96,7 +97,7 @@ def test_refitting_pays_and_is_told() -> None:
     keep = kept(found, {k: c.order for k, c in orders(model, found, data()).items()}, widths)
     assert {k: int(m.sum()) for k, m in keep.items()} == {k: w for k, w in widths.items() if k in keep}
     told: list[str] = []
-    result = compress(model, found, keep, data(), progress=told.append)
+    result = compress(model, found, keep, data(), Machine(progress=told.append))
     assert error(model, result.model) < 0.5 * error(model, cut(model, found, keep))
     assert told == [f"refitting {r.key}" for r in result.refits]
     for r in result.refits:
@@ -125,12 +126,12 @@ def test_the_model_that_was_given_stays() -> None:
 def test_little_memory_is_enough() -> None:
     model, found = residual()
     keep = {k: np.arange(g.units) % 3 > 0 for k, g in found.groups.items()}
-    ample, scarce = (compress(model, found, keep, data(), memory=m) for m in (1 << 30, 1 << 16))
+    ample, scarce = (compress(model, found, keep, data(), Machine(memory=m)) for m in (1 << 30, 1 << 16))
     assert all(r.rows < s.rows or s.rows == 200 for r, s in zip(scarce.refits, ample.refits, strict=True))
     assert error(model, scarce.model) < 2 * error(model, ample.model)
 
 
-@pytest.mark.parametrize("importance", IMPORTANCES)
+@pytest.mark.parametrize("importance", get_args(Importance))
 def test_every_importance_gives_an_order_and_its_curve(importance: Any) -> None:
     model, found = residual(redundant=3)
     curves = orders(model, found, data(), importance=importance)

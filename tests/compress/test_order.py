@@ -12,6 +12,7 @@ from graphopt.compress.order import gathered, orders
 from graphopt.graph.carry import Carried
 from graphopt.graph.parts import part
 from graphopt.graph.save import runnable
+from graphopt.run.machine import Machine
 from graphopt.run.session import Feed, Session
 from tests.plan.models import samples, stack
 
@@ -65,7 +66,7 @@ def test_little_memory_gives_the_same_order_in_more_passes() -> None:
     model, channels = stack([3, 12, 12, 4])
     told: list[str] = []
     ample = orders(model, channels, samples(model, 100))
-    scarce = orders(model, channels, samples(model, 100), memory=380_000, progress=told.append)
+    scarce = orders(model, channels, samples(model, 100), Machine(memory=380_000, progress=told.append))
     assert [t.split()[0] for t in told] == ["summing", "ordering"] * 2
     for key, found in ample.items():
         assert np.array_equal(found.order, scarce[key].order)
@@ -102,6 +103,6 @@ def test_values_that_are_not_finite_say_nothing() -> None:
 
 def test_where_memory_does_for_nothing_but_the_diagonal_that_is_said() -> None:
     model, channels = stack([3, 12, 12, 4])
-    found = orders(model, channels, samples(model, 100), memory=2_000)
+    found = orders(model, channels, samples(model, 100), Machine(memory=2_000))
     assert all(c.rough for c in found.values())
     assert not any(c.rough for c in orders(model, channels, samples(model, 100)).values())

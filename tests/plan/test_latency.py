@@ -12,6 +12,7 @@ from graphopt.graph.nodes import name_keys
 from graphopt.plan import latency as module
 from graphopt.plan.budget import row
 from graphopt.plan.latency import Latency, latency
+from graphopt.run.machine import Machine
 from graphopt.run.session import Session
 
 from .models import samples, stack
@@ -87,7 +88,9 @@ def test_between_widths_times_are_interpolated() -> None:
 def test_it_really_times() -> None:
     model, channels = stack([4, 16, 8, 2])
     feed = samples(model, 1)
-    cost, now = latency(model, channels, values.bound(model, {"x": feed["x"].shape}), feed, threads=1, seconds=0.01)
+    cost, now = latency(
+        model, channels, values.bound(model, {"x": feed["x"].shape}), feed, Machine(threads=1), seconds=0.01
+    )
     full = cost(row(channels, {}))[0]
     assert 0 < cost(row(channels, {"p0": 2, "p1": 2}))[0] <= full
     assert now > 0

@@ -17,6 +17,7 @@ from graphopt.graph import values
 from graphopt.graph.carry import Carried
 from graphopt.graph.save import serialize
 from graphopt.plan.outputs import _distance, alone, measure
+from graphopt.run.machine import Machine
 from graphopt.run.session import Session
 
 from .models import samples, stack
@@ -39,7 +40,7 @@ def test_a_loss_is_that_of_cutting_this_group_alone(known: tuple[ir.Model, Chann
     model, channels, order = known
     feed, told = samples(model, 24, seed=5), list[str]()
     feeds, _ = batches(model, feed, 10)
-    found = measure(model, channels, order, list(order), feeds, progress=told.append)
+    found = measure(model, channels, order, list(order), feeds, Machine(progress=told.append))
     assert told == [f"measuring the loss of {key}" for key in order]
     dense = outputs(model, feed)
     for key, losses in found.items():

@@ -22,6 +22,7 @@ from graphopt.graph.nodes import graphs
 from graphopt.graph.record import Exactness
 from graphopt.protocol import Evaluator, Pass
 from graphopt.recipe import LOSSLESS
+from graphopt.run.machine import Machine
 from graphopt.run.session import Feed
 from graphopt.verify import Judge, explain, rounded
 from tests.strategies import models
@@ -115,7 +116,7 @@ def same_bits(model: onnx.ModelProto, other: onnx.ModelProto, told: str) -> None
 
 def same_within_tolerance(source: Source, result: Rewritten, feeds: Sequence[Feed], told: str) -> None:
     """By the judgement of the product itself."""
-    judge = Judge(source, feeds, rounded(result.edits), threads=1)
+    judge = Judge(source, feeds, rounded(result.edits), Machine(threads=1))
     found = judge.source(load(result.model))
     assert found, f"{told}\n{explain(found)}"
 

@@ -17,6 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import graphopt
+from graphopt.compress.compress import Refit
+from graphopt.compress.sparse import Sparse
 from graphopt.report.data import LeftOutReport, Report
 from graphopt.report.html import page
 from graphopt.report.markup import code, curve, lines, path, scatter
@@ -24,8 +26,6 @@ from graphopt.report.plan import (
     Metric,
     NoiseReport,
     PlanReport,
-    RefitReport,
-    SparseReport,
     TriedReport,
     WidthReport,
 )
@@ -44,7 +44,7 @@ PLAN = PlanReport(
         TriedReport(0.5, 0.03, 0.02, {"accuracy": Metric(0.98, 0.9712)}, None, met=True, chosen=True),
         TriedReport(0.25, 0.2, 0.1, {"accuracy": Metric(0.98, 0.7)}, None, met=False),
     ),
-    refits=(RefitReport("conv9", "primal", 1e-3, 640, 24, 0.4321, 0.0123),),
+    refits=(Refit("conv9", 640, 24, 1e-3, "primal", 0.4321, 0.0123),),
     calibrated=1234,
     judged=137,
     only=False,
@@ -160,8 +160,8 @@ def points(line: ET.Element) -> list[tuple[float, float]]:
 
 def test_the_page_of_a_report_with_zeros() -> None:
     sparse = (
-        SparseReport("conv9", 640, 480, "share by obs", math.inf, 0.5, 0.25),
-        SparseReport("conv<3>", 160, 0, "it is depthwise", None, 0.0, 0.0),
+        Sparse("conv9", 640, 480, "share by obs", math.inf, 0.5, 0.25),
+        Sparse("conv<3>", 160, 0, "it is depthwise", None, 0.0, 0.0),
     )
     plan = replace(PLAN, groups=(), tried=(), sparsify="sparsify{share=0.75}", sparse=sparse)
     text = page(replace(report(), plan=plan))

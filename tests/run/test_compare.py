@@ -11,6 +11,7 @@ from onnx import parser
 
 from graphopt.errors import InputError, UsageError
 from graphopt.run.compare import Comparison, OutputError, Reference, interface_changes, similar
+from graphopt.run.machine import Machine
 from graphopt.run.session import Session
 
 EPS = float(np.finfo(np.float32).eps)
@@ -275,7 +276,7 @@ def test_constants_of_a_model_without_inputs_are_evidence() -> None:
 
 def test_random_models_repeat_themselves() -> None:
     random = model("g (float[n] x) => (float[n] y) { a = RandomNormalLike(x) y = Add(x, a) }")
-    assert Reference(random, TWO, seed=3).compare(random)
+    assert Reference(random, TWO, Machine(seed=3)).compare(random)
 
 
 def test_feeds_may_come_from_a_generator() -> None:
@@ -288,14 +289,14 @@ def test_an_original_that_does_not_run_is_an_input_error() -> None:
 
 
 def test_one_level_of_optimization_suffices(monkeypatch: pytest.MonkeyPatch) -> None:
-    make = Reference._session
+    make = Machine.session
 
-    def only_optimized(self: Reference, model: bytes, optimize: bool) -> Session:  # noqa: FBT001
+    def only_optimized(self: Machine, model: bytes, *, optimize: bool = True) -> Session:
         if not optimize:
             raise InputError("no.")
-        return make(self, model, optimize)
+        return make(self, model)
 
-    monkeypatch.setattr(Reference, "_session", only_optimized)
+    monkeypatch.setattr(Machine, "session", only_optimized)
     reference = Reference(times(1.0), TWO)
     assert reference.notes == ("without optimizations: no.",)
     assert reference.compare(times(1.0), optimize=True)
