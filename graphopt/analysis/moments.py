@@ -8,7 +8,7 @@ less is kept than E[xxᵀ] (`Kind`), which the moment says.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 from typing import Any, Final, Literal
@@ -20,12 +20,10 @@ from scipy.linalg import get_blas_funcs
 
 from graphopt import ops
 from graphopt.analysis.places import past_offset, past_sum, sampled
-from graphopt.analysis.segments import Samples, batches
+from graphopt.analysis.segments import Samples, batches, first, tapped
 from graphopt.errors import InputError
 from graphopt.graph.nodes import key
-from graphopt.graph.parts import part
 from graphopt.run.machine import HERE, Machine
-from graphopt.run.session import Feed
 
 __all__ = ["ROWS", "Key", "Kind", "Moment", "collect", "gather", "mirror", "precision", "products"]
 
@@ -110,13 +108,13 @@ def collect(
     for name in (n for n in dict.fromkeys(wanted) if n in linears):
         site = _Site(linears[name])
         sites.setdefault(site.signature, site).read_by(name, linears[name])
-    first, few = _first(model, samples, feeds[0], counts[0])
-    found = _taps(model, list(sites.values()), machine)(first)
+    one, few = first(model, samples, feeds[0], counts[0])
+    found = tapped(model, _names(sites.values()), machine)(one)
     for site in sites.values():
         site.size(found, few, counts, machine.memory // 2)
     for now in _passes(list(sites.values()), machine.memory):
         machine.progress(f"summing what {now[0].name} reads" + f", and {len(now) - 1} others" * (len(now) > 1))
-        run, start = _taps(model, now, machine), 0
+        run, start = tapped(model, _names(now), machine), 0
         for feed, count in zip(feeds, counts, strict=True):
             found = run(feed)
             for site in now:
@@ -129,6 +127,11 @@ def collect(
                 yield made.pop(0)
 
 
+def _names(sites: Iterable[_Site]) -> list[str]:
+    """What some products read, and where their results end."""
+    return [name for s in sites for name in (s.value, *s.ends.values())]
+
+
 def _passes(sites: list[_Site], memory: int) -> Iterator[list[_Site]]:
     """As many products as fit into memory, time and again; the list is emptied."""
     sites.reverse()
@@ -137,23 +140,6 @@ def _passes(sites: list[_Site], memory: int) -> Iterator[list[_Site]]:
         while sites and sum(s.bytes for s in (*now, sites[-1])) <= memory:
             now.append(sites.pop())
         yield now
-
-
-def _first(model: ir.Model, samples: Samples, feed: Feed, count: int) -> tuple[Feed, int]:
-    """A feed that shapes can be told from, and how many samples it holds: one, if it can be cut out."""
-    free = all(v.shape is None or not isinstance(v.shape[0], int) for v in model.graph.inputs if v.shape != ())
-    return ({n: v[:1] for n, v in feed.items()}, 1) if isinstance(samples, Mapping) and free else (feed, count)
-
-
-def _taps(model: ir.Model, sites: Sequence[_Site], machine: Machine) -> Callable[[Feed], Mapping[str, Array]]:
-    """Runs the part of the model that some products need, and tells what they read and where their results end."""
-    inputs = [str(v.name) for v in model.graph.inputs]
-    inner = list(dict.fromkeys(name for s in sites for name in (s.value, *s.ends.values()) if name not in inputs))
-    if not inner:
-        return lambda feed: feed
-    session = machine.session(part(model, inputs, inner))
-    needed = {p.name for p in (*session.inputs, *session.overridable)}
-    return lambda feed: feed | session.run({n: v for n, v in feed.items() if n in needed})
 
 
 class _Site:

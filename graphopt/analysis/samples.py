@@ -18,7 +18,7 @@ from graphopt.errors import InputError
 from graphopt.run.data import Data, add_digest, rows_of
 from graphopt.run.session import Feed
 
-__all__ = ["Split", "split"]
+__all__ = ["Split", "identity", "split"]
 
 CALIBRATION = 1000
 """Samples that are calibrated on at most."""
@@ -64,8 +64,8 @@ def split(data: Data, batch: int = 50, most: int = CALIBRATION) -> Split:
     sides: tuple[list[_Kept], list[_Kept]] = ([], [])
     for feed, labels in data.pairs():
         for sample, label in _samples(feed, labels, rows=data.rows):
-            number = _hash(sample)
-            side = 1 if number < _JUDGES * 2**64 else 0
+            number = identity(sample)
+            side = 1 if number < _JUDGES * 2**256 else 0
             heap, limit = sides[side], (most, JUDGEMENT)[side]
             if len(heap) < limit:
                 heapq.heappush(heap, _Kept(-number, _copy(sample), label))
@@ -106,11 +106,12 @@ def _samples(feed: Feed, labels: np.ndarray | None, *, rows: bool) -> Sequence[t
     ]
 
 
-def _hash(sample: Feed) -> int:
+def identity(sample: Feed) -> int:
+    """What a sample is known by, of 256 bits."""
     digest = hashlib.sha256()
     for name in sorted(sample):
         add_digest(digest, name, sample[name])
-    return int.from_bytes(digest.digest()[:8], "big")
+    return int.from_bytes(digest.digest(), "big")
 
 
 def _copy(sample: Feed) -> Feed:

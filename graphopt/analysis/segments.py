@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from heapq import heappop, heappush
 from typing import Any, Final
 
@@ -18,10 +18,24 @@ import onnx_ir as ir
 from graphopt import ops
 from graphopt.errors import InputError
 from graphopt.graph.nodes import bodies, key
+from graphopt.graph.parts import part
 from graphopt.run.machine import HERE, Machine
 from graphopt.run.session import Feed, Session
 
-__all__ = ["BATCH", "FOLD", "MEMORY", "Pieces", "Samples", "Store", "Walk", "batches", "differs", "folded"]
+__all__ = [
+    "BATCH",
+    "FOLD",
+    "MEMORY",
+    "Pieces",
+    "Samples",
+    "Store",
+    "Walk",
+    "batches",
+    "differs",
+    "first",
+    "folded",
+    "tapped",
+]
 
 Samples = Feed | Sequence[Feed]
 """Input name → (samples, …); or feeds that are run as they are, where rows are no samples."""
@@ -53,6 +67,30 @@ def batches(model: ir.Model, samples: Samples, size: int = BATCH) -> tuple[list[
     starts = [0, *ends][:-1]
     feeds = [{n: v[a:b] for n, v in samples.items()} for a, b in zip(starts, ends, strict=True)]
     return feeds, [b - a for a, b in zip(starts, ends, strict=True)]
+
+
+def first(model: ir.Model, samples: Samples, feed: Feed, count: int) -> tuple[Feed, int]:
+    """A feed that shapes can be told from, and how many samples it holds: one, if it can be cut out.
+
+    Args:
+        model: what is fed.
+        samples: all of them.
+        feed: some of them, as `batches` has them.
+        count: how many these are.
+    """
+    free = all(v.shape is None or not isinstance(v.shape[0], int) for v in model.graph.inputs if v.shape != ())
+    return ({n: v[:1] for n, v in feed.items()}, 1) if isinstance(samples, Mapping) and free else (feed, count)
+
+
+def tapped(model: ir.Model, values: Iterable[str], machine: Machine = HERE) -> Callable[[Feed], Mapping[str, Any]]:
+    """Runs what computes some values of the main graph, and tells them beside what was fed."""
+    inputs = [str(v.name) for v in model.graph.inputs]
+    inner = [n for n in dict.fromkeys(values) if n not in inputs]
+    if not inner:
+        return lambda feed: feed
+    session = machine.session(part(model, inputs, inner))
+    needed = {p.name for p in (*session.inputs, *session.overridable)}
+    return lambda feed: feed | session.run({n: v for n, v in feed.items() if n in needed})
 
 
 def folded(samples: Samples) -> tuple[Samples, Samples]:
@@ -205,8 +243,8 @@ class Walk:
 
     def _session(self, nodes: Sequence[ir.Node], outputs: Sequence[str]) -> tuple[Session, list[str]]:
         """A session of some nodes, and which of the values at hand it takes."""
-        part, inputs = _part(self.model, nodes, self.cache, outputs)
-        return self._machine.session(part), inputs
+        model, inputs = _part(self.model, nodes, self.cache, outputs)
+        return self._machine.session(model), inputs
 
 
 def differs(node: ir.Node, twin: ir.Node) -> bool:
@@ -287,8 +325,7 @@ def _part(
     for node in graph:
         for value in node.outputs:
             value.shape = None  # what the graph says may be wrong where widths have changed
-    part = ir.Model(graph, ir_version=model.ir_version, functions=list(model.functions.values()))
-    return part, inputs
+    return ir.Model(graph, ir_version=model.ir_version, functions=list(model.functions.values())), inputs
 
 
 def _describe(value: ir.Value, pieces: Pieces) -> None:

@@ -26,7 +26,7 @@ from graphopt.graph.collector import resting
 from graphopt.graph.external import Outside, Runnable, Weight
 from graphopt.graph.nodes import MAPPABLE, graphs
 
-__all__ = ["EXTERNAL_ABOVE", "runnable", "save", "serialize", "weight_bytes", "write_text"]
+__all__ = ["EXTERNAL_ABOVE", "runnable", "save", "serialize", "weight_bytes", "write_bytes", "write_text"]
 
 EXTERNAL_ABOVE = 2_000_000_000
 """Bytes of weights above which they are written beside the model: protobuf ends at 2 GiB."""
@@ -63,6 +63,11 @@ def runnable(model: ir.Model, carried: Carried) -> Runnable:
 
 
 def write_text(path: Path, text: str) -> None:
+    """As `write_bytes`, in UTF-8."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
     """Write a small file so that `path` holds the old one or the complete new one.
 
     Raises:
@@ -70,7 +75,7 @@ def write_text(path: Path, text: str) -> None:
     """
     try:
         with _beside(path) as (temporary, _):
-            _write(temporary, [text.encode()])
+            _write(temporary, [content])
             temporary.replace(path)
     except OSError as problem:
         raise MachineError(f"{path} cannot be written: {problem.strerror or problem}") from problem
