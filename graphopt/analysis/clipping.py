@@ -34,6 +34,8 @@ def quantiles(histogram: Histogram, share: float) -> Bounds:
 
     def ranked(rank: int) -> float:
         i = int(np.searchsorted(until, rank, "right"))
+        if histogram.zeros and bins.left[i] <= 0 <= bins.right[i]:
+            return 0.0  # mostly, and never far from it
         inside = (rank - int(until[i] - bins.count[i]) + 0.5) / int(bins.count[i])
         return float(bins.left[i] + inside * (bins.right[i] - bins.left[i]))
 

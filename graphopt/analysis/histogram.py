@@ -213,7 +213,7 @@ def _numbers(values: Array) -> Array:
 
 def _exponent(magnitude: float) -> int:
     """The width of bins, as a power of two, that this magnitude asks for."""
-    return max(frexp(magnitude)[1] - (SIDE.bit_length() - 1), _LEAST)
+    return max(frexp(magnitude)[1] - (SIDE.bit_length() - 1), _LEAST) if magnitude else _LEAST
 
 
 def _units(value: float) -> int:

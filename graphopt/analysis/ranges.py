@@ -56,7 +56,7 @@ def chosen(
     symmetric: bool = False,
     percentile: float = 99.99,
 ) -> Range:
-    """The range for a tensor with this histogram.
+    """The range for a tensor with this histogram; all of it where a method would leave nothing but 0.
 
     * minmax: all elements.
     * average: the mean over samples of their extremes (`Histogram.average`).
@@ -100,7 +100,7 @@ def chosen(
                 bounds = least_divergence(histogram, whole, levels, symmetric=symmetric)
             case "mse":
                 bounds = least_error(bins, whole, lambda b: grid(b).error(bins), steps, symmetric=symmetric)
-    best = grid(bounds)
+    best = grid(bounds if bounds[0] < 0 or bounds[1] > 0 else whole)
     wide = bins.right - bins.left
     signal = float(bins.count @ (((bins.left + bins.right) / 2) ** 2 + wide**2 / 12))
     noise = best.error(bins)
