@@ -5,7 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-__all__ = ["TARGETS", "Target"]
+__all__ = ["TARGETS", "Integers", "Target"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Integers:
+    """How a runtime computes on 8-bit integers, and where it wants quantizers for that."""
+
+    unsigned: bool
+    """Whether activations are uint8 with a zero point where it fits best, or int8 around 0. Weights are int8."""
+    products: frozenset[str]
+    """Operators with a constant weight that it has integer kernels for."""
+    results: frozenset[str] = frozenset()
+    """Those of them that need a quantizer behind their result; where others give floats, less is lost."""
+    others: frozenset[str] = frozenset()
+    """Operators between them that it computes on integers as well, if all that they read and make is quantized."""
+    skips: bool = False
+    """Whether what is added to a product's result is quantized, the result itself not: both become one kernel."""
+    bias: bool = False
+    """Whether a bias is a 32-bit integer, in steps of the data's times the weight's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +38,8 @@ class Target:
     """Of standard ONNX, to which older models are raised, so that there is an operator to stand beside its own."""
     multiple: int = 8
     """Numbers of channels should be multiples of it: kernels work on blocks of so many."""
+    integers: Integers | None = None
+    """None where static int8 does not pay, or nothing is known of it."""
     node_macs: int
     """Multiply-accumulates that take as long as starting one node."""
     byte_macs: float
@@ -46,11 +66,21 @@ _CPU_ONLY = (
     "QLinearSigmoid",
 )
 
+_MOVES = ("DepthToSpace", "Flatten", "MaxPool", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze")
+"""Operators that give elements of what they read: they keep its scale."""
+
 CPU = Target(
     name="cpu",
     summary="onnxruntime on x86",
     operators=frozenset(f"com.microsoft::{name}" for name in (*_EVERYWHERE, *_CPU_ONLY)),
     opset=17,  # LayerNormalization
+    integers=Integers(
+        unsigned=True,  # with int8 data, onnxruntime's x86 kernels take five times as long
+        products=frozenset({"Conv", "Gemm", "MatMul"}),
+        results=frozenset({"Conv"}),
+        others=frozenset({*_MOVES, "Add", "AveragePool", "Concat", "GlobalAveragePool", "LeakyRelu", "Mul", "Sigmoid"}),
+        bias=True,
+    ),
     # Measured on one thread of an AMD EPYC, onnxruntime's optimizations off: a node of a chain of 2000 Adds of 4 floats
     # takes 0.23 µs, one of the 768³ products of a MatMul 30 ps, a byte of Adds of 1 and of 4 million floats 42 ps.
     node_macs=7_500,
@@ -69,5 +99,24 @@ CUDA = Target(
     byte_macs=10.0,
 )
 
-TARGETS: Mapping[str, Target] = {t.name: t for t in (PORTABLE, CPU, CUDA)}
+TENSORRT = Target(
+    name="tensorrt",
+    summary="TensorRT, also as onnxruntime's provider",
+    # By NVIDIA's guide to explicit quantization: data and weights are quantized around 0 where products read them,
+    # results and biases are not, and of a residual sum only the operand that is no product's result.
+    integers=Integers(unsigned=False, products=frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"}), skips=True),
+    node_macs=CUDA.node_macs,
+    byte_macs=CUDA.byte_macs,
+)
+
+OPENVINO = Target(
+    name="openvino",
+    summary="OpenVINO on x86",
+    # By OpenVINO's guide to low precision transformations: quantizers on what products read, zero points are free.
+    integers=Integers(unsigned=True, products=frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"}), skips=True),
+    node_macs=CPU.node_macs,
+    byte_macs=CPU.byte_macs,
+)
+
+TARGETS: Mapping[str, Target] = {t.name: t for t in (PORTABLE, CPU, CUDA, TENSORRT, OPENVINO)}
 """Every target by name."""

@@ -16,7 +16,7 @@ and what follows may say that some errors do not count: below the lower bound of
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from graphopt import ops
 from graphopt.analysis.places import bounds, only_reader, past_offset, past_sum, sampled
 from graphopt.analysis.segments import BATCH, FOLD, Samples, Store, Walk, batches, differs
+from graphopt.graph.names import Names
 from graphopt.graph.nodes import array, input_at, key, readers, static_shape
 from graphopt.run.machine import HERE, Machine
 
@@ -150,6 +151,7 @@ class Frontier:
         compressed: a cut copy, in which nodes have the same keys and values the same names; changed in place.
         samples: what is fed, in an order that does not depend on how it was given.
         batch: samples of one run, unless the model says it.
+        names: what values of the dense side are called on the compressed one, where other values stand in for them.
         machine: where to run; activations beyond its memory are kept on disk.
     """
 
@@ -161,12 +163,14 @@ class Frontier:
         machine: Machine = HERE,
         *,
         batch: int = BATCH,
+        names: Mapping[str, str] | None = None,
     ) -> None:
         feeds, self._sizes = batches(dense, samples, batch)
         store = Store(machine.memory)
         self._dense, self._compressed = (Walk(m, feeds, store, machine) for m in (dense, compressed))
         self._ends: dict[str, Site] = {}
-        self._names = {str(v.name) for n in compressed.graph for v in (*n.inputs, *n.outputs) if v is not None}
+        self._called = names or {}
+        self._names = Names(compressed)
 
     def __iter__(self) -> Iterator[Site]:
         dense, compressed = self._dense, self._compressed
@@ -196,6 +200,8 @@ class Frontier:
 
     def _opens(self, site: Site) -> bool:
         """Whether the next product may be fitted together with this one: its result is only clipped before that."""
+        if self._called:
+            return False
         value = self._compressed.value(site.value)
         reader = only_reader(value) if site.other is None and np.isfinite([site.low, site.high]).any() else None
         if reader is None or only_reader(reader.outputs[0]) is None:
@@ -237,7 +243,7 @@ class Frontier:
             x[..., to[index]] = linear.unfold(source[index], at)
             target[..., to[index]] = targets[index]
             if base is not None and site.other is not None:
-                s = np.broadcast_to(self._compressed.cache[site.other][index], wide[index])
+                s = np.broadcast_to(self._compressed.cache[self._name(site.other)][index], wide[index])
                 base[..., to[index]] = _rows(linear, s, at)
         mean = np.zeros(x.shape[:2], np.float32)
         if site.biased:
@@ -271,11 +277,7 @@ class Frontier:
         if old is not None and next(islice(readers(old), 1, None), None) is None:
             old.const_value, old.shape = tensor, shape
             return
-        wish = name = str(old.name) if old is not None else f"{key(node)}.bias"
-        number = 0
-        while name in self._names or name in graph.initializers:
-            number += 1
-            name = f"{wish}_{number}"
+        name = self._names.fresh(str(old.name) if old is not None else f"{key(node)}.bias")
         value = ir.Value(name=name, const_value=tensor, type=ir.TensorType(tensor.dtype), shape=shape)
         graph.register_initializer(value)
         if index >= len(node.inputs):
@@ -286,22 +288,26 @@ class Frontier:
         linears, twins = ops.linears(node), ops.linears(self._dense.nodes[key(node)])
         if len(linears) != 1 or len(twins) != 1:
             return None  # not one matrix
-        linear = linears[0]
+        linear, twin = linears[0], twins[0]
         weight, x = node.inputs[linear.weight], node.inputs[linear.x]
         if weight is None or x is None or len(weight.uses()) > 1 or not linear.alpha or not linear.channels:
             return None  # what it does is another product's concern as well
-        value, offset = past_offset(linear)
+        value, offset = past_offset(twin)[0], past_offset(linear)[1]
         total, other = self._past_sum(value)
         low, high = bounds(total)
-        drifted = not self._compressed.changed.isdisjoint({str(x.name), other})
+        drifted = not self._compressed.changed.isdisjoint({str(x.name), self._name(other or "")})
         before = self._ends.get(str(x.name))
-        return Site(key(node), linear, twins[0], drifted, offset, str(value.name), other, low, high, self, before)
+        return Site(key(node), linear, twin, drifted, offset, str(value.name), other, low, high, self, before)
 
     def _past_sum(self, value: ir.Value) -> tuple[ir.Value, str | None]:
         """As `past_sum`, if the other operand is known on both sides."""
         total, other = past_sum(value)
-        known = other in self._compressed.cache and other in self._dense.cache
+        known = self._name(other or "") in self._compressed.cache and other in self._dense.cache
         return (total, other) if known else (value, None)
+
+    def _name(self, dense: str) -> str:
+        """What a value of the dense side is called on the compressed one."""
+        return self._called.get(dense, dense)
 
 
 def _rows(linear: ops.Linear, y: NDArray[Any], at: NDArray[np.intp] | None) -> NDArray[np.float32]:

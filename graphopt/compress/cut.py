@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from graphopt import ops
 from graphopt.analysis.groups import Channels, Port
 from graphopt.graph import values
+from graphopt.graph.names import Names
 from graphopt.graph.nodes import is_constant
 
 __all__ = ["Keep", "cut"]
@@ -48,7 +49,7 @@ class _Cut:
         self._channels = channels
         self._keep = keep
         self._extents = {str(v.name): _extents(v) for node in model.graph for v in (*node.inputs, *node.outputs) if v}
-        self._names = {*model.graph.initializers, *self._extents}
+        self._names = Names(model)
 
     def stays(self, value: ir.Value) -> Sequence[NDArray[np.bool_]]:
         ports = self._channels.values.get(str(value.name))
@@ -70,7 +71,7 @@ class _Cut:
         node.attributes[name] = kind(name, value)
 
     def constant(self, node: ir.Node, index: int, value: NDArray[Any]) -> None:
-        name = self._fresh(f"{node.name}/cut_{index}")
+        name = self._names.fresh(f"{node.name}/cut_{index}")
         made = ir.Value(name=name, const_value=ir.Tensor(value, name=name))
         made.type, made.shape = ir.TensorType(ir.DataType.from_numpy(value.dtype)), ir.Shape(value.shape)
         self._model.graph.register_initializer(made)
@@ -84,20 +85,12 @@ class _Cut:
         if source is None:
             raise ValueError(f"no node computes input {index} of {node.name!r}")
         made = ir.node(source.op_type, list(source.inputs), source.attributes, domain=source.domain)
-        made.name = made.outputs[0].name = self._fresh(f"{node.name}/cut_{index}")
+        made.name = made.outputs[0].name = self._names.fresh(f"{node.name}/cut_{index}")
         self._model.graph.insert_before(node, made)
         node.replace_input_with(index, made.outputs[0])
         if not source.outputs[0].uses() and not source.outputs[0].is_graph_output():
             self._model.graph.remove(source, safe=True)
         return made
-
-    def _fresh(self, wish: str) -> str:
-        name, count = wish, 0
-        while name in self._names:
-            count += 1
-            name = f"{wish}_{count}"
-        self._names.add(name)
-        return name
 
     def slice(self, value: ir.Value) -> None:
         ports: Sequence[Port | None] = self._channels.values.get(str(value.name), ())

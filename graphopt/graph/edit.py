@@ -18,6 +18,7 @@ import onnx_ir as ir
 
 from graphopt.graph import functions, shapes, wholesale
 from graphopt.graph.draft import Draft
+from graphopt.graph.names import Names
 from graphopt.graph.nodes import bodies, graphs, is_protected, is_used, key, let_go
 from graphopt.graph.record import WHOLE, Edit, Exactness, Refused
 
@@ -265,29 +266,13 @@ class Editor:
     # -- how it is done ---------------------------------------------------------------------------------------------
 
     def _learn_names(self) -> None:
-        self._names = {
-            name
-            for graph in graphs(self.model)
-            for node in graph
-            for name in (node.name, *(o.name for o in node.outputs))
-            if name
-        }
-        for graph in graphs(self.model):
-            self._names.update(v.name for v in (*graph.inputs, *graph.initializers.values()) if v.name)
+        self._names = Names(self.model)
         self._inner_names = frozenset(
             v.name
             for graph in graphs(self.model)
             if graph is not self.model.graph
             for v in (*graph.inputs, *graph.initializers.values(), *(o for node in graph for o in node.outputs))
         )
-
-    def _fresh(self, hint: str) -> str:
-        name, count = hint, 0
-        while name in self._names:
-            count += 1
-            name = f"{hint}_{count}"
-        self._names.add(name)
-        return name
 
     def _place(self, draft: Draft, root: ir.Node, replaced: Mapping[ir.Value, ir.Value]) -> None:
         """Insert the draft before the root, unless what it computes turns out to have another shape."""
@@ -310,13 +295,13 @@ class Editor:
         final = set(replaced.values())
         for value in draft.constants:
             if value in final or is_used(value):
-                value.name = self._fresh(str(value.name))
+                value.name = self._names.fresh(str(value.name))
                 graph.register_initializer(value)
         base = next((o.name for o in root.outputs if o.name), "value")
         for node in draft.nodes:
-            node.name = self._fresh(f"{root.name or base}/{node.op_type}")
+            node.name = self._names.fresh(f"{root.name or base}/{node.op_type}")
             for value in node.outputs:
-                value.name = self._fresh(f"{base}/{node.op_type}")
+                value.name = self._names.fresh(f"{base}/{node.op_type}")
             self._rename_inside(node)
         graph.insert_before(root, draft.nodes)
         for node in draft.nodes:
@@ -328,7 +313,7 @@ class Editor:
         for body in bodies(node):
             for value in (*body.inputs, *body.initializers.values(), *(o for n in body for o in n.outputs)):
                 if value.name:
-                    value.name = self._fresh(value.name)
+                    value.name = self._names.fresh(value.name)
 
     def _substitute(self, old: ir.Value, new: ir.Value, *, fresh: bool) -> None:
         new.type = new.type or old.type
@@ -340,7 +325,9 @@ class Editor:
         name, was_output = old.name, old.is_graph_output()
         old.replace_all_uses_with(new, replace_graph_outputs=True)
         if fresh or was_output:
-            old.name = self._fresh(f"{name}/replaced")  # a node with further outputs stays, and this one needs a name
+            old.name = self._names.fresh(
+                f"{name}/replaced"
+            )  # a node with further outputs stays, and this one needs a name
             new.name = name
         if told:
             self._tell(new)

@@ -33,10 +33,20 @@ class Machine:
     progress: Progress = field(default=lambda _: None)
     """Told what begins."""
 
+    integers: bool = True
+    """See `Session`."""
+
     def session(self, model: Runnable | ir.Model, *, optimize: bool = True) -> Session:
         """A model made ready to run here; raises as `Session` does."""
         content = runnable(model, Carried()) if isinstance(model, ir.Model) else model
-        return Session(content, device=self.device, optimize=optimize, threads=self.threads, seed=self.seed)
+        return Session(
+            content,
+            device=self.device,
+            optimize=optimize,
+            threads=self.threads,
+            seed=self.seed,
+            integers=self.integers,
+        )
 
 
 HERE: Final = Machine()

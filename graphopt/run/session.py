@@ -110,6 +110,9 @@ class Session:
         optimize: all of onnxruntime's optimizations, or none.
         threads: threads inside one operator; 0 leaves it to onnxruntime (all cores).
         seed: seed of random operators whose node has none.
+        integers: whether what stands between quantizers may be computed on integers. If not, quantizers round and
+            nothing else: a model whose weights are floats still is simulated as it stands, where onnxruntime would
+            otherwise quantize these as well, with one scale each.
 
     Raises:
         InputError: onnxruntime does not load the model.
@@ -123,7 +126,14 @@ class Session:
     """Why this provider, in words."""
 
     def __init__(
-        self, model: Runnable, *, device: Device = "cpu", optimize: bool = True, threads: int = 0, seed: int = 0
+        self,
+        model: Runnable,
+        *,
+        device: Device = "cpu",
+        optimize: bool = True,
+        threads: int = 0,
+        seed: int = 0,
+        integers: bool = True,
     ) -> None:
         if device not in get_args(Device):
             raise UsageError(f"there is no device {device!r}: give one of {', '.join(get_args(Device))}")
@@ -139,6 +149,8 @@ class Session:
         options.intra_op_num_threads = threads
         level = ort.GraphOptimizationLevel
         options.graph_optimization_level = level.ORT_ENABLE_ALL if optimize else level.ORT_DISABLE_ALL
+        if not integers:
+            options.add_session_config_entry("session.disable_quant_qdq", "1")
         content, weights = (model.content, model.weights) if isinstance(model, Outside) else (model, {})
         # The runtime works on the memory that it is given, which is mapped from a file or belongs to the graph.
         self._weights = {n: np.require(w.array, requirements=["C", "A"]) for n, w in weights.items()}

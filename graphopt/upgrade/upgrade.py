@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 
 from graphopt.graph import shapes
 from graphopt.graph.edit import Editor
+from graphopt.graph.names import Names
 from graphopt.graph.nodes import PROTECTED, TRAINED, attr, graphs, subgraphs
 from graphopt.graph.record import Exactness, Refused
 from graphopt.protocol import Context, Pass
@@ -120,7 +121,7 @@ class _Upgrader:
         self.enlarging: set[ir.Node] = set()
         self._versions = _versions()
         self._made: list[ir.Node] = []
-        self._names: set[str | None] = set()
+        self._names = Names(())
         self._shared: dict[tuple[int, str, tuple[int, ...], bytes], ir.Value] = {}
         self._without_initializers: set[ir.Graph] = set()
 
@@ -135,7 +136,7 @@ class _Upgrader:
             inside = list(_with_bodies(function.graph))
             self._without_initializers.update(inside)
             places += [(graph, function.opset_imports) for graph in inside]
-        self._names = {name for graph, _ in places for name in _names(graph)}
+        self._names = Names(graph for graph, _ in places)
         for graph, imports in places:
             if imports.get("", self.target) < self.target:
                 self._upgrade(graph, imports[""], model)
@@ -195,7 +196,9 @@ class _Upgrader:
         same = (id(graph), contents.dtype.str, contents.shape, contents.tobytes())
         if same not in self._shared:
             tensor, shape = ir.tensor(contents), ir.Shape(contents.shape)
-            value = ir.Value(name=self._fresh(hint), const_value=tensor, type=ir.TensorType(tensor.dtype), shape=shape)
+            value = ir.Value(
+                name=self._names.fresh(hint), const_value=tensor, type=ir.TensorType(tensor.dtype), shape=shape
+            )
             graph.register_initializer(value)
             self._shared[same] = value
         return self._shared[same]
@@ -217,7 +220,7 @@ class _Upgrader:
         _graph(node).insert_after(node, made)
         old.replace_all_uses_with(new, replace_graph_outputs=True)
         made.replace_input_with(0, old)
-        old.name, new.name = self._fresh(f"{name or 'value'}/{node.op_type}"), name
+        old.name, new.name = self._names.fresh(f"{name or 'value'}/{node.op_type}"), name
         new.type, new.shape, old.shape = old.type, old.shape, None
         if PROTECTED in old.meta:
             new.meta[PROTECTED] = old.meta.pop(PROTECTED)
@@ -230,19 +233,11 @@ class _Upgrader:
     ) -> ir.Node:
         base = next((o.name for o in near.outputs if o.name), "value")
         made = ir.node(
-            op_type, list(inputs), dict(attributes or {}), name=self._fresh(f"{near.name or base}/{op_type}")
+            op_type, list(inputs), dict(attributes or {}), name=self._names.fresh(f"{near.name or base}/{op_type}")
         )
-        made.outputs[0].name = self._fresh(f"{base}/{op_type}")
+        made.outputs[0].name = self._names.fresh(f"{base}/{op_type}")
         self._made.append(made)
         return made
-
-    def _fresh(self, hint: str) -> str:
-        name, count = hint, 0
-        while name in self._names:
-            count += 1
-            name = f"{hint}_{count}"
-        self._names.add(name)
-        return name
 
 
 def _graph(node: ir.Node) -> ir.Graph:
@@ -259,14 +254,6 @@ def _with_bodies(graph: ir.Graph) -> Iterator[ir.Graph]:
         yield current
         for node in current:
             pending.extend(subgraphs(node))
-
-
-def _names(graph: ir.Graph) -> Iterator[str | None]:
-    for value in (*graph.inputs, *graph.initializers.values()):
-        yield value.name
-    for node in graph:
-        yield node.name
-        yield from (value.name for value in node.outputs)
 
 
 def _versions() -> dict[str, list[int]]:

@@ -1,0 +1,255 @@
+"""Static quantization: ranges → quantizers → weights rounded, one product after the other.
+
+What is written is standard ONNX, QuantizeLinear and DequantizeLinear (QDQ); the runtime makes integer kernels of it:
+
+    x ─ Q ─ DQ ─┐
+    int8 ── DQ ─┼─ Conv ─ Relu ─ Q ─ DQ ─ …          weights: one scale per output channel, around 0
+    int32 ─ DQ ─┘                                    bias: in steps of the data's times the weight's
+
+While weights are rounded, in topological order, quantizers stand already but weights are floats still: each product
+sees the data that quantized ones before it give, and is fitted to the original's values (`round`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Final, get_args
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from graphopt import ops
+from graphopt.analysis.frontier import Frontier
+from graphopt.analysis.histogram import Histogram
+from graphopt.analysis.places import past_offset
+from graphopt.analysis.ranges import Method, Range, chosen
+from graphopt.analysis.segments import Samples
+from graphopt.compress.compress import row_count
+from graphopt.compress.region import Grid, Layout
+from graphopt.compress.round import BITS, Rounded, rounded
+from graphopt.errors import UsageError
+from graphopt.graph.names import Names
+from graphopt.graph.nodes import input_at, key, readers
+from graphopt.graph.record import Exactness
+from graphopt.protocol import Named
+from graphopt.run.machine import HERE, Machine
+
+__all__ = ["Quantize", "Ranged", "assembled", "grids", "weights"]
+
+Array = NDArray[Any]
+
+ROWS: Final = 60
+"""Rows per column that weights are rounded by."""
+_MOST: Final = 2**31 - 1
+"""Of an integer bias."""
+
+
+@dataclass(frozen=True)
+class Quantize(Named):
+    """8-bit activations, and weights of 8 bits or fewer."""
+
+    name: ClassVar[str] = "quantize"
+    summary: ClassVar[str] = "compute on 8-bit integers where the target does (`--int8`)"
+    exactness: ClassVar[Exactness] = Exactness.LOSSY
+    rules: ClassVar[Mapping[str, str]] = {}
+
+    weight_bits: int = 8
+    """Of each weight: 8, or with coarser grids that 8-bit kernels still compute with, 4 or 3."""
+    ranges: str = "mse"
+    """How the range of an activation is chosen: one of `analysis.ranges`."""
+
+    def __post_init__(self) -> None:
+        """Insist on what there is.
+
+        Raises:
+            UsageError: a value is out of range.
+        """
+        if self.weight_bits not in BITS:
+            raise UsageError(
+                f"weights have {', '.join(map(str, BITS))} bits, not {self.weight_bits}: give one of these"
+            )
+        if self.ranges not in get_args(Method):
+            raise UsageError(f"ranges are chosen by {', '.join(get_args(Method))}, not by {self.ranges!r}")
+
+
+def grids(plan: Layout, observed: Mapping[str, Histogram], method: Method, *, unsigned: bool) -> dict[int, Ranged]:
+    """The integers of each grid of a layout.
+
+    Args:
+        plan: where quantizers stand.
+        observed: by name, what was seen of each quantized value.
+        method: how ranges are chosen.
+        unsigned: whether integers are unsigned; otherwise they lie around 0.
+    """
+    together: dict[int, Histogram] = {}
+    for name, number in plan.values.items():
+        together[number] = together[number] + observed[name] if number in together else observed[name]
+    found = {}
+    for number, histogram in together.items():
+        chosen_ = chosen(histogram, method, symmetric=not unsigned)
+        low, high = plan.bounds[number]
+        found[number] = Ranged(Grid.over(max(chosen_.low, low), min(chosen_.high, high), unsigned=unsigned), chosen_)
+    return found
+
+
+@dataclass(frozen=True)
+class Ranged:
+    """The integers of a value, and why these."""
+
+    grid: Grid
+    range: Range
+
+
+def weights(
+    model: ir.Model,
+    plan: Layout,
+    found: Mapping[int, Ranged],
+    samples: Samples,
+    machine: Machine = HERE,
+    *,
+    bits: int = 8,
+) -> dict[str, Rounded]:
+    """Integer weights of each product, by its key. A weight that several nodes read stays a float.
+
+    Args:
+        model: canonical; it is not changed.
+        plan: where quantizers stand.
+        found: the integers of each grid, by its number.
+        samples: what weights are rounded by, in an order that does not depend on how it was given.
+        machine: where to run, and what values between products, and the rows of one, may take.
+        bits: of a weight.
+    """
+    copy = model.clone()
+    names, made = _Writer(copy).place(plan, found), dict[str, Rounded]()
+    for site in Frontier(model, copy, samples, replace(machine, integers=False), names=names):
+        if site.key in plan.products:
+            machine.progress(f"rounding {site.key}")
+            rows = site.sample(row_count(site, ROWS, machine.memory))
+            limits = (site.low, site.high)
+            one = rounded(rows, site.matrix(), site.bias(), bits=bits, bounds=limits, biased=site.biased)
+            site.put(one.matrix, one.bias)
+            made[site.key] = one
+    return made
+
+
+def assembled(
+    model: ir.Model, plan: Layout, found: Mapping[int, Ranged], made: Mapping[str, Rounded], *, integer_bias: bool
+) -> ir.Model:
+    """A copy of a model with quantizers and integer weights.
+
+    Args:
+        model: canonical; it is not changed.
+        plan: where quantizers stand.
+        found: the integers of each grid, by its number.
+        made: integer weights by key of the product; those that are not in the plan are left out.
+        integer_bias: whether biases become integers.
+    """
+    copy = model.clone()
+    writer = _Writer(copy)
+    writer.place(plan, found)
+    sources = {key(n): n.inputs[linear.x] for n in model.graph for linear in ops.linears(n)}
+    for node in list(copy.graph):
+        name = key(node)
+        if name in made and name in plan.products:
+            source = sources[name]
+            number = plan.values.get(str(source.name)) if source is not None else None
+            writer.settle(node, made[name], found[number].grid.scale if integer_bias and number is not None else None)
+    return copy
+
+
+class _Writer:
+    """Puts quantizers and integers into a model."""
+
+    def __init__(self, model: ir.Model) -> None:
+        self._graph, self._names = model.graph, Names(model)
+
+    def place(self, plan: Layout, found: Mapping[int, Ranged]) -> dict[str, str]:
+        """Put quantizers behind values, and tell what their readers read instead."""
+        graph, stand_in = self._graph, dict[str, str]()
+        values = {str(v.name): v for v in (*graph.inputs, *(v for n in graph for v in n.outputs))}
+        for name, number in plan.values.items():
+            value, grid = values[name], found[number].grid
+            scale = self._constant(f"{name}/scale", np.array(grid.scale, np.float32))
+            zero = self._constant(f"{name}/zero", np.array(grid.zero, grid.dtype))
+            quantize = self._node("QuantizeLinear", [value, scale, zero], f"{name}/quantize")
+            back = self._node("DequantizeLinear", [quantize.outputs[0], scale, zero], f"{name}/dequantize")
+            quantize.outputs[0].type, quantize.outputs[0].shape = zero.type, value.shape
+            made, producer = back.outputs[0], value.producer()
+            made.type, made.shape = value.type, value.shape
+            for reader in dict.fromkeys(readers(value)):
+                if reader is not quantize and (name in plan.closed or key(reader) in plan.nodes):
+                    _redirect(reader, value, made)
+            if producer is None:
+                graph.insert_before(graph[0], [quantize, back])
+            else:
+                graph.insert_after(producer, [quantize, back])
+            if name in plan.closed and value.is_graph_output():
+                graph.outputs[list(graph.outputs).index(value)] = made
+                value.name, made.name = self._names.fresh(f"{name}/exact"), name
+            stand_in[name] = str(made.name)
+        return stand_in
+
+    def settle(self, node: ir.Node, made: Rounded, step: float | None) -> None:
+        """Let a product read integers; its bias as well, where the step of its data is given."""
+        (linear,) = ops.linears(node)
+        _, offset = past_offset(linear)
+        codes, scale = linear.unmatrix(made.codes).astype(np.int8), made.scale.reshape(-1)
+        if linear.bias is not None and linear.beta:
+            bias = made.bias.reshape(-1)
+            if step is None:
+                self._give(node, linear.bias, self._constant(f"{key(node)}/bias", bias.astype(np.float32)))
+            else:
+                steps = np.float32(step) * scale
+                wide = np.clip(np.rint(bias / steps.astype(np.float64)), -_MOST, _MOST)
+                self._integer(node, linear.bias, wide.astype(np.int32), steps, 0)
+        elif offset is not None and offset.const_value is not None:
+            (reader,) = offset.consumers()
+            row = made.bias.reshape(offset.const_value.shape.numpy()).astype(np.float32)
+            self._give(reader, list(reader.inputs).index(offset), self._constant(f"{key(node)}/bias", row))
+        self._integer(node, linear.weight, codes, scale, linear.w_out)
+
+    def _integer(self, node: ir.Node, index: int, codes: Array, scale: Array, axis: int) -> None:
+        """Let an input be what a DequantizeLinear makes of integers, one scale for each index of an axis."""
+        old = input_at(node, index)
+        name = str(old.name) if old is not None else f"{key(node)}/{index}"
+        contents = {"integers": codes, "scale": scale, "zero": np.zeros(scale.shape, codes.dtype)}
+        constants = [self._constant(f"{name}/{kind}", c) for kind, c in contents.items()]
+        back = self._node("DequantizeLinear", constants, f"{name}/dequantize", {"axis": axis})
+        back.outputs[0].type, back.outputs[0].shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape(codes.shape)
+        self._graph.insert_before(node, back)
+        self._give(node, index, back.outputs[0])
+
+    def _give(self, node: ir.Node, index: int, value: ir.Value) -> None:
+        """Let an input be a value; a constant that nothing reads any more goes."""
+        old = input_at(node, index)
+        if index >= len(node.inputs):
+            node.resize_inputs(index + 1)
+        node.replace_input_with(index, value)
+        if old is not None and not old.uses() and not old.is_graph_output() and not old.is_graph_input():
+            self._graph.initializers.pop(str(old.name), None)
+
+    def _node(
+        self, kind: str, inputs: list[ir.Value], name: str, attributes: Mapping[str, int] | None = None
+    ) -> ir.Node:
+        node = ir.node(kind, inputs, dict(attributes or {}), name=self._names.fresh(name))
+        node.outputs[0].name = self._names.fresh(f"{name}d")
+        return node
+
+    def _constant(self, name: str, contents: Array) -> ir.Value:
+        tensor = ir.tensor(contents)
+        value = ir.Value(
+            name=self._names.fresh(name),
+            const_value=tensor,
+            type=ir.TensorType(tensor.dtype),
+            shape=ir.Shape(contents.shape),
+        )
+        self._graph.register_initializer(value)
+        return value
+
+
+def _redirect(node: ir.Node, old: ir.Value, new: ir.Value) -> None:
+    for index, read in enumerate(node.inputs):
+        if read is old:
+            node.replace_input_with(index, new)

@@ -1,0 +1,225 @@
+"""Where quantizers stand, so that a runtime computes on 8-bit integers between them.
+
+A *region* is a product with a constant weight and what becomes one kernel with it: its bias, and the clipping behind.
+Around regions, other operators compute on integers if they have nothing but integers at their ends. Everything that
+this depends on is data (`targets.Integers`), and which operators pass elements on as they are is told by the table
+(`OpSpec.carries`): what such an operator reads and makes shares one grid.
+
+    runtimes that give integers (`results`)            others
+    x → Q → DQ → Conv → Relu → Q → DQ → …              x → Q → DQ → Conv → Relu → …
+    sums, pools and concatenations between them        of a sum, the operand that is no product's result (`skips`)
+
+Nothing is quantized twice: one grid for each value, one quantizer behind it, and all integer nodes read that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from graphopt import ops
+from graphopt.analysis.places import bounds, only_reader, past_offset
+from graphopt.graph.nodes import is_constant, key, readers
+from graphopt.targets import Integers
+
+__all__ = ["Grid", "Layout", "layout"]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Integers for a tensor: real = (integer − zero)·scale."""
+
+    scale: float
+    zero: int
+    unsigned: bool
+
+    @classmethod
+    def over(cls, low: float, high: float, *, unsigned: bool) -> Grid:
+        """The grid over a range with 0 in it, or around 0 where integers are signed; 0 is one of its points."""
+        if not unsigned:
+            return cls(_step(max(-low, high), 127), 0, unsigned)
+        scale = _step(high - low, 255)
+        return cls(scale, int(np.clip(np.rint(-low / scale), 0, 255)), unsigned)
+
+    @property
+    def dtype(self) -> np.dtype[np.uint8] | np.dtype[np.int8]:
+        """Of the integers."""
+        return np.dtype(np.uint8) if self.unsigned else np.dtype(np.int8)
+
+    def seen(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Each number as its nearest point of the grid."""
+        info = np.iinfo(self.dtype)
+        steps = np.clip(np.rint(x / np.float32(self.scale)) + self.zero, info.min, info.max)
+        found: NDArray[np.float32] = ((steps - self.zero) * self.scale).astype(np.float32)
+        return found
+
+
+def _step(extent: float, steps: int) -> float:
+    """A scale that is a normal number of single precision."""
+    return float(max(np.float32(extent / steps), np.finfo(np.float32).tiny)) if extent > 0 else 1.0
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which nodes of a model compute on integers, and which values are quantized for that."""
+
+    products: tuple[str, ...]
+    """Keys of products with integer weights, in graph order."""
+    nodes: frozenset[str]
+    """Keys of all nodes that compute on integers."""
+    values: Mapping[str, int]
+    """The number of its grid, by the name of a value that a quantizer stands behind."""
+    closed: frozenset[str]
+    """Names of those of them that every node reads quantized: an integer node gives nothing else."""
+    bounds: Mapping[int, tuple[float, float]]
+    """By number, what a grid need not go beyond: a clipping before the quantizer does not."""
+
+
+def layout(model: ir.Model, target: Integers, skip: Container[str] = ()) -> Layout:
+    """Where quantizers stand.
+
+    Args:
+        model: canonical; only its main graph is looked at.
+        target: what the runtime wants.
+        skip: keys of nodes that compute on floats.
+    """
+    nodes = [n for n in model.graph if key(n) not in skip and not n.domain]
+    products = {n: linear for n in nodes if (linear := _product(n, target)) is not None}
+    integer = {*products, *(n for n in nodes if _is_capable(n, target))}
+    while gone := {n for n in integer - products.keys() if not _is_between(n, integer, target)}:
+        integer -= gone
+    wanted = dict.fromkeys(v for n in nodes if n in integer for v in _ends(n, products.get(n), target))
+    if target.skips:
+        wanted |= dict.fromkeys(v for linear in products.values() if (v := _skip(linear, products)) is not None)
+    grids = _Classes(wanted)
+    for node in integer - products.keys():
+        for source, result in _carried(node):
+            grids.unite(source, _end(result))
+    limits = dict[int, tuple[float, float]]()
+    for value, number in grids.numbers.items():
+        low, high = _clipped(value)
+        known = limits.get(number, (low, high))
+        limits[number] = (min(known[0], low), max(known[1], high))
+    return Layout(
+        tuple(key(n) for n in products),
+        frozenset(key(n) for n in integer),
+        {str(v.name): number for v, number in grids.numbers.items()},
+        frozenset(str(v.name) for v in grids.numbers if _is_closed(_source(v), integer, target)),
+        limits,
+    )
+
+
+def _product(node: ir.Node, target: Integers) -> ops.Linear | None:
+    """The product of a node that has exactly one, on floats of single precision, with an integer kernel."""
+    if node.op_type not in target.products:
+        return None
+    found = ops.linears(node)
+    if len(found) != 1 or not found[0].channels or found[0].weights.dtype != np.float32:
+        return None
+    linear = found[0]
+    free = linear.bias_value is None or is_constant(linear.bias_value)
+    return linear if free and linear.alpha == 1 and linear.beta in (0, 1) else None
+
+
+def _is_capable(node: ir.Node, target: Integers) -> bool:
+    """Whether it may compute on integers between others: all floats that it reads are computed."""
+    if node.op_type not in target.others:
+        return False
+    data = _data(node)
+    return bool(data) and all(v.dtype is ir.DataType.FLOAT and not is_constant(v) for v in data)
+
+
+def _data(node: ir.Node) -> list[ir.Value]:
+    """What floats a node computes with."""
+    return [v for v in node.inputs if v is not None and v.dtype is not None and v.dtype.is_floating_point()]
+
+
+def _is_between(node: ir.Node, integer: Container[ir.Node], target: Integers) -> bool:
+    """Whether all that it reads comes from integer nodes, or is read by products, and its results go to such nodes."""
+    for value in _data(node):
+        read = any(n in integer and _product(n, target) is not None for n in readers(value))
+        if not read and not _is_closed(_source(value), integer, target):
+            return False
+    ends = [_end(v) for v in node.outputs if v.name]
+    return all(any(n in integer for n in readers(v)) for v in ends)
+
+
+def _is_closed(node: ir.Node | None, integer: Container[ir.Node], target: Integers) -> bool:
+    """Whether a node gives integers."""
+    return node is not None and node in integer and node.op_type in target.results | target.others
+
+
+def _ends(node: ir.Node, linear: ops.Linear | None, target: Integers) -> list[ir.Value]:
+    """What has to be quantized for a node to compute on integers."""
+    if linear is None:
+        return [*_data(node), *(_end(v) for v in node.outputs if v.name)]
+    x = node.inputs[linear.x]
+    found = [] if x is None else [x]
+    return [*found, _end(node.outputs[0])] if node.op_type in target.results else found
+
+
+def _end(value: ir.Value) -> ir.Value:
+    """The value behind a clipping that becomes one with the quantizer."""
+    reader = only_reader(value)
+    return value if reader is None or bounds(value) == (-np.inf, np.inf) else reader.outputs[0]
+
+
+def _clipped(value: ir.Value) -> tuple[float, float]:
+    """Between which numbers it is for certain."""
+    node = value.producer()
+    source = node.inputs[0] if node is not None and node.inputs else None
+    if source is None or _end(source) is not value or source is value:
+        return (-np.inf, np.inf)
+    return bounds(source)
+
+
+def _source(value: ir.Value) -> ir.Node | None:
+    """The node that makes a value, a clipping passed over."""
+    node = value.producer()
+    if node is not None and _clipped(value) != (-np.inf, np.inf) and node.inputs[0] is not None:
+        return node.inputs[0].producer()
+    return node
+
+
+def _skip(linear: ops.Linear, products: Container[ir.Node]) -> ir.Value | None:
+    """What is added to a product's result, if no other product makes that."""
+    value, _ = past_offset(linear)
+    reader = only_reader(value)
+    if reader is None or reader.op_type != "Add" or reader.domain:
+        return None
+    other = reader.inputs[1 - list(reader.inputs).index(value)]
+    if other is None or other is value or is_constant(other) or other.producer() in products:
+        return None
+    return other
+
+
+def _carried(node: ir.Node) -> list[tuple[ir.Value, ir.Value]]:
+    spec = ops.spec_of(node)
+    return [] if spec is None else [(a, b) for a, b in spec.carries(node) if a.dtype is ir.DataType.FLOAT]
+
+
+class _Classes:
+    """Values with one grid each, until they are united."""
+
+    def __init__(self, values: Iterable[ir.Value]) -> None:
+        self._parent = {v: v for v in values}
+
+    def _find(self, value: ir.Value) -> ir.Value:
+        while self._parent[value] is not value:
+            value = self._parent[value]
+        return value
+
+    def unite(self, a: ir.Value, b: ir.Value) -> None:
+        """One grid for both, if both are quantized."""
+        if a in self._parent and b in self._parent:
+            self._parent[self._find(b)] = self._find(a)
+
+    @property
+    def numbers(self) -> dict[ir.Value, int]:
+        """The grid of each value, numbered in their order."""
+        order: dict[ir.Value, int] = {}
+        return {v: order.setdefault(self._find(v), len(order)) for v in self._parent}

@@ -1,0 +1,185 @@
+"""Which regions of a quantized model stay on floats.
+
+    quantize all ─► what does each region cost the outputs? ─► leave out what costs most ─► round again
+
+What a region costs is measured: how many decibels the outputs gain where it alone computes on floats again. Without an
+allowed drop, a region stays on floats where that brings much and the clock says that it takes little. With one, the
+fewest that keep to it do, found by bisection over the regions from the dearest on: log2 N whole evaluations for N.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from math import isfinite
+from typing import Final, get_args
+
+import onnx_ir as ir
+
+from graphopt.analysis.calibration import observe
+from graphopt.analysis.histogram import Histogram
+from graphopt.analysis.metrics import Tally
+from graphopt.analysis.ranges import Method
+from graphopt.analysis.segments import Samples, batches
+from graphopt.compress.quantize import Quantize, Ranged, assembled, grids, weights
+from graphopt.compress.region import Layout, layout
+from graphopt.compress.round import Rounded
+from graphopt.errors import Verdict
+from graphopt.plan.budget import excess
+from graphopt.run.bench import bench
+from graphopt.run.machine import HERE, Machine
+from graphopt.run.session import Feed
+from graphopt.targets import Integers
+
+__all__ = ["Quantized", "Regions"]
+
+_SAMPLES: Final = 64
+"""That the cost of a region is measured on."""
+_WORTH: Final = 0.25
+"""Decibels that leaving a region on floats must bring for the clock to be asked."""
+_TRIED: Final = 4
+"""Regions that the clock is asked about."""
+_SLOWER: Final = 1.05
+"""What they may take, all together: the time over that of the model with everything on integers."""
+_SECONDS: Final = 2.0
+
+Metrics = Mapping[str, tuple[float, float]]
+
+
+@dataclass(frozen=True, eq=False)
+class Quantized:
+    """A quantized model, and what led to it."""
+
+    model: ir.Model
+    layout: Layout
+    ranges: Mapping[int, Ranged]
+    """By number of the grid."""
+    weights: Mapping[str, Rounded]
+    """By key of the product."""
+    floats: tuple[str, ...]
+    """Keys of products that could compute on integers and do not, the dearest first."""
+    gains: Mapping[str, float] = field(default_factory=dict)
+    """Decibels that the outputs gain with the product of this key alone on floats; where nothing was to be decided,
+    none."""
+    slower: float | None = None
+    """What leaving `floats` on floats takes: the time over that of the model with everything on integers."""
+
+
+@dataclass(frozen=True, eq=False)
+class Regions:
+    """One model that is to be quantized."""
+
+    model: ir.Model
+    """Canonical."""
+    target: Integers
+    form: Quantize
+    samples: Samples
+    """What is learned from."""
+    skip: Collection[str] = ()
+    """Keys of nodes that compute on floats."""
+    timed: Feed | None = None
+    """What the clock is asked on; None where it cannot be asked about the target."""
+    machine: Machine = HERE
+
+    def quantized(self, floats: Collection[str]) -> Quantized:
+        """With some regions on floats, and all others on integers."""
+        plan = layout(self.model, self.target, {*self.skip, *floats})
+        ranges = self._grids(plan)
+        self.machine.progress("rounding weights")
+        made = weights(self.model, plan, ranges, self.samples, self.machine, bits=self.form.weight_bits)
+        return Quantized(self._assembled(plan, ranges, made), plan, ranges, made, tuple(floats))
+
+    def settled(self, score: Callable[[ir.Model], Metrics], allowed: Mapping[str, float]) -> Quantized:
+        """With the regions on floats that are worth it, or the fewest that keep to an allowed drop.
+
+        Args:
+            score: what metrics a model has.
+            allowed: as `plan.budget.drops` has it.
+
+        Raises:
+            Verdict: not even floats keep to the allowed drop, or nothing can be quantized.
+        """
+        first = self.quantized(())
+        if not first.weights:
+            raise Verdict("nothing in the model can be quantized: it has no product with a kernel on integers")
+        if allowed and excess(score(first.model), allowed) <= 1:
+            return first
+        gains = self._gains(first)
+        dearest = sorted(gains, key=lambda k: -gains[k])
+        if allowed:
+            floats, slower = dearest[: self._fewest(first, dearest, score, allowed)], None
+        else:
+            floats, slower = self._worth(first, [k for k in dearest if gains[k] >= _WORTH])
+        if not floats:
+            return Quantized(first.model, first.layout, first.ranges, first.weights, (), gains)
+        last = self.quantized(floats)
+        return Quantized(last.model, last.layout, last.ranges, last.weights, tuple(floats), gains, slower)
+
+    @cached_property
+    def _observed(self) -> dict[str, Histogram]:
+        """With fewer regions on integers, no other values are quantized."""
+        plan = layout(self.model, self.target, self.skip)
+        return observe(self.model, plan.values, self.samples, self.machine)
+
+    def _grids(self, plan: Layout) -> dict[int, Ranged]:
+        method: Method = next(m for m in get_args(Method) if m == self.form.ranges)
+        return grids(plan, self._observed, method, unsigned=self.target.unsigned)
+
+    def _assembled(self, plan: Layout, ranges: Mapping[int, Ranged], made: Mapping[str, Rounded]) -> ir.Model:
+        return assembled(self.model, plan, ranges, made, integer_bias=self.target.bias)
+
+    def _without(self, first: Quantized, floats: Collection[str]) -> ir.Model:
+        """As it was, only with some regions on floats: the weights of others stay."""
+        plan = layout(self.model, self.target, {*self.skip, *floats})
+        return self._assembled(plan, self._grids(plan), first.weights)
+
+    def _gains(self, first: Quantized) -> dict[str, float]:
+        """See `Quantized.gains`."""
+        feeds, counts = batches(self.model, self.samples, _SAMPLES)
+        count = next((i for i in range(1, len(counts)) if sum(counts[:i]) >= _SAMPLES), len(counts))
+        session = self.machine.session(self.model)
+        dense = [session.run(feed) for feed in feeds[:count]]
+
+        def noise(model: ir.Model) -> float:
+            tally, other = Tally(), self.machine.session(model)
+            for feed, expected in zip(feeds, dense, strict=False):
+                tally.add(feed, expected, other.run(feed), None)
+            found = tally.metrics().get("sqnr", (0.0, 0.0))[1]
+            return found if isfinite(found) else 0.0
+
+        at, found = noise(first.model), {}
+        for name in first.layout.products:
+            self.machine.progress(f"measuring what quantizing {name} costs")
+            found[name] = noise(self._without(first, [name])) - at
+        return found
+
+    def _fewest(
+        self,
+        first: Quantized,
+        dearest: Sequence[str],
+        score: Callable[[ir.Model], Metrics],
+        allowed: Mapping[str, float],
+    ) -> int:
+        """How many of the dearest regions have to be on floats."""
+        low, high = 0, len(dearest)
+        while high - low > 1:
+            middle = (low + high) // 2
+            self.machine.progress(f"trying {middle} of {len(dearest)} regions on floats")
+            keeps = excess(score(self._without(first, dearest[:middle])), allowed) <= 1
+            low, high = (low, middle) if keeps else (middle, high)
+        return high
+
+    def _worth(self, first: Quantized, candidates: Sequence[str]) -> tuple[list[str], float | None]:
+        """The candidates that take little time on floats, and what they take together."""
+        chosen, slower = list[str](), None
+        if self.timed is None:
+            return chosen, slower
+        session = self.machine.session(first.model)
+        for name in candidates[:_TRIED]:
+            self.machine.progress(f"timing {name} on floats")
+            other = self.machine.session(self._without(first, [*chosen, name]))
+            ratio = bench(session, other, self.timed, seconds=_SECONDS).ratio
+            if ratio <= _SLOWER:
+                chosen, slower = [*chosen, name], ratio
+        return chosen, slower
