@@ -8,7 +8,7 @@ import functools
 import io
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
@@ -110,6 +110,7 @@ class Session:
         optimize: all of onnxruntime's optimizations, or none.
         threads: threads inside one operator; 0 leaves it to onnxruntime (all cores).
         seed: seed of random operators whose node has none.
+        adjust: sets further options, last.
 
     Raises:
         InputError: onnxruntime does not load the model.
@@ -123,7 +124,14 @@ class Session:
     """Why this provider, in words."""
 
     def __init__(
-        self, model: Runnable, *, device: Device = "cpu", optimize: bool = True, threads: int = 0, seed: int = 0
+        self,
+        model: Runnable,
+        *,
+        device: Device = "cpu",
+        optimize: bool = True,
+        threads: int = 0,
+        seed: int = 0,
+        adjust: Callable[[ort.SessionOptions], None] = lambda _: None,
     ) -> None:
         if device not in get_args(Device):
             raise UsageError(f"there is no device {device!r}: give one of {', '.join(get_args(Device))}")
@@ -144,6 +152,7 @@ class Session:
         self._weights = {n: np.require(w.array, requirements=["C", "A"]) for n, w in weights.items()}
         if weights:
             options.add_external_initializers(list(weights), [_to_native(a) for a in self._weights.values()])
+        adjust(options)
         try:
             self._session = _create(content, options, cuda=cuda)
         except ERRORS as error:
