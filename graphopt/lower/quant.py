@@ -42,7 +42,7 @@ from graphopt.ops.runtime import DOMAIN
 from graphopt.protocol import Context
 from graphopt.rewrite.ask import dims, made_by
 
-__all__ = ["RULES", "UNSIGNED"]
+__all__ = ["EIGHT_BITS", "RULES", "UNSIGNED", "cut_off"]
 
 Array = NDArray[Any]
 
@@ -260,18 +260,24 @@ def cut_off_anyway(
     draft: Draft, _ctx: Context, node: ir.Node, quantize: ir.Node, _scale: Array, _zero: Array
 ) -> Answer:
     """A Relu or Clip before QuantizeLinear goes where the integers end no later."""
+    return cut_off(node, quantize) or draft.like(quantize, [node.inputs[0], *quantize.inputs[1:]])
+
+
+def cut_off(node: ir.Node, quantize: ir.Node) -> No | None:
+    """Whether a QuantizeLinear cuts off all that a Relu or Clip before it does: None, or why not."""
     made = _steps(quantize, None, EIGHT_BITS)
     if made is None or not made.single:
         return No("it is not made 8-bit integers with one constant scale and zero point")
     low, high = (0.0, np.inf) if node.op_type == "Relu" else (_bound(node, i) for i in (1, 2))
     if low is None or high is None:
         return No("the bounds are not constants")
-    scale, zero, ends = scalar(made.scale), int(scalar(made.zero)), np.iinfo(_zero.dtype)
+    zero = scalar(made.zero)
+    ends = np.iinfo(zero.dtype)
     with np.errstate(all="ignore"):
-        lowest, highest = (np.rint(np.float32(bound) / np.float32(scale)) + zero for bound in (low, high))
-    if not (lowest <= ends.min and highest >= ends.max):
-        return No("the integers reach further")
-    return draft.like(quantize, [node.inputs[0], *quantize.inputs[1:]])
+        lowest, highest = (
+            np.rint(np.float32(bound) / np.float32(scalar(made.scale))) + int(zero) for bound in (low, high)
+        )
+    return None if lowest <= ends.min and highest >= ends.max else No("the integers reach further")
 
 
 UNSIGNED: tuple[Rule, ...] = (unsigned, cut_off_anyway)

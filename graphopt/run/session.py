@@ -8,7 +8,7 @@ import functools
 import io
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
@@ -113,6 +113,7 @@ class Session:
         integers: whether what stands between quantizers may be computed on integers. If not, quantizers round and
             nothing else: a model whose weights are floats still is simulated as it stands, where onnxruntime would
             otherwise quantize these as well, with one scale each.
+        adjust: sets further options, last.
 
     Raises:
         InputError: onnxruntime does not load the model.
@@ -134,6 +135,7 @@ class Session:
         threads: int = 0,
         seed: int = 0,
         integers: bool = True,
+        adjust: Callable[[ort.SessionOptions], None] = lambda _: None,
     ) -> None:
         if device not in get_args(Device):
             raise UsageError(f"there is no device {device!r}: give one of {', '.join(get_args(Device))}")
@@ -156,6 +158,7 @@ class Session:
         self._weights = {n: np.require(w.array, requirements=["C", "A"]) for n, w in weights.items()}
         if weights:
             options.add_external_initializers(list(weights), [_to_native(a) for a in self._weights.values()])
+        adjust(options)
         try:
             self._session = _create(content, options, cuda=cuda)
         except ERRORS as error:
