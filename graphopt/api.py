@@ -78,6 +78,8 @@ def optimize(
     keep_metadata: bool = False,
     budget: Mapping[str, float] | Sequence[str] | None = None,
     max_drop: Mapping[str, float] | Sequence[str] | None = None,
+    int8: bool = False,
+    weight_bits: int | None = None,
     plan_only: bool = False,
     measure: bool = False,
     unverified: bool = False,
@@ -106,6 +108,8 @@ def optimize(
         budget: shares of the model as given that may remain: of "macs", "params", "bytes" or "latency".
         max_drop: how much worse the result may do: by "accuracy", "agreement", …; without a budget, the smallest model
             within it is looked for.
+        int8: compute on 8-bit integers where that pays on the target; ranges are learned from the data.
+        weight_bits: of a weight of such a model: 8, 4 or 3.
         plan_only: only say what would be cut; the result is what there is before.
         measure: let the clock decide on passes that could make a model slower; the result's recipe does without those
             that did not make this one faster.
@@ -140,6 +144,8 @@ def optimize(
         keep_metadata=keep_metadata,
         budget=budget,
         max_drop=max_drop,
+        int8=int8,
+        weight_bits=weight_bits,
     )
     if unverified and chosen.lossy:
         raise UsageError("what is given up is measured: leave out unverified")

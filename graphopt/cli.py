@@ -16,6 +16,7 @@ import typer
 
 from graphopt.errors import GraphoptError
 from graphopt.options import (
+    BitsOption,
     BudgetOption,
     DataOption,
     DebugOption,
@@ -23,6 +24,7 @@ from graphopt.options import (
     DropOption,
     FastMathOption,
     HtmlOption,
+    Int8Option,
     JsonOption,
     MeasureOption,
     MetadataOption,
@@ -157,6 +159,8 @@ def optimize(
     keep_metadata: MetadataOption = False,
     budget: BudgetOption = None,
     max_drop: DropOption = None,
+    int8: Int8Option = False,
+    weight_bits: BitsOption = None,
     plan_only: PlanOnlyOption = False,
     measure: MeasureOption = False,
     unverified: UnverifiedOption = False,
@@ -200,6 +204,8 @@ def optimize(
             keep_metadata=keep_metadata,
             budget=budget or None,
             max_drop=max_drop or None,
+            int8=int8,
+            weight_bits=weight_bits,
             plan_only=plan_only,
             measure=measure,
             unverified=unverified,

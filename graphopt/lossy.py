@@ -1,4 +1,4 @@
-"""The lossy story: rewrite → measure → plan → compress, weights to zero → rewrite for the target.
+"""The lossy story: rewrite → measure → plan → compress, weights to zero, integers → rewrite for the target.
 
 The lossless halves are `pipeline.optimize`, before and after: the first proves its result against the original, the
 second against the compressed model. What is lost in between is measured on samples that nothing was learned from.
@@ -6,22 +6,28 @@ second against the compressed model. What is lost in between is measured on samp
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import onnx_ir as ir
 
 from graphopt import pipeline
+from graphopt.analysis.audit import Audit, audit
 from graphopt.analysis.channels import channels
 from graphopt.analysis.facts import Facts, extents, facts
 from graphopt.analysis.groups import Channels
 from graphopt.analysis.mirror import mirrored
 from graphopt.analysis.robustness import Noisy
 from graphopt.analysis.samples import Split
+from graphopt.analysis.segments import Samples
 from graphopt.arguments import check_keys
 from graphopt.compress.compress import Compressed, Refit
+from graphopt.compress.quantize import Quantize
 from graphopt.compress.sparse import Sparse
 from graphopt.errors import UsageError, Verdict
+from graphopt.graph.carry import Carried
 from graphopt.graph.external import Runnable
 from graphopt.graph.load import Source
 from graphopt.graph.save import runnable
@@ -29,14 +35,20 @@ from graphopt.plan.budget import Limit, excess, limits
 from graphopt.plan.latency import latency
 from graphopt.plan.levels import LossCurve, candidates
 from graphopt.plan.plan import Plan, Planner, Tried
+from graphopt.plan.regions import Quantized, Regions
+from graphopt.protocol import Pass
 from graphopt.recipe import Recipe, spec
+from graphopt.run.bench import Timing, bench
 from graphopt.run.child import Child
 from graphopt.run.data import rows_of
 from graphopt.run.session import Feed
 from graphopt.targets import TARGETS
 from graphopt.workshop import Workshop
 
-__all__ = ["Lossy", "compress"]
+__all__ = ["Integral", "Lossy", "compress"]
+
+_SECONDS = 5.0
+"""That timing integers against floats may take."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +66,8 @@ class Lossy:
     refits: tuple[Refit, ...]
     sparse: tuple[Sparse, ...]
     """What became of each product where weights became zero."""
+    integers: Integral | None
+    """What became of it where it was to compute on integers."""
     split: Split
     metrics: Mapping[str, tuple[float, float]]
     """Of the original and of the result, on samples that judge."""
@@ -73,11 +87,11 @@ def compress(
     *,
     plan_only: bool = False,
 ) -> Lossy:
-    """The whole story for one model with a budget, an allowed drop, a plan, or weights that are to be zero.
+    """The whole story for one model with a budget, an allowed drop, a plan, or weights that are to be zero or integers.
 
     Args:
         source: the original.
-        recipe: with `budget`, `max_drop`, `plan` or `sparsify`.
+        recipe: with `budget`, `max_drop`, `plan`, `sparsify` or `quantize`.
         split: samples to learn from and to judge by.
         feeds: what the lossless halves are proved on.
         settings: how models are run.
@@ -96,25 +110,16 @@ def compress(
     first = pipeline.optimize(source, canonical, feeds, replace(settings, measure=False), child)
     model = first.model
     feed = feeds[0]
-    shape = extents(model, feed)
     rows = rows_of(feed) if isinstance(split.calibration, Mapping) else 1
     settings.progress("looking for groups")
-    groups = channels(model, shape, samples=rows) if recipe.cuts else Channels({}, {}, {}, {})
+    groups = channels(model, extents(model, feed), samples=rows) if recipe.cuts else Channels({}, {}, {}, {})
     if recipe.cuts and not groups.groups:
         raise Verdict(f"nothing in {source.name} can be cut: `graphopt inspect MODEL --groups` says why")
     check_keys(source, recipe.skip, {*groups.groups, *(node for node, _ in groups.products)})
-    whole = _whole(groups, recipe.skip)
-    more = mirrored(split.calibration, source.runnable, settings)
-    carried = source.carried.without(groups.values)
-
-    def thinned(thin: ir.Model) -> Source:
-        return replace(source, model=thin, runnable=runnable(thin, carried), carried=carried, frozen=0)
-
-    def finished(thin: ir.Model) -> Runnable:
-        """As it will be emitted, only not verified."""
-        last = pipeline.optimize(thinned(thin), recipe, None, replace(settings, measure=False), child)
-        return runnable(last.model, carried) if last.content is None else last.content
-
+    more = None
+    if recipe.cuts or recipe.sparsify is not None:
+        more = mirrored(split.calibration, source.runnable, settings)
+    half = _Half(source, source.carried.without(groups.values), feeds, settings, child)
     workshop = Workshop(
         model,
         groups,
@@ -123,17 +128,12 @@ def compress(
         step=TARGETS[recipe.target].multiple,
         machine=settings,
         timed=feed if "latency" in recipe.budget else None,
-        finish=finished,
+        finish=partial(half.finished, recipe),
         form=recipe.sparsify,
         skip=recipe.skip,
     )
     _check_measured(workshop, recipe.max_drop)
-    planner = Planner(
-        groups,
-        {key: (g.units,) if key in whole else candidates(g, workshop.step) for key, g in groups.groups.items()},
-        workshop,
-        progress=settings.progress,
-    )
+    planner = _planner(groups, recipe, workshop)
     bounds = _Bounds(source, first, groups, feed, rows)
     plan, made = Plan.of(recipe.plan, groups), None
     tried: tuple[Tried, ...] = ()
@@ -146,17 +146,104 @@ def compress(
     first = replace(first, notes=(*first.notes, *_notes(workshop, mirrored=more is not None)))
     if plan_only:
         first = replace(first, recipe=done)
-        return Lossy(first, plan, groups, tried, planner.curves, (), (), split, {}, only=True)
+        return Lossy(first, plan, groups, tried, planner.curves, (), (), None, split, {}, only=True)
     made = made or workshop.compressed(plan.widths)
     zeros = _zeros(made, recipe, source.name)
-    last = pipeline.optimize(thinned(made.model), done, feeds, replace(settings, stamp=True), child)
+    if recipe.quantize is None:
+        last, integers = half.emitted(made.model, done), None
+    else:
+        last, integers = half.quantized(made.model, done, workshop, split.calibration)
     settings.progress("judging")
-    result = runnable(last.model, carried) if last.content is None else last.content
+    result = half.runnable(last.model) if last.content is None else last.content
     metrics, noise = workshop.scores(result), workshop.robustness(result)
     if not recipe.cuts and (used := excess(metrics, recipe.max_drop)) > 1:
-        raise Verdict(f"the allowed drop cannot be kept with so many zeros: the result uses {used:.3g} times of it")
+        raise Verdict(f"the allowed drop cannot be kept: the result uses {used:.3g} times of it")
     outcome = _joined(source, first, last, zeros)
-    return Lossy(outcome, plan, groups, tried, planner.curves, made.refits, made.sparse, split, metrics, noise)
+    return Lossy(
+        outcome, plan, groups, tried, planner.curves, made.refits, made.sparse, integers, split, metrics, noise
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Half:
+    """The second half of the story, for models that something was taken from."""
+
+    source: Source
+    carried: Carried
+    feeds: Sequence[Feed]
+    settings: pipeline.Settings
+    child: Child | None
+
+    def runnable(self, thin: ir.Model) -> Runnable:
+        """Made ready to run, as it is."""
+        return runnable(thin, self.carried)
+
+    def _given(self, thin: ir.Model) -> Source:
+        return replace(self.source, model=thin, runnable=self.runnable(thin), carried=self.carried, frozen=0)
+
+    def finished(self, recipe: Recipe, thin: ir.Model) -> Runnable:
+        """As it will be emitted, only not verified."""
+        settings = replace(self.settings, measure=False)
+        last = pipeline.optimize(self._given(thin), recipe, None, settings, self.child)
+        return self.runnable(last.model) if last.content is None else last.content
+
+    def emitted(self, thin: ir.Model, done: Recipe, passes: Sequence[Pass] | None = None) -> pipeline.Outcome:
+        """Rewritten by these passes, or those of the recipe, verified, and with a word on all that was done."""
+        recipe = done if passes is None else replace(done, passes=tuple(passes))
+        settings = replace(self.settings, stamp=done)
+        return pipeline.optimize(self._given(thin), recipe, self.feeds, settings, self.child)
+
+    def quantized(
+        self, thin: ir.Model, done: Recipe, workshop: Workshop, samples: Samples
+    ) -> tuple[pipeline.Outcome, Integral]:
+        """On integers, if that is not slower; it is written as quantizers around standard operators."""
+        begin, target, form = time.perf_counter(), TARGETS[done.target], done.quantize or Quantize()
+        if target.integers is None:
+            raise ValueError(f"{target.name} does not compute on integers")
+        here = self.settings.session(thin).provider == target.provider
+        timed = self.feeds[0] if here else None
+        regions = Regions(thin, target.integers, form, samples, done.skip, timed, self.settings)
+        if done.floats is not None:
+            found = regions.quantized(done.floats)
+        else:
+            found = regions.settled(lambda model: workshop.scores(self.runnable(model)), done.max_drop)
+        took, timing = time.perf_counter() - begin, None
+        if timed is not None and done.floats is None:
+            self.settings.progress("timing integers against floats")
+            both = (self.finished(done, thin), self.runnable(found.model))
+            first, second = (self.settings.session(m) for m in both)
+            timing = bench(first, second, timed, seconds=_SECONDS)
+        audited = audit(found.model, self.settings) if here else None
+        if timing is not None and timing.slower and not form.always:
+            last = self.emitted(thin, replace(done, quantize=None))
+            return last, Integral(found, audited, timing, emitted=False)
+        last = self.emitted(found.model, replace(done, floats=found.floats), ())
+        step = pipeline.Step(spec(form), form.exactness.name, {form.name: len(found.weights)}, round(took, 4))
+        attempt = replace(last.attempt, steps=(step, *last.attempt.steps))
+        return replace(last, attempt=attempt), Integral(found, audited, timing, emitted=True)
+
+
+@dataclass(frozen=True, eq=False)
+class Integral:
+    """What became of a model that was to compute on integers."""
+
+    found: Quantized
+    audit: Audit | None
+    """What the runtime makes of it; None where that is not the one at hand."""
+    timing: Timing | None
+    """Against the same model on floats; None where it was not asked."""
+    emitted: bool
+    """Whether that is what is emitted: not if it was slower."""
+
+
+def _planner(groups: Channels, recipe: Recipe, workshop: Workshop) -> Planner:
+    whole = _whole(groups, recipe.skip)
+    return Planner(
+        groups,
+        {key: (g.units,) if key in whole else candidates(g, workshop.step) for key, g in groups.groups.items()},
+        workshop,
+        progress=workshop.machine.progress,
+    )
 
 
 def _check_measured(workshop: Workshop, allowed: Mapping[str, float]) -> None:

@@ -10,6 +10,7 @@ import typer
 from graphopt.errors import UsageError
 
 __all__ = [
+    "BitsOption",
     "BudgetOption",
     "DataOption",
     "DebugOption",
@@ -18,6 +19,7 @@ __all__ = [
     "DropOption",
     "FastMathOption",
     "HtmlOption",
+    "Int8Option",
     "JsonOption",
     "MeasureOption",
     "MetadataOption",
@@ -97,7 +99,7 @@ SkipOption = Annotated[
     typer.Option("--skip", metavar="KEY", help="Leave this node as it is, or this group of channels whole. Repeat."),
 ]
 TargetOption = Annotated[
-    str, typer.Option("--target", metavar="T", help="The runtime to make the model for: portable, cpu or cuda.")
+    str, typer.Option("--target", metavar="T", help="The runtime to make the model for: portable, cpu, cuda, …")
 ]
 OpsetOption = Annotated[
     int | None, typer.Option("--opset", metavar="N", min=1, help="Raise the opset, so that newer operators serve.")
@@ -123,6 +125,13 @@ DropOption = Annotated[
         show_default=False,
         help="How far accuracy, agreement or f1 may fall; alone, the smallest such model. Repeat.",
     ),
+]
+Int8Option = Annotated[
+    bool, typer.Option("--int8", help="Compute on 8-bit integers where that pays on the target; learns from --data.")
+]
+BitsOption = Annotated[
+    int | None,
+    typer.Option("--weight-bits", metavar="8|4|3", show_default=False, help="Of a weight of an int8 model."),
 ]
 PlanOnlyOption = Annotated[bool, typer.Option("--plan-only", help="Only say what would be cut; write no model.")]
 MeasureOption = Annotated[

@@ -61,8 +61,8 @@ class Settings(Machine):
 
     measure: bool = False
     """Whether the clock decides on passes that could make a model slower."""
-    stamp: bool = False
-    """Whether the model was changed before, so that it must say how it was made even if nothing is left to rewrite."""
+    stamp: Recipe | None = None
+    """What was done in all, where the model was changed before: it says so even if nothing is left to rewrite."""
 
 
 @dataclass(frozen=True)
@@ -228,6 +228,11 @@ class _Run:
     thrifty: bool = False
     """Whether folding may only spend what other edits saved."""
 
+    @property
+    def told(self) -> Recipe:
+        """What the emitted model says of how it was made."""
+        return self.settings.stamp or self.recipe
+
     def settled(self) -> _Run:
         """The run that keeps what is called more than once as functions, if inlining it would leave more nodes."""
         model, passes = self.source.model, self.recipe.passes
@@ -306,7 +311,7 @@ class _Run:
     def _is_done(self) -> bool:
         """Whether this recipe made the source: then it grew as far as it may."""
         known = self.source.model.metadata_props
-        return PROVENANCE[-1] in known and known.get(PROVENANCE[2], self.recipe.text()) == self.recipe.text()
+        return PROVENANCE[-1] in known and known.get(PROVENANCE[2], self.told.text()) == self.told.text()
 
     def unchanged(self, attempt: Attempt, reason: str, left_out: Sequence[LeftOut] = ()) -> Outcome:
         """The source as it came; running it once more shows that it repeats itself."""
@@ -315,7 +320,7 @@ class _Run:
         found = None if judge is None else judge(source.model)
         content = source.runnable if isinstance(source.runnable, bytes) else _content(source.model, source)
         return Outcome(
-            source, source.model, content, self.recipe, attempt, judge, found, tuple(left_out), unchanged=reason
+            source, source.model, content, self.told, attempt, judge, found, tuple(left_out), unchanged=reason
         )
 
     def _judge(self, reductions: Mapping[str, int]) -> Judge:
@@ -333,9 +338,9 @@ class _Run:
         verdict = UNVERIFIED
         if judge and found:
             proof = "verified" if found.evidence else "no evidence"
-            proof += " against the model as it was cut" if self.settings.stamp and self.recipe.lossy else ""
+            proof += " against the model as it was compressed" if self.settings.stamp else ""
             verdict = f"{proof} on {found.feeds} feeds, {judge.reference.provider}"
-        entries = (version("graphopt"), source.sha256, self.recipe.text(), verdict)
+        entries = (version("graphopt"), source.sha256, self.told.text(), verdict)
         theirs = {k: v for k, v in model.metadata_props.items() if k not in PROVENANCE}
         ours = theirs | dict(zip(PROVENANCE, entries, strict=True))
         wanted = max((step.opset for step in self.recipe.passes if isinstance(step, Upgrade)), default=0)
@@ -352,7 +357,7 @@ class _Run:
                 notes.append("the file is too small to say in it how it was made")
             else:
                 content = _content(model, source, ours)
-        return Outcome(source, model, content, self.recipe, attempt, judge, found, tuple(left_out), notes=tuple(notes))
+        return Outcome(source, model, content, self.told, attempt, judge, found, tuple(left_out), notes=tuple(notes))
 
 
 def _content(model: ir.Model, source: Source, metadata: Mapping[str, str] | None = None) -> bytes | None:

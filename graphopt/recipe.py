@@ -19,6 +19,7 @@ from typing import Any
 import tomli_w
 
 from graphopt.compress.form import Sparsify
+from graphopt.compress.quantize import Quantize
 from graphopt.errors import InputError, UsageError
 from graphopt.fuse import (
     FuseActivation,
@@ -82,7 +83,7 @@ LOSSLESS: tuple[type[Pass], ...] = (
 ON_REQUEST: tuple[type[Pass], ...] = (Upgrade, Border, Onnxsim)
 """Further passes, which only run where they are asked for; the second one also where work is to be saved."""
 
-LOSSY: tuple[type[Named], ...] = (Sparsify,)
+LOSSY: tuple[type[Named], ...] = (Sparsify, Quantize)
 """Passes that give something up. They come after all that is planned, wherever they are named."""
 
 PASSES: Mapping[str, type[Named]] = {p.name: p for kinds in (LOSSLESS, ON_REQUEST, LOSSY) for p in kinds}
@@ -177,20 +178,29 @@ class Recipe:
     """By group of channels, how many stay: what was planned under a budget, for doing it again."""
     sparsify: Sparsify | None = None
     """Which weights become zero, after all that is planned. In texts it is one of the passes."""
+    quantize: Quantize | None = None
+    """How the model is quantized, last of all. In texts it is one of the passes."""
+    floats: tuple[str, ...] | None = None
+    """Keys of products that compute on floats all the same, for doing it again; None while that is to be decided."""
 
     @property
     def lossy(self) -> bool:
         """Whether anything is given up."""
-        return self.cuts or self.sparsify is not None
+        return self.cuts or self.sparsify is not None or self.quantize is not None
 
     @property
     def cuts(self) -> bool:
-        """Whether channels may go. Where weights become zero, an allowed drop alone is only a limit to that."""
-        return bool(self.budget or self.plan or (self.max_drop and self.sparsify is None))
+        """Whether channels may go. Where weights become zero or integers, an allowed drop alone is a limit to that."""
+        return bool(self.budget or self.plan or (self.max_drop and self.sparsify is None and self.quantize is None))
 
     def __post_init__(self) -> None:
         if self.target not in TARGETS:
             raise UsageError(f"no target is called {self.target!r}: give one of {', '.join(TARGETS)}")
+        if self.quantize is not None and TARGETS[self.target].integers is None:
+            able = ", ".join(name for name, target in TARGETS.items() if target.integers is not None)
+            raise UsageError(
+                f"int8 is made for a runtime, and {self.target} is none that gains by it: give one of {able}"
+            )
 
     @classmethod
     def of(
@@ -203,6 +213,9 @@ class Recipe:
         budget: Mapping[str, float] | Sequence[str] | None = None,
         max_drop: Mapping[str, float] | Sequence[str] | None = None,
         plan: Mapping[str, int] | None = None,
+        int8: bool = False,
+        weight_bits: int | None = None,
+        floats: Sequence[str] | None = None,
         **options: Any,
     ) -> Recipe:
         """From the command line's words; if no passes are given (None), the lossless ones, and with [] none.
@@ -216,6 +229,9 @@ class Recipe:
             budget: as `plan.budget.shares` takes it.
             max_drop: as `plan.budget.drops` takes it.
             plan: as the field.
+            int8: whether to quantize.
+            weight_bits: of a quantized weight.
+            floats: as the field.
             options: `freeze`, `target`, `fast_math`, as the fields.
 
         Raises:
@@ -224,9 +240,7 @@ class Recipe:
         named = words("passes", passes)
         every = [p for name in ((USUAL,) if named is None else named) for p in _passes(name)]
         chosen = tuple(p for p in every if isinstance(p, Pass))
-        sparse = [p for p in every if isinstance(p, Sparsify)]
-        if len(sparse) > 1:
-            raise UsageError("sparsify is given twice: give one share, threshold or pattern")
+        every += _quantize(int8, weight_bits)
         if keep_metadata:
             chosen = tuple(p for p in chosen if not isinstance(p, Strip))
         for name, value in options.items():
@@ -242,7 +256,8 @@ class Recipe:
             chosen = (*chosen[:place], Upgrade(opset), *chosen[place:])
         options["budget"] = shares(budget) if budget else {}
         options["max_drop"] = drops(max_drop) if max_drop else {}
-        options["sparsify"] = sparse[0] if sparse else None
+        options |= _lossy(every)
+        options["floats"] = words("floats", floats)
         return cls(chosen, words("skip", skip) or (), plan=dict(plan or {}), **options)
 
     @classmethod
@@ -276,13 +291,13 @@ class Recipe:
             data: dict[str, Any] = tomllib.loads(text)
         except (ValueError, RecursionError) as problem:
             raise InputError(f"{name} is not TOML: {problem}") from None
-        known = ["version", "passes", "skip", *_OPTIONS, *_TABLES]
+        known = ["version", *_LISTS, *_OPTIONS, *_TABLES]
         if unknown := [k for k in data if k not in known]:
             raise InputError(f"{name} is no recipe: it has {unknown[0]!r}, and may hold {', '.join(known)}")
         if (found := data.pop("version", None)) != _VERSION:
             raise InputError(f"{name} is a recipe of version {found}: this graphopt reads {_VERSION}")
-        if any(isinstance(data.get(k, []), str) for k in ("passes", "skip")):
-            raise InputError(f"{name} is no recipe: passes and skip are lists of text")
+        if any(isinstance(data.get(k, []), str) for k in _LISTS):
+            raise InputError(f"{name} is no recipe: {', '.join(_LISTS)} are lists of text")
         if wrong := [k for k in _TABLES if not isinstance(data.get(k, {}), dict)]:
             raise InputError(f"{name} is no recipe: {wrong[0]} is a table")
         try:
@@ -292,20 +307,47 @@ class Recipe:
 
     def text(self) -> str:
         """As TOML."""
-        passes = (*self.passes, *([] if self.sparsify is None else [self.sparsify]))
+        passes = (*self.passes, *(p for p in (self.sparsify, self.quantize) if p is not None))
         data: dict[str, Any] = {"version": _VERSION, "passes": [spec(p) for p in passes]}
         if self.skip:
             data["skip"] = list(self.skip)
+        if self.floats is not None:
+            data["floats"] = list(self.floats)
         data |= {name: value for name in _OPTIONS if (value := getattr(self, name)) != getattr(Recipe, name)}
         data |= {name: dict(table) for name in _TABLES if (table := getattr(self, name))}
         return tomli_w.dumps(data, indent=0)
 
 
+def _quantize(int8: object, weight_bits: object) -> list[Named]:
+    """What the words of the command line say of integers."""
+    if type(int8) is not bool:
+        raise UsageError(f"int8 is of type bool, not {type(int8).__name__}")
+    if weight_bits is None:
+        return [Quantize()] * int8
+    if not int8:
+        raise UsageError("weight_bits are those of int8 models: give int8 as well")
+    if type(weight_bits) is not int:
+        raise UsageError(f"weight_bits is of type int, not {type(weight_bits).__name__}")
+    return [Quantize(weight_bits)]
+
+
+def _lossy(steps: Sequence[Named]) -> dict[str, Any]:
+    """What is given up, by the fields of a recipe."""
+    found = dict[str, Any]()
+    for kind in LOSSY:
+        given = [p for p in steps if isinstance(p, kind)]
+        if len(given) > 1:
+            raise UsageError(f"{kind.name} is given twice: give it once, with all that it is to do")
+        found[kind.name] = given[0] if given else None
+    return found
+
+
+_LISTS = ("passes", "skip", "floats")
 _TABLES = ("budget", "max_drop", "plan")
 _OPTIONS: Mapping[str, type] = {
     f.name: type(f.default)
     for f in dataclasses.fields(Recipe)
-    if f.name not in {"passes", "skip", "sparsify", *_TABLES}
+    if f.name not in {*_LISTS, *_TABLES, *(kind.name for kind in LOSSY)}
 }
 """The fields that are one value each, with their types."""
 
@@ -321,9 +363,9 @@ def choose(recipe: str | os.PathLike[str] | Recipe | None, **given: Any) -> Reci
         return Recipe.of(**given)
     usual = {f.name: f.default for f in dataclasses.fields(Recipe)} | {
         **dict.fromkeys(_TABLES),
-        "passes": None,
-        "opset": None,
+        **dict.fromkeys(("passes", "opset", "weight_bits")),
         "keep_metadata": False,
+        "int8": False,
     }
     if more := [name for name, value in given.items() if value is not None and value != usual[name]]:
         raise UsageError(f"a recipe already says what to do: give it alone, without {' and '.join(more)}")

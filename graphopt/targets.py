@@ -38,6 +38,8 @@ class Target:
     """Of standard ONNX, to which older models are raised, so that there is an operator to stand beside its own."""
     multiple: int = 8
     """Numbers of channels should be multiples of it: kernels work on blocks of so many."""
+    provider: str | None = None
+    """onnxruntime's name for it; None where it is not one that onnxruntime has on its own."""
     integers: Integers | None = None
     """None where static int8 does not pay, or nothing is known of it."""
     node_macs: int
@@ -74,6 +76,7 @@ CPU = Target(
     summary="onnxruntime on x86",
     operators=frozenset(f"com.microsoft::{name}" for name in (*_EVERYWHERE, *_CPU_ONLY)),
     opset=17,  # LayerNormalization
+    provider="CPUExecutionProvider",
     integers=Integers(
         unsigned=True,  # with int8 data, onnxruntime's x86 kernels take five times as long
         products=frozenset({"Conv", "Gemm", "MatMul"}),
@@ -94,6 +97,7 @@ CUDA = Target(
     # verify. Which of them are faster was measured on the CPU only.
     operators=frozenset(f"com.microsoft::{name}" for name in _EVERYWHERE),
     opset=17,
+    provider="CUDAExecutionProvider",
     # Orders of magnitude, not measured: 5 µs to launch a kernel, 10¹³ products and 10¹² bytes a second.
     node_macs=50_000_000,
     byte_macs=10.0,
@@ -102,6 +106,7 @@ CUDA = Target(
 TENSORRT = Target(
     name="tensorrt",
     summary="TensorRT, also as onnxruntime's provider",
+    opset=13,  # one scale for each channel
     # By NVIDIA's guide to explicit quantization: data and weights are quantized around 0 where products read them,
     # results and biases are not, and of a residual sum only the operand that is no product's result.
     integers=Integers(unsigned=False, products=frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"}), skips=True),
@@ -112,6 +117,7 @@ TENSORRT = Target(
 OPENVINO = Target(
     name="openvino",
     summary="OpenVINO on x86",
+    opset=13,
     # By OpenVINO's guide to low precision transformations: quantizers on what products read, zero points are free.
     integers=Integers(unsigned=True, products=frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"}), skips=True),
     node_macs=CPU.node_macs,

@@ -59,6 +59,8 @@ class Quantize(Named):
     """Of each weight: 8, or with coarser grids that 8-bit kernels still compute with, 4 or 3."""
     ranges: str = "mse"
     """How the range of an activation is chosen: one of `analysis.ranges`."""
+    always: bool = False
+    """Whether the result is emitted even if it is slower than the same model on floats."""
 
     def __post_init__(self) -> None:
         """Insist on what there is.
