@@ -18,8 +18,10 @@ Bounds = tuple[float, float]
 _OCTAVES: Final = 10
 """The narrowest range whose error is looked at is 2^this times narrower than the data."""
 _PER_OCTAVE: Final = 12
-_HALVINGS: Final = 4
-"""How often the distance of candidates is halved, once the best of them is known."""
+_FAR: Final = 1 / 4
+"""Octaves from the best of these to the first bounds that are tried beside it: it may be off where levels are few."""
+_NEAR: Final = 1 / 100
+"""Bounds that are so close are as good as each other."""
 _CANDIDATES: Final = 128
 """Bounds on each side whose divergence is looked at."""
 _ROUNDS: Final = 4
@@ -78,13 +80,14 @@ def least_error(bins: Bins, whole: Bounds, error: Callable[[Bounds], float], ste
     def bounds(part: Array) -> Bounds:
         return whole[0] * float(part[0]), whole[1] * float(part[1])
 
-    least = error(bounds(best))
-    for halving in range(1, _HALVINGS + 1):
-        factor = 2 ** (0.5**halving / _PER_OCTAVE)
-        tried = [np.minimum(best * factor ** (sign * np.array(m)), 1) for m in moves for sign in (-1, 1)]
+    least, octaves = error(bounds(best)), _FAR
+    while octaves > _NEAR:
+        tried = [np.minimum(best * 2.0 ** (sign * octaves * np.array(m)), 1) for m in moves for sign in (-1, 1)]
         errors = [error(bounds(t)) for t in tried]
         if min(errors) < least:
             least, best = min(errors), tried[int(np.argmin(errors))]
+        else:
+            octaves /= 2
     return min(whole, bounds(best), key=error)
 
 

@@ -155,6 +155,7 @@ def _grid(bounds: Bounds, unit: float, steps: int, *, symmetric: bool) -> _Grid:
     low, high = max(min(bounds[0], 0.0), -_LARGEST / unit), min(max(bounds[1], 0.0), _LARGEST / unit)
     if symmetric:
         low, high = min(low, -high), max(high, -low)
-    step = float(np.float32(max((high - low) * unit / steps, _FINEST))) if high > low else 1.0
-    below = steps // 2 if symmetric else round(-low * unit / step)
+    spread = high - low
+    step = float(np.float32(max(spread * unit / steps, _FINEST))) if spread else 1.0
+    below = steps // 2 if symmetric else round(-low / (spread or 1) * steps)
     return _Grid(step / unit, below, steps - below)

@@ -162,6 +162,13 @@ def test_several_passes_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
         assert apart[name].high == pytest.approx(together[name].high, rel=1e-5)
 
 
+def test_memory_is_that_for_the_largest_feed() -> None:
+    feeds = [{"x": np.ones((n, 4), np.float32)} for n in (1, 100, 1)]
+    told = list[str]()
+    observe(pointwise(), ["r", "y"], feeds, Machine(memory=100 * 4 * 4 * 3, progress=told.append))
+    assert told == ["observing r", "observing y"]
+
+
 def test_only_what_is_needed_is_run() -> None:
     model = source(
         """<ir_version: 10, opset_import: ["" : 21, "custom" : 1]> g (float[N,4] x) => (float[N,4] y) {

@@ -183,7 +183,7 @@ def test_a_sample_without_a_finite_element_is_not_averaged() -> None:
 
 
 def test_what_is_the_same_for_many_samples_counts_for_each() -> None:
-    x, made = np.array([nan, 0, 1, 2, inf]), Histogram()
+    x, made = np.array([nan, 0, 1, 2, inf, -inf]), Histogram()
     made.add(x, times=3)
     assert same(made, of(x, x, x))
 
