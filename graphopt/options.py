@@ -99,7 +99,10 @@ SkipOption = Annotated[
     typer.Option("--skip", metavar="KEY", help="Leave this node as it is, or this group of channels whole. Repeat."),
 ]
 TargetOption = Annotated[
-    str, typer.Option("--target", metavar="T", help="The runtime to make the model for: portable, cpu, cuda, …")
+    str,
+    typer.Option(
+        "--target", metavar="T", help="The runtime to make the model for: portable, cpu, cuda, tensorrt, openvino."
+    ),
 ]
 OpsetOption = Annotated[
     int | None, typer.Option("--opset", metavar="N", min=1, help="Raise the opset, so that newer operators serve.")

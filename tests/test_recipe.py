@@ -134,6 +134,7 @@ def test_passes_are_known_by_name() -> None:
         "border",
         "onnxsim",
         "sparsify",
+        "quantize",
     ]
     assert all(PASSES[name].name == name for name in PASSES)
 

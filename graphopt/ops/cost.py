@@ -83,7 +83,15 @@ def _held(node: ir.Node) -> Iterable[ir.TensorProtocol]:
 
 
 def _params(tensors: Iterable[ir.TensorProtocol | None]) -> int:
-    return sum(t.size for t in tensors if t is not None and t.dtype.is_floating_point())
+    return sum(t.size for t in tensors if t is not None and (t.dtype.is_floating_point() or _is_narrow(t)))
+
+
+def _is_narrow(tensor: ir.TensorProtocol) -> bool:
+    """Whether it holds what stands for weights: integers of few bits, and more than one for each channel."""
+    return tensor.dtype in _NARROW and len(tensor.shape) > 1
+
+
+_NARROW = frozenset({ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT4, ir.DataType.UINT4})
 
 
 def _bytes(value: ir.Value, shape: ShapeOf) -> int:

@@ -160,7 +160,7 @@ def proof(found: VerificationReport, *, cut: bool = False) -> str:
         return f"no evidence: {where} ran, but no output decides anything; give other data"
     worst = f"{max((o.share for o in found.outputs), default=0.0):.0%} of the tolerance"
     if cut:
-        return f"verified against the model as it was cut, not the original: {where}, largest error {worst}"
+        return f"verified against the model as it was compressed, not the original: {where}, largest error {worst}"
     return f"verified: {where}, largest error {worst}"
 
 

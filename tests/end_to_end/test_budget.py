@@ -61,7 +61,9 @@ def test_a_recipe_with_the_plan_gives_the_same_bytes(done: tuple[Path, dict[str,
     recipe = out.with_suffix(".toml")
     assert tomllib.loads(recipe.read_text())["plan"]
     assert "[plan]" in provenance(onnx.load(out))["graphopt.recipe"]
-    assert provenance(onnx.load(out))["graphopt.verdict"].startswith("verified against the model as it was cut on")
+    assert provenance(onnx.load(out))["graphopt.verdict"].startswith(
+        "verified against the model as it was compressed on"
+    )
     again = tmp_path / "again.onnx"
     words = ("--data", CALIBRATION, "--recipe", recipe, "--threads", "1", "-q")
     assert graphopt("optimize", NET, "-o", again, *words).code == 0

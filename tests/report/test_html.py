@@ -138,7 +138,7 @@ def test_the_page_of_a_report_with_a_plan() -> None:
     for words in (
         "at most 50.0% of macs; accuracy may fall by 1.00%",
         "accuracy falls by 2.88%",
-        "verified against the model as it was cut, not the original",
+        "verified against the model as it was compressed, not the original",
         "warning: the data is synthetic",
         "left out: noop at n1 changed the result (it was wrong)",
         "note: a note",

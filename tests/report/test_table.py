@@ -93,7 +93,7 @@ def compressed(report: Report, **changed: Any) -> Report:
 def test_of_a_compressed_model_it_is_told_what_was_verified_and_what_was_measured(report: Report) -> None:
     shown = text(table.optimize(compressed(report, max_drop={})))
     assert shown.startswith("accuracy falls by 10.00%\nwarning: that is more than one point; give --max-drop")
-    assert "verified against the model as it was cut, not the original: " in shown
+    assert "verified against the model as it was compressed, not the original: " in shown
     assert "\njudged by the metrics alone: accuracy 90.00% → 80.00%\n" in shown
     assert "with noise of 0.1, 0.2 of the inputs' deviation: accuracy 90.00% → 70.00%, 90.00% → 60.00%\n" in shown
     assert "learned from 1,234 samples, judged by 137 others" in shown
@@ -111,7 +111,7 @@ def test_of_a_plan_alone_nothing_is_said_to_be_lost_or_written(report: Report) -
     shown = text(table.optimize(compressed(report, only=True)))
     assert "a plan alone: nothing was cut or written" in shown
     assert "to be cut" in shown
-    for words in ("falls by", "judged by", "written:", "as it was cut"):
+    for words in ("falls by", "judged by", "written:", "as it was compressed"):
         assert words not in shown
 
 
