@@ -216,11 +216,11 @@ class _Half:
         audited = audit(found.model, self.settings) if here else None
         if timing is not None and timing.slower and not form.always:
             last = self.emitted(thin, replace(done, quantize=None))
-            return last, Integral(found, audited, timing, emitted=False)
+            return last, Integral(found, audited, timing, form.weight_bits, emitted=False)
         last = self.emitted(found.model, replace(done, floats=found.floats), ())
         step = pipeline.Step(spec(form), form.exactness.name, {form.name: len(found.weights)}, round(took, 4))
         attempt = replace(last.attempt, steps=(step, *last.attempt.steps))
-        return replace(last, attempt=attempt), Integral(found, audited, timing, emitted=True)
+        return replace(last, attempt=attempt), Integral(found, audited, timing, form.weight_bits, emitted=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -232,6 +232,8 @@ class Integral:
     """What the runtime makes of it; None where that is not the one at hand."""
     timing: Timing | None
     """Against the same model on floats; None where it was not asked."""
+    bits: int
+    """Of a weight."""
     emitted: bool
     """Whether that is what is emitted: not if it was slower."""
 

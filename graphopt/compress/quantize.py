@@ -90,9 +90,10 @@ def grids(plan: Layout, observed: Mapping[str, Histogram], method: Method, *, un
         together[number] = together[number] + observed[name] if number in together else observed[name]
     found = {}
     for number, histogram in together.items():
-        chosen_ = chosen(histogram, method, symmetric=not unsigned)
+        best = chosen(histogram, method, symmetric=not unsigned)
         low, high = plan.bounds[number]
-        found[number] = Ranged(Grid.over(max(chosen_.low, low), min(chosen_.high, high), unsigned=unsigned), chosen_)
+        grid = Grid.over(max(best.low, low), min(best.high, high), unsigned=unsigned)
+        found[number] = Ranged(grid, best, histogram)
     return found
 
 
@@ -102,6 +103,7 @@ class Ranged:
 
     grid: Grid
     range: Range
+    histogram: Histogram
 
 
 def weights(

@@ -20,6 +20,7 @@ from graphopt.analysis.owners import Weight
 from graphopt.analysis.robustness import Noisy
 from graphopt.pipeline import Step
 from graphopt.protocol import Miss
+from graphopt.report.integers import IntegersReport
 from graphopt.report.plan import Metric, NoiseReport, PlanReport
 from graphopt.run.bench import Timing
 from graphopt.run.compare import Comparison, OutputError, Reference
@@ -190,6 +191,7 @@ class Report(_Document):
     """None where nothing was run or nothing was changed."""
     notes: tuple[str, ...]
     plan: PlanReport | None = None
+    integers: IntegersReport | None = None
     """None where nothing was given up."""
 
     @property

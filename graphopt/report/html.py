@@ -11,7 +11,21 @@ from graphopt.compress.compress import Refit
 from graphopt.compress.sparse import Sparse
 from graphopt.report import words
 from graphopt.report.data import Report, VerificationReport
-from graphopt.report.markup import Html, bar, bullets, code, curve, element, fold, lines, path, scatter, table
+from graphopt.report.integers import IntegersReport
+from graphopt.report.markup import (
+    Html,
+    bar,
+    bullets,
+    code,
+    curve,
+    element,
+    fold,
+    histogram,
+    lines,
+    path,
+    scatter,
+    table,
+)
 from graphopt.report.plan import PlanReport, WidthReport
 
 __all__ = ["page"]
@@ -38,7 +52,8 @@ pre { padding: .8rem; border: 1px solid var(--line); white-space: pre-wrap }
 svg { display: block } figure { margin: .8rem 0 } figure svg { max-width: 100%; height: auto }
 text { fill: var(--soft); font-size: 11px }
 rect, .kept, .result.dot { fill: var(--mark) } .chosen { fill: var(--bad) } .original.dot { fill: var(--soft) }
-.axis { stroke: var(--soft) } .curve, .result { stroke: var(--mark); stroke-width: 1.5 }
+.axis { stroke: var(--soft) } .seen { fill: var(--soft) } rect.range { fill: none; stroke: var(--mark) }
+.curve, .result { stroke: var(--mark); stroke-width: 1.5 }
 .original { stroke: var(--soft); stroke-width: 1.5; stroke-dasharray: 4 3 }
 .open { fill: var(--paper); stroke: var(--mark) } .open, .original.dot { stroke-dasharray: none }
 @media screen and (max-width: 40rem) { .bar { display: none } th, td { padding-right: .7rem }
@@ -66,6 +81,7 @@ def page(report: Report, recipe: str = "") -> str:
         *(_noise(report.verification) if report.verification else ()),
         *(_plan(plan) if plan and plan.groups else ()),
         *(_sparse(plan) if plan and plan.sparse else ()),
+        *(_integers(report.integers) if report.integers else ()),
         *_rewritten(report),
         *(_repeat(recipe) if recipe and not only else ()),
     )
@@ -230,6 +246,51 @@ def _zeros(found: Sparse) -> tuple[object, ...]:
     share = f"{found.zeros / max(found.weights, 1):.1%}"
     counts = (f"{found.weights:,}", share, bar(found.weights, found.weights - found.zeros))
     return (found.key, found.form, *counts, _damping(found.damping), f"{found.before:.3g}", f"{found.after:.3g}")
+
+
+def _integers(found: IntegersReport) -> list[Html]:
+    """What was quantized, over which ranges, and what each product costs."""
+    ranges = [
+        (
+            path(t.name),
+            t.method,
+            f"{t.low:.4g}",
+            f"{t.high:.4g}",
+            f"{t.clipped:.3%}",
+            f"{t.sqnr:.1f}" if isfinite(t.sqnr) else "exact",
+            histogram(t.bars, (t.least, t.most), (t.low, t.high)),
+        )
+        for t in found.tensors
+    ]
+    products = [
+        (
+            path(p.key),
+            p.way or "floats",
+            f"{p.before:.3g}" if p.way else "",
+            f"{p.after:.3g}" if p.way else "",
+            "" if p.gain is None else f"{p.gain:+.2f}",
+            "" if p.integer is None else "integers" if p.integer else f"floats: {p.reason}" if p.reason else "floats",
+        )
+        for p in found.products
+    ]
+    legend = (
+        "each histogram has a scale of its own, and stands for all that was seen; the frame is the range that has "
+        "levels; errors are on samples held back, as a part of what the original's values vary, behind products that "
+        "are quantized already; dB are what the outputs gain with that product alone on floats"
+    )
+    columns = ("value", "by", ">from", ">to", ">clipped", ">dB", "")
+    kernels = [(name, f"{count:,}") for name, count in found.kernels.items()]
+    return [
+        element("h2", "On integers"),
+        bullets(words.integers(found)),
+        element("p", legend, class_="soft"),
+        fold(f"Ranges ({len(ranges):,})", table(columns, ranges)),
+        fold(
+            f"Products ({len(products):,})",
+            table(("product", "weights", ">error, floats", ">error, integers", ">dB", "runs on"), products),
+        ),
+        *([fold(f"Kernels ({len(kernels):,})", table(("operator", ">times"), kernels))] if kernels else []),
+    ]
 
 
 def _damping(damping: float | None) -> str:

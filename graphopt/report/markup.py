@@ -14,7 +14,21 @@ from typing import Final
 
 from graphopt.report.text import shown
 
-__all__ = ["Html", "Point", "bar", "bullets", "code", "curve", "element", "fold", "lines", "path", "scatter", "table"]
+__all__ = [
+    "Html",
+    "Point",
+    "bar",
+    "bullets",
+    "code",
+    "curve",
+    "element",
+    "fold",
+    "histogram",
+    "lines",
+    "path",
+    "scatter",
+    "table",
+]
 
 Point = tuple[float, float]
 
@@ -102,6 +116,20 @@ def curve(points: Mapping[int, float], chosen: int) -> Html | str:
         return _picture(told, _CURVE, line)
     x, y = placed[point]
     return _picture(f"{told}, {point[1]:.2g} at {chosen:,}", _CURVE, line, _dot("chosen", x, y, 3))
+
+
+def histogram(bars: Sequence[float], ends: Point, chosen: Point) -> Html | str:
+    """How often values are met between two ends, and a frame around a range among them."""
+    (least, most), (width, height) = ends, _CURVE
+    if not bars or not most > least or not all(map(isfinite, (*ends, *chosen))):
+        return ""
+    step = width / len(bars)
+    tall = [round(height * max(b, 0.0) ** 0.5, 1) for b in bars]
+    shape = " ".join(f"M{round(i * step, 1)} {height}v{-t}h{round(step, 1)}v{t}" for i, t in enumerate(tall) if t)
+    left, right = (round(width * min(max((c - least) / (most - least), 0.0), 1.0), 1) for c in chosen)
+    told = f"{least:.3g} to {most:.3g}, levels from {chosen[0]:.3g} to {chosen[1]:.3g}"
+    frame = element("rect", class_="range", fill="none", x=left, y=0, width=round(right - left, 1), height=height)
+    return _picture(told, _CURVE, element("path", class_="seen", d=shape), frame)
 
 
 Words = Callable[[float], str]

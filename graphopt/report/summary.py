@@ -19,6 +19,7 @@ from graphopt.report.data import (
     TimingReport,
     VerificationReport,
 )
+from graphopt.report.integers import IntegersReport
 from graphopt.report.plan import PlanReport
 from graphopt.run import bench
 
@@ -50,6 +51,7 @@ def summary(
         timing=_timing(outcome, evidence, settings),
         notes=(*source.notes, *outcome.notes),
         plan=PlanReport.of(found) if found else None,
+        integers=IntegersReport.of(found) if found else None,
     )
 
 

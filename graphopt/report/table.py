@@ -46,6 +46,7 @@ def optimize(report: Report, *, edits: bool = False) -> RenderableType:
         table,
         *_widths(report.plan),
         *_zeros(report.plan),
+        *([Text(), *map(_line, words.integers(report.integers))] if report.integers else ()),
         *_rules(report),
         Text(),
     ]

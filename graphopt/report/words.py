@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from math import inf
 
 from graphopt.report.data import CheckReport, DataReport, Metric, Report, TimingReport, VerificationReport
+from graphopt.report.integers import IntegersReport
 from graphopt.report.plan import PlanReport
 from graphopt.run.compare import OutputError
 
@@ -101,6 +102,25 @@ def unused(report: Report | CheckReport) -> list[str]:
         return []
     needs = "an output of scores and, for each sample, the number of its class (from 0 on) or a row with a one there"
     return [f"note: the labels ({used.labels}) were not used: accuracy needs {needs}"]
+
+
+def integers(found: IntegersReport) -> list[str]:
+    """What was quantized, what that brings, and what was left."""
+    done = [p for p in found.products if p.way]
+    lines = [f"quantized: {len(done):,} of {len(found.products):,} products, weights of {found.bits} bits"]
+    if found.ratio is not None:
+        took = f"{found.ratio:.3f} [{found.low:.3f}, {found.high:.3f}] of the time on floats, {found.pairs:,} pairs"
+        lines.append(took if found.emitted else f"slower on integers, so it stays on floats: {took}")
+    elif not found.kernels:
+        lines.append("placed by rule, not measured: the target is not the runtime at hand")
+    gains = {p.key: p.gain for p in found.products}
+    for key in found.floats:
+        gain = gains.get(key)
+        lines.append(f"on floats: {key}" + (f", {gain:+.2f} dB alone" if gain is not None else ""))
+    if found.slower is not None:
+        lines.append(f"what is on floats takes {found.slower - 1:+.1%} of the time with everything on integers")
+    lines += [f"not on integers: {p.key}: {p.reason}" for p in done if p.integer is False]
+    return lines
 
 
 def zeros(plan: PlanReport) -> str:
