@@ -23,8 +23,9 @@ from graphopt.analysis.robustness import Noisy
 from graphopt.analysis.samples import Split
 from graphopt.analysis.segments import Samples
 from graphopt.arguments import check_keys
-from graphopt.compress.compress import Compressed, Refit
+from graphopt.compress.compress import Compressed
 from graphopt.compress.quantize import Quantize
+from graphopt.compress.refit import Refit
 from graphopt.compress.sparse import Sparse
 from graphopt.errors import UsageError, Verdict
 from graphopt.graph.carry import Carried

@@ -6,7 +6,7 @@ nothing was learned from.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -90,12 +90,12 @@ class Workshop:
             )
         return found | {key: replace(found[key], order=order) for key, order in self._unread(found)}
 
-    def _unread(self, keys: Iterable[str]) -> Iterator[tuple[str, NDArray[np.int64]]]:
+    def _unread(self, found: Mapping[str, Curve]) -> Iterator[tuple[str, NDArray[np.int64]]]:
         """The order of units where not all readers are products, by what the outputs lose with each, if it is fast."""
         feeds, count = self._some
-        for key in keys:
+        for key in found:
             group = self.channels.groups[key]
-            if any(index < 0 for _, index in group.readers):
+            if found[key].partial:
                 if group.units * count * self.channels.macs({}) > _ALONE:
                     continue
                 self.machine.progress(f"measuring the units of {key}")
@@ -123,9 +123,9 @@ class Workshop:
         """
         known, rest = dict[str, LossCurve](), list[str]()
         for key, curve in self.curves.items():
-            group, gain = self.channels.groups[key], self._gain(key)
+            gain = self._gain(key)
             known[key] = LossCurve.through({w: loss * gain for w, loss in curve.held.items()})
-            if any(index < 0 for _, index in group.readers):
+            if curve.partial:
                 rest.append(key)
         return known | self._measured(rest, [key for key in known if key not in rest])
 

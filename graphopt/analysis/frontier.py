@@ -16,7 +16,7 @@ and what follows may say that some errors do not count: below the lower bound of
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -26,6 +26,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from graphopt import ops
+from graphopt.analysis.layers import Layer
 from graphopt.analysis.places import bounds, only_reader, past_offset, past_sum, sampled
 from graphopt.analysis.segments import BATCH, FOLD, Samples, Store, Walk, batches, differs
 from graphopt.graph.names import Names
@@ -153,6 +154,7 @@ class Frontier:
         batch: samples of one run, unless the model says it.
         names: what values of the dense side are called on the compressed one, where other values stand in for them.
         machine: where to run; activations beyond its memory are kept on disk.
+        layers: told of each recurrent layer when the frontier stands before it; it may give it other weights.
     """
 
     def __init__(
@@ -164,6 +166,7 @@ class Frontier:
         *,
         batch: int = BATCH,
         names: Mapping[str, str] | None = None,
+        layers: Callable[[Layer], None] = lambda _: None,
     ) -> None:
         feeds, self._sizes = batches(dense, samples, batch)
         store = Store(machine.memory)
@@ -171,6 +174,7 @@ class Frontier:
         self._ends: dict[str, Site] = {}
         self._called = names or {}
         self._names = Names(compressed)
+        self._layers = layers
 
     def __iter__(self) -> Iterator[Site]:
         dense, compressed = self._dense, self._compressed
@@ -179,7 +183,10 @@ class Frontier:
             place = dense.place(key(segment[0])) if compressed.done else 0
             if place is not None:
                 dense.advance(place)
-                site = self._site(segment[0]) if compressed.done and dense.done == place else None
+                node = segment[0] if compressed.done and dense.done == place else None
+                if node is not None and ops.gates(node) is not None:
+                    self._layers(self._layer(node))
+                site = None if node is None else self._site(node)
                 if site is not None:
                     if self._opens(site):
                         compressed.late.add(site.source)  # the next product may want it
@@ -283,6 +290,11 @@ class Frontier:
         if index >= len(node.inputs):
             node.resize_inputs(index + 1)
         node.replace_input_with(index, value)
+
+    def _layer(self, node: ir.Node) -> Layer:
+        twin = self._dense.nodes[key(node)]
+        drifted = not self._compressed.changed.isdisjoint(str(v.name) for v in node.inputs if v is not None)
+        return Layer(key(node), node, twin, drifted, (self._compressed, self._dense), self._sizes, self.hold)
 
     def _site(self, node: ir.Node) -> Site | None:
         linears, twins = ops.linears(node), ops.linears(self._dense.nodes[key(node)])

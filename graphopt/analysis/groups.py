@@ -30,6 +30,11 @@ class Port:
     unit: NDArray[np.int64]
     """(channels,): number of the unit inside its group; -1 for channels that always stay."""
 
+    def owner(self, group: str) -> NDArray[np.int64]:
+        """(channels,): number of the unit of one group that each belongs to; -1 for those of others."""
+        place = self.groups.index(group) if group in self.groups else len(self.groups)
+        return np.where(self.group == place, self.unit, -1)
+
     def count(self, widths: Widths, units: Mapping[str, int]) -> float:
         """Number of channels that stay, if `widths` units of each group stay, of the `units` that there are."""
         total = float(np.sum(self.group < 0))

@@ -1,7 +1,8 @@
 """A graph run piece by piece over many samples, each node once, with everything in between at hand.
 
-A *segment* is a node with a product (the first one has none) and all nodes behind it that need no later product. Nodes
-are sorted so that products come as late as they can: when one is reached, all that does not depend on it is known.
+A *segment* is a node with a product or a recurrent layer (the first one has none) and all nodes behind it that need no
+later one. Nodes are sorted so that these come as late as they can: when one is reached, all that does not depend on it
+is known.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import onnx_ir as ir
 
 from graphopt import ops
 from graphopt.errors import InputError
-from graphopt.graph.nodes import bodies, key
+from graphopt.graph.nodes import bodies, input_at, key
 from graphopt.graph.parts import part
 from graphopt.run.machine import HERE, Machine
 from graphopt.run.session import Feed, Session
@@ -216,6 +217,27 @@ class Walk:
         """Run nodes once more that have other weights now and whose inputs are held; the last one's result is kept."""
         self._run(nodes, {str(v.name) for v in nodes[-1].outputs if v.name})
 
+    def first_output(self, node: ir.Node) -> Pieces:
+        """What a node whose inputs are at hand gives first, read or not. Nothing is kept."""
+        value, found = node.outputs[0], list[Any]()
+        name = value.name
+        value.name = name or f"{key(node)}/0"
+        try:
+            session, inputs = self._session([node], [value.name])
+        finally:
+            value.name = name
+        for index in range(self._count):
+            found += session.run({n: self.cache[n][index] for n in inputs}).values()
+        return found
+
+    def given(self, node: ir.Node, index: int) -> Pieces:
+        """What an input of a node holds that is at hand; None where there is none."""
+        value = input_at(node, index)
+        if value is not None and value.name in self.cache:
+            return self.cache[value.name]
+        constant = None if value is None or value.const_value is None else value.const_value.numpy()
+        return [constant] * self._count
+
     def _is_read_later(self, name: str) -> bool:
         return self._last.get(name, -1) > self.done or name in self.late
 
@@ -274,7 +296,7 @@ def _segments(graph: ir.Graph) -> list[list[ir.Node]]:
         for j in found:
             readers[j].append(i)
     missing = [len(found) for found in sources]
-    product = [bool(ops.linears(n)) for n in nodes]
+    product = [bool(ops.linears(n)) or ops.gates(n) is not None for n in nodes]
     ready: list[tuple[bool, int]] = []
     segments: list[list[ir.Node]] = [[]]
     for i, count in enumerate(missing):

@@ -116,6 +116,8 @@ class Curve:
     """By the number of units that stay, the error on samples held back, at some widths."""
     rough: bool = False
     """Whether memory was too short for what columns have in common: each was judged alone."""
+    partial: bool = False
+    """Whether some readers are no sums with constant weights: nothing is known of what these lose."""
 
 
 def curve(units: int, readers: Sequence[Reader], order: NDArray[np.int64] | None = None) -> Curve:

@@ -4,6 +4,7 @@ All in closed form, with neither labels nor gradients. Products are refit in top
 before it really give: those that write the units that stay (to the original's values of these), those that read them,
 and every other one behind, as far as rows that were held back say that it pays. So each product is taught by the
 original's own intermediate results (feature distillation), and the last one by its outputs (output distillation).
+For the gates of recurrent layers see `recurrent`.
 """
 
 from __future__ import annotations
@@ -17,42 +18,22 @@ from numpy.typing import NDArray
 
 from graphopt.analysis.frontier import Frontier, Site
 from graphopt.analysis.groups import Channels
+from graphopt.analysis.layers import Layer
 from graphopt.analysis.segments import Samples
-from graphopt.compress import joint
+from graphopt.compress import joint, recurrent
 from graphopt.compress.cut import Keep, cut
 from graphopt.compress.joint import ROUNDS
-from graphopt.compress.refit import STEPS, fit
+from graphopt.compress.refit import ROWS, STEPS, Refit, fit, row_count
 from graphopt.compress.sparse import Sparse
+from graphopt.ops.gate import OF_STATE
 from graphopt.run.machine import HERE, Machine
 
-__all__ = ["ROWS", "Compressed", "Refit", "compress", "kept", "row_count"]
+__all__ = ["Compressed", "compress", "kept"]
 
-ROWS = 60
-"""Rows per column that a product is fitted to, where memory and the samples allow it."""
-_FEWEST_ROWS = 16384
 PAIRED = 200_000
 """Positions of whole samples that two products are fitted to together."""
 _VALUES = 16_000_000
 """Elements of what both make there, at most: fits go over all of them again and again."""
-_SHARE = 4
-"""The part of the memory that the rows of one product may take."""
-
-
-@dataclass(frozen=True)
-class Refit:
-    """What became of one product."""
-
-    key: str
-    rows: int
-    columns: int
-    damping: float | None
-    """inf where only the bias is new, None where all was best as it was."""
-    form: str
-    """How it was solved: "primal", "dual"; else why it was not."""
-    before: float
-    """Error on rows held back with the weights cut only, as a part of what the original's values vary."""
-    after: float
-    """The same once fitted to the other rows."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +74,15 @@ def compress(
     """
     thin = cut(model, channels, keep)
     done: list[Refit] = []
-    for site in Frontier(model, thin, samples, machine):
+
+    def met(layer: Layer) -> None:
+        if not layer.intact:
+            machine.progress(f"refitting {layer.key}")
+            product = channels.products.get((layer.key, OF_STATE))
+            stays = None if product is None else product.source.kept(keep)
+            done.append(recurrent.refit(layer, stays, rows, machine.memory))
+
+    for site in Frontier(model, thin, samples, machine, layers=met):
         if not site.intact:
             machine.progress(f"refitting {site.key}")
             done.append(_refit(site, channels, keep, rows, steps, rounds, machine))
@@ -124,7 +113,8 @@ def _refit(
     if stays is not None and np.sum(stays) != site.linear.channels:
         return Refit(site.key, 0, 0, None, "its channels are not those of a plain product", 0.0, 0.0)
     paired = min(PAIRED, _VALUES // (site.linear.in_channels + site.linear.channels))
-    sampled = site.sample(row_count(site, rows, machine.memory), stays, paired if rounds else 0)
+    count = row_count(site.linear.reduction, rows, machine.memory, site.linear.groups)
+    sampled = site.sample(count, stays, paired if rounds else 0)
     if not all(np.isfinite(a.sum(dtype=np.float64)) for a in (sampled.x, sampled.target)):
         return Refit(site.key, 0, 0, None, "its values are not finite", 0.0, 0.0)
     found = fit(sampled, site.matrix(), site.bias(), bounds=(site.low, site.high), biased=site.biased, steps=steps)
@@ -136,9 +126,3 @@ def _refit(
             site.put_before(*both.first)
             site.put(*both.second)
     return Refit(site.key, found.rows, found.columns, found.damping, found.form, found.before, found.after)
-
-
-def row_count(site: Site, rows: int, memory: int) -> int:
-    """How many rows a product is given, if it is to be about so many for each column."""
-    width = 4 * site.linear.groups * site.linear.reduction
-    return min(max(rows * site.linear.reduction, _FEWEST_ROWS), memory // _SHARE // width)

@@ -36,8 +36,8 @@ from numpy.typing import NDArray
 from graphopt import ops
 from graphopt.analysis.frontier import Frontier, Rows, Site
 from graphopt.analysis.segments import Samples
-from graphopt.compress.compress import ROWS, Compressed, row_count
-from graphopt.compress.refit import fit, times
+from graphopt.compress.compress import Compressed
+from graphopt.compress.refit import ROWS, fit, row_count, times
 from graphopt.compress.sparse import ROUNDS, Sparse, cheapest, dearest, fit_kept, thinned
 from graphopt.errors import UsageError
 from graphopt.graph.record import Exactness
@@ -160,7 +160,7 @@ def _left(site: Site, reason: str) -> Sparse:
 def _made(site: Site, form: Sparsify, reason: str | None, share: float, memory: int) -> Sparse:
     """Choose, refit and put."""
     matrix, bias = site.matrix(), site.bias()
-    rows = site.sample(row_count(site, ROWS, memory))
+    rows = site.sample(row_count(site.linear.reduction, ROWS, memory, site.linear.groups))
     if not _finite(rows):
         return _left(site, "its values are not finite")
     bounds = (site.low, site.high)
@@ -213,7 +213,7 @@ def _shares(sites: Frontier, form: Sparsify, skip: Container[str], memory: int) 
     for site in sites:
         if site.key in skip or form.dense(site.linear) is not None:
             continue
-        rows, matrix = site.sample(row_count(site, _PRICED, memory)), site.matrix()
+        rows, matrix = site.sample(row_count(site.linear.reduction, _PRICED, memory, site.linear.groups)), site.matrix()
         if not _finite(rows):
             continue
         loss = np.zeros(len(SHARES))

@@ -6,7 +6,7 @@ of one pass over the samples, and what the elimination of one group makes of its
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -14,13 +14,17 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from graphopt import ops
+from graphopt.analysis.frontier import Frontier
 from graphopt.analysis.groups import Channels, Group, Port
+from graphopt.analysis.layers import Layer
 from graphopt.analysis.moments import ROWS, Key, Moment, collect, products
 from graphopt.analysis.places import past_offset
 from graphopt.analysis.segments import Samples, folded
+from graphopt.compress import recurrent
 from graphopt.compress.axis import NOTHING, Curve, Importance, Reader, curve, ranked
 from graphopt.compress.heldout import losses
 from graphopt.fuse.linear import BATCHNORM
+from graphopt.graph.nodes import key
 from graphopt.run.machine import HERE, Machine
 
 __all__ = ["gathered", "orders"]
@@ -44,7 +48,8 @@ def orders(
         importance: what says which unit goes first.
         machine: as in `collect`.
     """
-    found = {}
+    found, gated = {}, {key(node) for node in model.graph if ops.gates(node)}
+    partial = {k for k, g in channels.groups.items() if any(i < 0 and n not in gated for n, i in g.readers)}
     for group, readers in gathered(model, channels, channels.groups, samples, machine):
         machine.progress(f"ordering the units of {group.key}")
         order = None if importance == "obs" else ranked(_scores(model, channels, group, readers, importance))
@@ -53,11 +58,12 @@ def orders(
             made,
             held=losses(group.units, readers, made.order),
             rough=any(r.kind == "diagonal" for r in readers),
+            partial=group.key in partial,
         )
     for name, group in channels.groups.items():
-        if name not in found and any(index < 0 for _, index in group.readers):
+        if name not in found and name in partial:
             order = ranked(_written(model, channels, group, "l2"))
-            found[name] = Curve(order, np.zeros(group.units + 1), {group.units: 0.0, 1: 0.0})
+            found[name] = Curve(order, np.zeros(group.units + 1), {group.units: 0.0, 1: 0.0}, partial=True)
     return {name: found[name] for name in channels.groups if name in found}
 
 
@@ -68,16 +74,20 @@ def gathered(
     samples: Samples,
     machine: Machine = HERE,
 ) -> Iterator[tuple[Group, list[Reader]]]:
-    """Each of these groups with those of its readers that are plain products, if there are any.
+    """Each of these groups with those of its readers that are gates or plain products, if there are any.
 
     A plain product has a constant weight that nothing else reads, and sums over more than one channel. What reads
     values that are not finite is left out: nothing can be learned from them.
     """
     linears, open_ = products(model), dict[str, list[Key]]()
+    readers = _steps(model, channels, list(groups), samples, machine)
     for name in groups:
         open_[name] = [r for r in channels.groups[name].readers if r in linears and _is_plain(channels, linears[r], r)]
     wanted = dict.fromkeys(r for mine in open_.values() for r in mine)
-    readers: dict[str, list[Reader]] = {name: [] for name in open_}
+    for name in [name for name, mine in open_.items() if not mine]:
+        del open_[name]
+        if mine := readers.pop(name):
+            yield channels.groups[name], mine
     sides = (
         collect(model, wanted, part, replace(machine, memory=machine.memory // 2, progress=told))
         for part, told in zip(folded(samples), (machine.progress, HERE.progress), strict=True)
@@ -94,6 +104,26 @@ def gathered(
                 yield channels.groups[name], mine
 
 
+def _steps(
+    model: ir.Model, channels: Channels, groups: Sequence[str], samples: Samples, machine: Machine
+) -> dict[str, list[Reader]]:
+    """By group, its readers that are gates of recurrent layers."""
+    found: dict[str, list[Reader]] = {name: [] for name in groups}
+    wanted = {node for name in groups for node, index in channels.groups[name].readers if index < 0}
+
+    def met(layer: Layer) -> None:
+        if layer.key in wanted:
+            machine.progress(f"looking at the steps of {layer.key}")
+            for name, reader in recurrent.readers(layer, channels, machine.memory):
+                if name in found:
+                    found[name].append(reader)
+
+    if any(key(node) in wanted and ops.gates(node) for node in model.graph):
+        for _ in Frontier(model, model.clone(), samples, machine, layers=met):
+            pass
+    return found
+
+
 def _is_plain(channels: Channels, linear: ops.Linear, name: Key) -> bool:
     weight = linear.node.inputs[linear.weight]
     return not channels.products[name].diagonal and weight is not None and len(weight.uses()) == 1
@@ -103,7 +133,7 @@ def _readers(linear: ops.Linear, moment: Moment, held: Moment, port: Port, group
     """A product as a reader of a group, once for each of its own groups."""
     weights = linear.matrix()
     columns = weights.shape[2]
-    owner = np.where(port.group == port.groups.index(group), port.unit, -1).reshape(len(weights), -1)
+    owner = port.owner(group).reshape(len(weights), -1)
     owner = owner.repeat(columns // owner.shape[1], axis=1)
     biased = past_offset(linear)[1] is not None or (linear.bias is not None and linear.beta != 0)
     mean = moment.mean if biased else np.zeros_like(moment.mean)

@@ -26,7 +26,7 @@ from graphopt.analysis.histogram import Histogram
 from graphopt.analysis.places import past_offset
 from graphopt.analysis.ranges import Method, Range, chosen
 from graphopt.analysis.segments import Samples
-from graphopt.compress.compress import row_count
+from graphopt.compress.refit import row_count
 from graphopt.compress.region import Grid, Layout
 from graphopt.compress.round import BITS, Rounded, rounded
 from graphopt.errors import UsageError
@@ -130,7 +130,7 @@ def weights(
     for site in Frontier(model, copy, samples, replace(machine, integers=False), names=names):
         if site.key in plan.products:
             machine.progress(f"rounding {site.key}")
-            rows = site.sample(row_count(site, ROWS, machine.memory))
+            rows = site.sample(row_count(site.linear.reduction, ROWS, machine.memory, site.linear.groups))
             limits = (site.low, site.high)
             one = rounded(rows, site.matrix(), site.bias(), bits=bits, bounds=limits, biased=site.biased)
             site.put(one.matrix, one.bias)

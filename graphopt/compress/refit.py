@@ -26,18 +26,41 @@ from numpy.typing import NDArray
 
 from graphopt.analysis.frontier import Rows
 
-__all__ = ["DAMPINGS", "STEPS", "Fit", "Goal", "fit", "times"]
+__all__ = ["DAMPINGS", "ROWS", "STEPS", "Fit", "Goal", "Refit", "fit", "row_count", "times"]
 
 Array = NDArray[Any]
 
 DAMPINGS: Final = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 1e1, 1e2, 1e3)
 STEPS: Final = 4
+ROWS: Final = 60
+"""Rows per column that a product is fitted to, where memory and the samples allow it."""
+_FEWEST_ROWS: Final = 16384
+_SHARE: Final = 4
+"""The part of the memory that the rows of one product may take."""
 _BLOCK: Final = 1024
 """Rows that are multiplied at once."""
 _NOTHING: Final = 1e-9
 """An error that is none."""
 _PATIENCE: Final = 1
 """How many dampings in a row may be worse than the best."""
+
+
+@dataclass(frozen=True)
+class Refit:
+    """What became of one product, or of one recurrent layer."""
+
+    key: str
+    rows: int
+    columns: int
+    damping: float | None
+    """inf where only the bias is new, None where all was best as it was."""
+    form: str
+    """How it was solved: "primal", "dual"; else why it was not."""
+    before: float
+    """Error on rows held back with the weights cut only, as a part of what the original's values vary; of a recurrent
+    layer that of its states."""
+    after: float
+    """The same once fitted to the other rows."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,6 +124,11 @@ def fit(
     return Fit(
         matrix, bias - (matrix @ rows.mean[..., None])[..., 0], damping, system.form, before, after, count, columns
     )
+
+
+def row_count(columns: int, rows: int, memory: int, groups: int = 1) -> int:
+    """How many rows a product of so many columns in each group is given, if `rows` for each column are wanted."""
+    return min(max(rows * columns, _FEWEST_ROWS), memory // _SHARE // (4 * groups * columns))
 
 
 class Goal:

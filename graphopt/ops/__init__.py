@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from graphopt.ops.cost import Cost, cost, node_cost
 from graphopt.ops.domain import domains
+from graphopt.ops.gate import Gates
 from graphopt.ops.linear import Linear
 from graphopt.ops.noop import NOOPS, adds_zeros, noop
 from graphopt.ops.spec import OpSpec, ShapeOf
-from graphopt.ops.table import TABLE, Functions, is_foldable, is_pure, known, linears, macs, spec_of
+from graphopt.ops.table import TABLE, Functions, gates, is_foldable, is_pure, known, linears, macs, spec_of
 from graphopt.ops.zeros import seen_signs
 
 __all__ = [
@@ -15,12 +16,14 @@ __all__ = [
     "TABLE",
     "Cost",
     "Functions",
+    "Gates",
     "Linear",
     "OpSpec",
     "ShapeOf",
     "adds_zeros",
     "cost",
     "domains",
+    "gates",
     "is_foldable",
     "is_pure",
     "known",

@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from graphopt.graph.nodes import attr
 from graphopt.ops.flow import Axes, opaque
+from graphopt.ops.gate import LENGTHS, OF_DATA, OF_STATE, RECURRENCE, WEIGHT, Gates, is_plain
 from graphopt.ops.resize import hidden
 from graphopt.ops.spec import ShapeOf, admit, family, length_up_to
 
@@ -36,9 +37,9 @@ def _flow(node: ir.Node, axes: Axes) -> None:
         if value is None:
             continue
         *others, last = axes.of(value)
-        for axis in (*others, *([last] if index == _LENGTHS else ())):
+        for axis in (*others, *([last] if index == LENGTHS else ())):
             axes.hold(axis, f"{node.op_type} needs it as it is")
-        if index != _LENGTHS:
+        if index != LENGTHS:
             axes.tie(last, np.tile(unit, len(last) // len(unit)))
     for axis in (*given[:2], weight[0], recurrence[0]):
         axes.hold(axis, f"{node.op_type} works along it")
@@ -46,12 +47,25 @@ def _flow(node: ir.Node, axes: Axes) -> None:
         why = f"{node.op_type} works along it"
         axes.put(value, [*(axes.held(n, why) for n in axes.shape(value)[:-1]), unit])
     part = len(given[2]) / (len(given[2]) + len(unit))
-    axes.product(node, given[2], gates, index=-1, weight=1, part=part)
-    return axes.product(node, unit, gates, index=-2, weight=2, part=1 - part)
+    axes.product(node, given[2], gates, index=OF_DATA, weight=1, part=part)
+    return axes.product(node, unit, gates, index=OF_STATE, weight=2, part=1 - part)
 
 
-_LENGTHS = 4
-"""The input that holds the lengths of sequences."""
+def _gates(node: ir.Node) -> tuple[Gates, ...]:
+    """All gates are one product; only GRU applies r, for its last gate, to its state before, or to R·H + Rb."""
+    if not is_plain(node):
+        return ()
+    if node.op_type != "GRU":
+        return (Gates(node, 0, _GATES[node.op_type]),)
+    update = Gates(node, 0, 2)
+    if attr(node, "linear_before_reset", 0):
+        return update, Gates(node, 2, 1, (WEIGHT,)), Gates(node, 2, 1, (RECURRENCE,))
+    if attr(node, "clip") is not None or {*attr(node, "activations", ())[::2]} - {"Sigmoid"}:
+        return ()  # r is another one
+    return update, Gates(node, 2, 1, reset=Gates(node, 1, 1))
+
+
+_GATES = {"RNN": 1, "LSTM": 4}
 
 SPECS = family(
     {
@@ -61,6 +75,7 @@ SPECS = family(
     },
     macs=_macs,
     flow=_flow,
+    gates=_gates,
     resize=hidden,
-    admits=admit({4: lambda n: length_up_to(n.inputs[0], attr(n, "layout", 0))}),
+    admits=admit({LENGTHS: lambda n: length_up_to(n.inputs[0], attr(n, "layout", 0))}),
 )

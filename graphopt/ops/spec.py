@@ -13,6 +13,7 @@ from graphopt.graph.domain import Bound, Domain
 from graphopt.graph.nodes import input_at, rank
 from graphopt.graph.shapes import ShapeOf
 from graphopt.ops.flow import Flow, opaque
+from graphopt.ops.gate import Gates
 from graphopt.ops.linear import Linear
 from graphopt.ops.resize import Resize, unchanged
 
@@ -104,6 +105,10 @@ class OpSpec:
 
     linears: Callable[[ir.Node], tuple[Linear, ...]] = _no_linears
     """The products with constant weights inside the node, each as y = W·unfold(x) + b."""
+
+    gates: Callable[[ir.Node], tuple[Gates, ...]] | None = None
+    """The products with constant weights of a recurrent layer, in the order of a step; none where they have another
+    form."""
 
     macs: Callable[[ir.Node, ShapeOf], int | None] = _no_macs
     """Multiply-accumulates of one run at concrete shapes; None if a needed shape is unknown. Elementwise work,

@@ -32,10 +32,11 @@ from graphopt.ops import (
     stochastic,
     text,
 )
+from graphopt.ops.gate import Gates
 from graphopt.ops.linear import Linear
 from graphopt.ops.spec import OpSpec, ShapeOf
 
-__all__ = ["TABLE", "Functions", "is_foldable", "is_pure", "known", "linears", "macs", "spec_of"]
+__all__ = ["TABLE", "Functions", "gates", "is_foldable", "is_pure", "known", "linears", "macs", "spec_of"]
 
 Functions = Mapping[ir.OperatorIdentifier, ir.Function]
 """The local functions of a model, as `ir.Model.functions` holds them."""
@@ -111,6 +112,12 @@ def linears(node: ir.Node) -> tuple[Linear, ...]:
     spec = spec_of(node)
     found = () if spec is None or _is_generic(node) else spec.linears(node)
     return tuple(linear for linear in found if linear.reduction and linear.channels)  # not without weights at all
+
+
+def gates(node: ir.Node) -> tuple[Gates, ...] | None:
+    """The products with constant weights inside a recurrent layer, none where they are not plain; None of others."""
+    spec = spec_of(node)
+    return None if spec is None or spec.gates is None else () if _is_generic(node) else spec.gates(node)
 
 
 def macs(node: ir.Node, shape: ShapeOf) -> int | None:

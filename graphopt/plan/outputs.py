@@ -3,7 +3,7 @@
     Σ(a − b)² / Σ(a − mean a)²          summed over outputs of floats; a: of the dense model, b: of the one that is cut
 
 Nothing is refit, so that this is no measure of what is lost in the end. It is for groups whose readers are no products
-with constant weights (scores of attention, recurrent layers), in units of what is known of the others.
+with constant weights (scores of attention), in units of what is known of the others.
 """
 
 from __future__ import annotations

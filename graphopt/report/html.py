@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from math import isfinite
 
-from graphopt.compress.compress import Refit
+from graphopt.compress.refit import Refit
 from graphopt.compress.sparse import Sparse
 from graphopt.report import words
 from graphopt.report.data import Report, VerificationReport

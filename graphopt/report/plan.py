@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from graphopt.analysis.robustness import Noisy
-from graphopt.compress.compress import Refit
+from graphopt.compress.refit import Refit
 from graphopt.compress.sparse import Sparse
 from graphopt.lossy import Lossy
 from graphopt.plan.budget import excess

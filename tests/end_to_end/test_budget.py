@@ -46,6 +46,15 @@ def test_the_budget_is_met_and_the_accuracy_stays(done: tuple[Path, dict[str, An
     onnx.checker.check_model(onnx.load(out), full_check=True)
 
 
+def test_half_a_recurrent_network_does_as_well(tmp_path: Path) -> None:
+    net, out = MODELS / "digits_lstm.onnx", tmp_path / "half.onnx"
+    found = api.optimize(net, data=CALIBRATION, budget={"params": 0.5}, threads=1)
+    found.save(out)
+    assert found.report.output.params <= 0.5 * found.report.source.params
+    before, after = (api.check(net, model, data=TEST).verification.metrics["accuracy"].after for model in (net, out))
+    assert after > before - 0.008
+
+
 def test_the_report_says_what_was_cut_and_what_it_costs(done: tuple[Path, dict[str, Any]]) -> None:
     _, report = done
     plan = report["plan"]

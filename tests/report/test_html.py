@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import graphopt
-from graphopt.compress.compress import Refit
+from graphopt.compress.refit import Refit
 from graphopt.compress.sparse import Sparse
 from graphopt.report.data import LeftOutReport, Report
 from graphopt.report.html import page
