@@ -1,6 +1,6 @@
 """Which regions of a quantized model stay on floats.
 
-    quantize all ─► what does each region cost the outputs? ─► leave out what costs most ─► round again
+    quantize all ─► what does each region cost the outputs? ─► leave out what costs most
 
 What a region costs is measured: how many decibels the outputs gain where it alone computes on floats again. Without an
 allowed drop, a region stays on floats where that brings much and the clock says that it takes little. With one, the
@@ -10,14 +10,17 @@ fewest that keep to it do, found by bisection over the regions from the dearest 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import isfinite
 from typing import Final, get_args
 
+import numpy as np
 import onnx_ir as ir
 
+from graphopt import ops
 from graphopt.analysis.calibration import observe
+from graphopt.analysis.facts import extents
 from graphopt.analysis.histogram import Histogram
 from graphopt.analysis.metrics import Tally
 from graphopt.analysis.ranges import Method
@@ -34,10 +37,16 @@ from graphopt.targets import Integers
 
 __all__ = ["Quantized", "Regions"]
 
+_ROUNDED: Final = (64, 256)
+"""Samples that weights are rounded on, at least and at most."""
+_WORK: Final = 3e10
+"""Multiply-accumulates that a model may take for all of them, about."""
 _SAMPLES: Final = 64
 """That the cost of a region is measured on."""
-_WORTH: Final = 0.25
+_WORTH: Final = 0.5
 """Decibels that leaving a region on floats must bring for the clock to be asked."""
+_RATE: Final = 20.0
+"""Decibels that it must bring for the whole of the model's time: 0.2 for each percent."""
 _TRIED: Final = 4
 """Regions that the clock is asked about."""
 _SLOWER: Final = 1.05
@@ -83,12 +92,12 @@ class Regions:
     machine: Machine = HERE
 
     def quantized(self, floats: Collection[str]) -> Quantized:
-        """With some regions on floats, and all others on integers."""
+        """With some regions on floats, and all others on integers; their weights are the same whichever these are."""
         plan = layout(self.model, self.target, {*self.skip, *floats})
         ranges = self._grids(plan)
-        self.machine.progress("rounding weights")
-        made = weights(self.model, plan, ranges, self.samples, self.machine, bits=self.form.weight_bits)
-        return Quantized(self._assembled(plan, ranges, made), plan, ranges, made, tuple(floats))
+        made = assembled(self.model, plan, ranges, self._weights, integer_bias=self.target.bias)
+        left = {key: one for key, one in self._weights.items() if key in plan.products}
+        return Quantized(made, plan, ranges, left, tuple(floats))
 
     def settled(self, score: Callable[[ir.Model], Metrics], allowed: Mapping[str, float]) -> Quantized:
         """With the regions on floats that are worth it, or the fewest that keep to an allowed drop.
@@ -108,13 +117,20 @@ class Regions:
         gains = self._gains(first)
         dearest = sorted(gains, key=lambda k: -gains[k])
         if allowed:
-            floats, slower = dearest[: self._fewest(first, dearest, score, allowed)], None
+            floats, slower = dearest[: self._fewest(dearest, score, allowed)], None
         else:
-            floats, slower = self._worth(first, [k for k in dearest if gains[k] >= _WORTH])
-        if not floats:
-            return Quantized(first.model, first.layout, first.ranges, first.weights, (), gains)
-        last = self.quantized(floats)
-        return Quantized(last.model, last.layout, last.ranges, last.weights, tuple(floats), gains, slower)
+            floats, slower = self._worth(first, {k: gains[k] for k in dearest if gains[k] >= _WORTH})
+        return replace(self.quantized(floats), gains=gains, slower=slower)
+
+    @cached_property
+    def _weights(self) -> dict[str, Rounded]:
+        """Of all that can be quantized, on so many samples as take some minutes at most."""
+        plan = layout(self.model, self.target, self.skip)
+        feeds, counts = batches(self.model, self.samples, 1)
+        work = ops.cost(self.model, extents(self.model, feeds[0])).macs / counts[0]
+        self.machine.progress("rounding weights")
+        some = _some(self.samples, int(np.clip(_WORK / max(work, 1), *_ROUNDED)))
+        return weights(self.model, plan, self._grids(plan), some, self.machine, bits=self.form.weight_bits)
 
     @cached_property
     def _observed(self) -> dict[str, Histogram]:
@@ -125,14 +141,6 @@ class Regions:
     def _grids(self, plan: Layout) -> dict[int, Ranged]:
         method: Method = next(m for m in get_args(Method) if m == self.form.ranges)
         return grids(plan, self._observed, method, unsigned=self.target.unsigned)
-
-    def _assembled(self, plan: Layout, ranges: Mapping[int, Ranged], made: Mapping[str, Rounded]) -> ir.Model:
-        return assembled(self.model, plan, ranges, made, integer_bias=self.target.bias)
-
-    def _without(self, first: Quantized, floats: Collection[str]) -> ir.Model:
-        """As it was, only with some regions on floats: the weights of others stay."""
-        plan = layout(self.model, self.target, {*self.skip, *floats})
-        return self._assembled(plan, self._grids(plan), first.weights)
 
     def _gains(self, first: Quantized) -> dict[str, float]:
         """See `Quantized.gains`."""
@@ -151,12 +159,11 @@ class Regions:
         at, found = noise(first.model), {}
         for name in first.layout.products:
             self.machine.progress(f"measuring what quantizing {name} costs")
-            found[name] = noise(self._without(first, [name])) - at
+            found[name] = noise(self.quantized([name]).model) - at
         return found
 
     def _fewest(
         self,
-        first: Quantized,
         dearest: Sequence[str],
         score: Callable[[ir.Model], Metrics],
         allowed: Mapping[str, float],
@@ -166,20 +173,25 @@ class Regions:
         while high - low > 1:
             middle = (low + high) // 2
             self.machine.progress(f"trying {middle} of {len(dearest)} regions on floats")
-            keeps = excess(score(self._without(first, dearest[:middle])), allowed) <= 1
+            keeps = excess(score(self.quantized(dearest[:middle]).model), allowed) <= 1
             low, high = (low, middle) if keeps else (middle, high)
         return high
 
-    def _worth(self, first: Quantized, candidates: Sequence[str]) -> tuple[list[str], float | None]:
-        """The candidates that take little time on floats, and what they take together."""
+    def _worth(self, first: Quantized, gains: Mapping[str, float]) -> tuple[list[str], float | None]:
+        """Of the dearest regions those that take little time on floats, and what they take together."""
         chosen, slower = list[str](), None
         if self.timed is None:
             return chosen, slower
         session = self.machine.session(first.model)
-        for name in candidates[:_TRIED]:
+        for name in list(gains)[:_TRIED]:
             self.machine.progress(f"timing {name} on floats")
-            other = self.machine.session(self._without(first, [*chosen, name]))
+            other = self.machine.session(self.quantized([*chosen, name]).model)
             ratio = bench(session, other, self.timed, seconds=_SECONDS).ratio
-            if ratio <= _SLOWER:
+            if ratio <= _SLOWER and ratio - (slower or 1.0) <= gains[name] / _RATE:
                 chosen, slower = [*chosen, name], ratio
         return chosen, slower
+
+
+def _some(samples: Samples, most: int) -> Samples:
+    """So many of the first ones."""
+    return {n: v[:most] for n, v in samples.items()} if isinstance(samples, Mapping) else samples[:most]

@@ -109,6 +109,7 @@ def _told(report: Report) -> list[Html]:
         asked = [f"at most {share:.1%} of {name}" for name, share in plan.budget.items()]
         asked += [_allowed(name, most) for name, most in plan.max_drop.items()]
         asked += [plan.sparsify] if plan.sparsify else []
+        asked += [f"8-bit integers, weights of {report.integers.bits} bits"] if report.integers else []
     lines = words.lost(report) + words.unused(report)
     lines += [f"unchanged: {report.unchanged}"] if report.unchanged else []
     lines += [f"left out: {x.rule} at {x.root} changed the result ({x.reason})" for x in report.left_out]
