@@ -40,7 +40,7 @@ __all__ = ["Quantize", "Ranged", "assembled", "grids", "weights"]
 
 Array = NDArray[Any]
 
-ROWS: Final = 60
+ROWS: Final = 20
 """Rows per column that weights are rounded by."""
 _MOST: Final = 2**31 - 1
 """Of an integer bias."""
