@@ -263,7 +263,7 @@ def _notes(workshop: Workshop, *, mirrored: bool) -> Iterator[str]:
     """What is to be known of how it was learned."""
     if mirrored:
         yield "the model takes images and their mirror images for the same: both were learned from"
-    if rough := [key for key, curve in workshop.curves.items() if curve.rough]:
+    if workshop.channels.groups and (rough := [key for key, curve in workshop.curves.items() if curve.rough]):
         yield f"memory was short: channels were judged one by one, each without the others, in {', '.join(rough)}"
 
 

@@ -7,6 +7,7 @@ is known.
 
 from __future__ import annotations
 
+import mmap
 import tempfile
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -126,10 +127,18 @@ class Store:
             with tempfile.TemporaryFile() as file:  # gone as soon as nothing maps it any more
                 mapped = np.memmap(file, value.dtype, "w+", shape=value.shape)
             mapped[...] = value
+            Store.rest(mapped)
             return mapped
         self._used += value.nbytes
         weakref.finalize(value, self._release, value.nbytes)
         return value
+
+    @staticmethod
+    def rest(value: Any) -> None:
+        """Let what lies in a file take no memory until it is read again."""
+        held = getattr(value, "_mmap", None) if isinstance(value, np.memmap) else None
+        if held is not None and hasattr(mmap, "MADV_DONTNEED"):
+            held.madvise(mmap.MADV_DONTNEED)
 
     def _release(self, count: int) -> None:
         self._used -= count
@@ -257,6 +266,8 @@ class Walk:
         found: dict[str, Pieces] = {n: [] for n in live}
         for index in range(self._count):
             results = session.run({n: self.cache[n][index] for n in inputs}, wanted)
+            for name in inputs:
+                self._store.rest(self.cache[name][index])
             for name, told in tap.items():
                 told(index, results[name])
             for name in live:

@@ -42,6 +42,10 @@ Array = NDArray[Any]
 
 ROWS: Final = 20
 """Rows per column that weights are rounded by."""
+_PART: Final = 8
+"""Of the memory, what values between products may take: the rows of one product take as much, several times."""
+_BATCH: Final = 16
+"""Samples of one run."""
 _MOST: Final = 2**31 - 1
 """Of an integer bias."""
 
@@ -127,7 +131,8 @@ def weights(
     """
     copy = model.clone()
     names, made = _Writer(copy).place(plan, found), dict[str, Rounded]()
-    for site in Frontier(model, copy, samples, replace(machine, integers=False), names=names):
+    apart = replace(machine, integers=False, memory=machine.memory // _PART)
+    for site in Frontier(model, copy, samples, apart, names=names, batch=_BATCH):
         if site.key in plan.products:
             machine.progress(f"rounding {site.key}")
             rows = site.sample(row_count(site.linear.reduction, ROWS, machine.memory, site.linear.groups))

@@ -43,6 +43,8 @@ _WORK: Final = 3e10
 """Multiply-accumulates that a model may take for all of them, about."""
 _SAMPLES: Final = 64
 """That the cost of a region is measured on."""
+_AT_ONCE: Final = 8
+"""Of them, in one run."""
 _WORTH: Final = 0.5
 """Decibels that leaving a region on floats must bring for the clock to be asked."""
 _RATE: Final = 20.0
@@ -144,14 +146,13 @@ class Regions:
 
     def _gains(self, first: Quantized) -> dict[str, float]:
         """See `Quantized.gains`."""
-        feeds, counts = batches(self.model, self.samples, _SAMPLES)
-        count = next((i for i in range(1, len(counts)) if sum(counts[:i]) >= _SAMPLES), len(counts))
+        feeds, _ = batches(self.model, _some(self.samples, _SAMPLES), _AT_ONCE)
         session = self.machine.session(self.model)
-        dense = [session.run(feed) for feed in feeds[:count]]
+        dense = [session.run(feed) for feed in feeds]
 
         def noise(model: ir.Model) -> float:
             tally, other = Tally(), self.machine.session(model)
-            for feed, expected in zip(feeds, dense, strict=False):
+            for feed, expected in zip(feeds, dense, strict=True):
                 tally.add(feed, expected, other.run(feed), None)
             found = tally.metrics().get("sqnr", (0.0, 0.0))[1]
             return found if isfinite(found) else 0.0
