@@ -6,13 +6,14 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import betaincinv
 
 from graphopt.graph.external import Runnable
 from graphopt.run.data import Pair
 from graphopt.run.machine import HERE, Machine
 from graphopt.run.session import Feed
 
-__all__ = ["BATCH", "RIGHT", "Tally", "is_scores", "scores"]
+__all__ = ["BATCH", "RIGHT", "Tally", "interval", "is_scores", "scores"]
 
 BATCH = 64
 """Rows of a feed on which models are scored, where there is a choice."""
@@ -29,6 +30,17 @@ def scores(
     for feed, labels in pairs:
         tally.add(feed, first.run(feed), second.run(feed), labels)
     return tally.metrics()
+
+
+def interval(share: float, count: int) -> tuple[float, float]:
+    """Where a share of all samples lies with 95 % confidence, if so many were drawn and this share of them has it.
+
+    Clopper and Pearson, The Use of Confidence or Fiducial Limits Illustrated in the Case of the Binomial, 1934.
+    """
+    hits = round(share * count)
+    low = float(betaincinv(hits, count - hits + 1, 0.025)) if hits else 0.0
+    high = float(betaincinv(hits + 1, count - hits, 0.975)) if hits < count else 1.0
+    return low, high
 
 
 class Tally:

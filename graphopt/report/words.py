@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from math import inf
 
+from graphopt.analysis.metrics import interval
 from graphopt.report.data import CheckReport, DataReport, Metric, Report, TimingReport, VerificationReport
 from graphopt.report.integers import IntegersReport
 from graphopt.report.plan import PlanReport
@@ -81,6 +82,9 @@ def lost(report: Report) -> list[str]:
         return []
     told = {name: v.before - v.after for name, v in found.metrics.items() if name in SHARES}
     lines = [f"{name} {'rises' if fall < 0 else 'falls'} by {abs(fall):.2%}" for name, fall in told.items()]
+    if "agreement" in told and plan.judged:
+        low, high = interval(found.metrics["agreement"].after, plan.judged)
+        lines.append(f"on data like this, {low:.2%} to {high:.2%} agree (95 % confidence, {plan.judged:,} samples)")
     if not told and "sqnr" in found.metrics:
         off = 10 ** (-found.metrics["sqnr"].after / 20)
         lines.append(f"the outputs are off by {off:.2%} of their size")

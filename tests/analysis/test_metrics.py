@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from graphopt.analysis.metrics import Tally
+from graphopt.analysis.metrics import Tally, interval
 
 X = np.zeros((6, 3), np.float32)
 TRUTH = np.array([0, 1, 2, 0, 1, 2])
@@ -89,3 +89,11 @@ def test_distances() -> None:
     assert found["cosine"] == pytest.approx((1.0, 1.0))
     assert metrics(SCORES, SCORES, None)["sqnr"] == (np.inf, np.inf)
     assert metrics(0 * SCORES, SCORES, None).keys() == {"agreement"}
+
+
+@pytest.mark.parametrize(
+    ("share", "count", "low", "high"),
+    [(1.0, 300, 0.9878, 1.0), (0.5, 10, 0.1871, 0.8129), (0.0, 1, 0.0, 0.975), (0.99, 2000, 0.9846, 0.9939)],
+)
+def test_what_a_share_of_samples_says_of_all(share: float, count: int, low: float, high: float) -> None:
+    assert interval(share, count) == pytest.approx((low, high), abs=1e-4)
