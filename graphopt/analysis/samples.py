@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from graphopt.analysis.segments import Samples
+from graphopt.analysis.segments import Samples, on_disk
 from graphopt.errors import InputError
 from graphopt.run.data import Data, add_digest, rows_of
 from graphopt.run.session import Feed
@@ -24,6 +24,10 @@ CALIBRATION = 1000
 """Samples that are calibrated on at most."""
 JUDGEMENT = 2000
 """Samples that are judged by at most."""
+_LARGE = 1 << 26
+"""Bytes of samples above which they lie in a file."""
+_FEED = 1 << 22
+"""Bytes of a feed to judge by, about."""
 _JUDGES = 0.1
 """Share of the samples that judge."""
 
@@ -55,7 +59,7 @@ def split(data: Data, batch: int = 50, most: int = CALIBRATION) -> Split:
 
     Args:
         data: of the user, or generated.
-        batch: samples in a feed to judge by.
+        batch: samples in a feed to judge by, at most; fewer of large ones.
         most: samples to calibrate on.
 
     Raises:
@@ -83,6 +87,8 @@ def split(data: Data, batch: int = 50, most: int = CALIBRATION) -> Split:
         samples: Samples = [k.feed for k in calibrating]
     else:
         samples = _stacked([k.feed for k in calibrating])
+    size = sum(np.asarray(v).nbytes for v in judging[0].feed.values())
+    batch = max(1, min(batch, _FEED // max(size, 1)))
     parts = (
         [judging[i : i + batch] for i in range(0, len(judging), batch)]
         if isinstance(samples, dict)
@@ -120,7 +126,13 @@ def _copy(sample: Feed) -> Feed:
 
 
 def _stacked(feeds: Sequence[Feed]) -> Feed:
-    return {n: np.concatenate([f[n] for f in feeds]) for n in feeds[0]}
+    return {name: _joined([f[name] for f in feeds]) for name in feeds[0]}
+
+
+def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """One behind the other; in a file, where they are large."""
+    large = sum(p.nbytes for p in parts) > _LARGE and parts[0].dtype != object
+    return on_disk(parts) if large else np.concatenate(parts)
 
 
 def _labels(parts: Sequence[np.ndarray | None]) -> np.ndarray | None:

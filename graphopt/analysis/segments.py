@@ -36,6 +36,8 @@ __all__ = [
     "differs",
     "first",
     "folded",
+    "on_disk",
+    "rest",
     "tapped",
 ]
 
@@ -124,24 +126,33 @@ class Store:
         if not isinstance(value, np.ndarray) or not value.nbytes:
             return value
         if self._used + value.nbytes > self._limit and value.dtype != object:
-            with tempfile.TemporaryFile() as file:  # gone as soon as nothing maps it any more
-                mapped = np.memmap(file, value.dtype, "w+", shape=value.shape)
-            mapped[...] = value
-            Store.rest(mapped)
-            return mapped
+            return on_disk([np.atleast_1d(value)]).reshape(value.shape)
         self._used += value.nbytes
         weakref.finalize(value, self._release, value.nbytes)
         return value
 
-    @staticmethod
-    def rest(value: Any) -> None:
-        """Let what lies in a file take no memory until it is read again."""
-        held = getattr(value, "_mmap", None) if isinstance(value, np.memmap) else None
-        if held is not None and hasattr(mmap, "MADV_DONTNEED"):
-            held.madvise(mmap.MADV_DONTNEED)
-
     def _release(self, count: int) -> None:
         self._used -= count
+
+
+def on_disk(parts: Sequence[Any]) -> Any:
+    """Arrays of one shape but for the first axis, one behind the other in an unnamed file that is mapped."""
+    shape = (sum(len(p) for p in parts), *parts[0].shape[1:])
+    with tempfile.TemporaryFile() as file:  # gone as soon as nothing maps it any more
+        mapped = np.memmap(file, parts[0].dtype, "w+", shape=shape)
+    start = 0
+    for rows in parts:
+        mapped[start : start + len(rows)] = rows
+        start += len(rows)
+    rest(mapped)
+    return mapped
+
+
+def rest(value: Any) -> None:
+    """Let what lies in a file take no memory until it is read again."""
+    held = getattr(value, "_mmap", None) if isinstance(value, np.memmap) else None
+    if held is not None and hasattr(mmap, "MADV_DONTNEED"):
+        held.madvise(mmap.MADV_DONTNEED)
 
 
 class Walk:
@@ -267,7 +278,7 @@ class Walk:
         for index in range(self._count):
             results = session.run({n: self.cache[n][index] for n in inputs}, wanted)
             for name in inputs:
-                self._store.rest(self.cache[name][index])
+                rest(self.cache[name][index])
             for name, told in tap.items():
                 told(index, results[name])
             for name in live:
