@@ -191,8 +191,8 @@ class _Half:
     def emitted(self, thin: ir.Model, done: Recipe, passes: Sequence[Pass] | None = None) -> pipeline.Outcome:
         """Rewritten by these passes, or those of the recipe, verified, and with a word on all that was done."""
         recipe = done if passes is None else replace(done, passes=tuple(passes))
-        settings = replace(self.settings, stamp=done)
-        return pipeline.optimize(self._given(thin), recipe, self.feeds, settings, self.child)
+        feeds = self.feeds if recipe.passes else self.feeds[:1]  # nothing is rewritten then, so that it only has to run
+        return pipeline.optimize(self._given(thin), recipe, feeds, replace(self.settings, stamp=done), self.child)
 
     def quantized(
         self, thin: ir.Model, done: Recipe, workshop: Workshop, samples: Samples
