@@ -29,6 +29,7 @@ from graphopt.errors import InputError
 from graphopt.graph.carry import Carried
 from graphopt.graph.external import Runnable
 from graphopt.graph.save import runnable
+from graphopt.plan.budget import macs
 from graphopt.plan.levels import LossCurve
 from graphopt.plan.outputs import alone, measure
 from graphopt.plan.plan import Made
@@ -96,7 +97,7 @@ class Workshop:
         for key in found:
             group = self.channels.groups[key]
             if found[key].partial:
-                if group.units * count * self.channels.macs({}) > _ALONE:
+                if group.units * count * macs(self.channels, {}) > _ALONE:
                     continue
                 self.machine.progress(f"measuring the units of {key}")
                 lost = alone(self.model, self.channels, key, feeds, self.machine)
@@ -196,7 +197,7 @@ class Workshop:
     def robustness(self, result: Runnable) -> tuple[Noisy, ...]:
         """How the original and a result do on noisy samples of those that judge, so many as take a few seconds."""
         rows = isinstance(self.split.calibration, Mapping)
-        work = (1 + 2 * len(LEVELS)) * max(1.0, self.channels.macs({}))
+        work = (1 + 2 * len(LEVELS)) * max(1.0, macs(self.channels, {}))
         left = most = int(min(max(_WORK / work, _FEWEST), _NOISY))
         pairs: list[Pair] = []
         for feed, labels in zip(self.split.judgement, self.split.labels, strict=True):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,13 +33,6 @@ class Port:
         """(channels,): number of the unit of one group that each belongs to; -1 for those of others."""
         place = self.groups.index(group) if group in self.groups else len(self.groups)
         return np.where(self.group == place, self.unit, -1)
-
-    def count(self, widths: Widths, units: Mapping[str, int]) -> float:
-        """Number of channels that stay, if `widths` units of each group stay, of the `units` that there are."""
-        total = float(np.sum(self.group < 0))
-        for index, key in enumerate(self.groups):
-            total += float(np.sum(self.group == index)) * widths.get(key, units[key]) / units[key]
-        return total
 
     def kept(self, keep: Mapping[str, NDArray[np.bool_]]) -> NDArray[np.bool_]:
         """(channels,): which channels stay, given which units of each group do."""
@@ -72,13 +64,6 @@ class Product:
     """Depthwise: input and output channels are the same units, and cost is linear in their number."""
     batch: Port | None = None
     """A further axis along which there are more products (the heads of attention)."""
-
-    def share(self, widths: Widths, units: Mapping[str, int]) -> float:
-        """The part of `macs` and `params` that is left."""
-        ports = [self.result] if self.diagonal else [self.source, self.result]
-        if self.batch is not None:
-            ports.append(self.batch)
-        return prod(p.count(widths, units) / max(1, len(p.group)) for p in ports)
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,13 +98,3 @@ class Channels:
     def units(self) -> dict[str, int]:
         """Number of units of each group."""
         return {key: group.units for key, group in self.groups.items()}
-
-    def macs(self, widths: Widths) -> float:
-        """Multiply-accumulates of one sample with only so many units left."""
-        units = self.units
-        return sum(p.macs * p.share(widths, units) for p in self.products.values())
-
-    def params(self, widths: Widths) -> float:
-        """Elements of weights with only so many units left (biases and other vectors are not counted)."""
-        units = self.units
-        return sum(p.params * p.share(widths, units) for p in self.products.values())

@@ -30,6 +30,7 @@ __all__ = [
     "excess",
     "limits",
     "lines",
+    "macs",
     "row",
     "shares",
 ]
@@ -162,6 +163,11 @@ def amounts(channels: Channels) -> dict[str, Multilinear]:
         "macs": Multilinear(np.array([p.macs for p in channels.products.values()], np.float64), shared),
         "params": Multilinear(np.array([p.params for p in channels.products.values()], np.float64), shared),
     }
+
+
+def macs(channels: Channels, widths: Widths) -> float:
+    """Multiply-accumulates of one sample with only so many units left."""
+    return float(amounts(channels)["macs"](row(channels, widths))[0])
 
 
 def limits(

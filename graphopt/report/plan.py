@@ -10,7 +10,7 @@ from graphopt.analysis.robustness import Noisy
 from graphopt.compress.refit import Refit
 from graphopt.compress.sparse import Sparse
 from graphopt.lossy import Lossy
-from graphopt.plan.budget import excess
+from graphopt.plan.budget import excess, macs
 from graphopt.recipe import spec
 
 __all__ = ["Metric", "NoiseReport", "PlanReport", "TriedReport", "WidthReport"]
@@ -99,21 +99,21 @@ class PlanReport:
     def of(cls, found: Lossy) -> PlanReport:
         """What of a compression a report keeps."""
         channels, widths, recipe = found.channels, found.plan.widths, found.outcome.recipe
-        full = channels.macs({}) or 1.0
+        full = macs(channels, {}) or 1.0
         groups = tuple(
             WidthReport(
                 key,
                 group.kind,
                 group.units,
                 widths.get(key, group.units),
-                1 - channels.macs({key: widths.get(key, group.units)}) / full,
+                1 - macs(channels, {key: widths.get(key, group.units)}) / full,
                 dict(zip(curve.widths, curve.losses, strict=True)) if (curve := found.curves.get(key)) else {},
             )
             for key, group in channels.groups.items()
         )
         tried = tuple(
             TriedReport(
-                channels.macs(t.plan.widths) / full,
+                macs(channels, t.plan.widths) / full,
                 t.made.loss,
                 t.predicted,
                 {name: Metric(*values) for name, values in t.made.metrics.items()},

@@ -8,7 +8,7 @@ import pytest
 
 from graphopt.analysis.groups import Channels
 from graphopt.errors import Verdict
-from graphopt.plan.budget import Limit, amounts, row
+from graphopt.plan.budget import Limit, amounts, macs, row
 from graphopt.plan.levels import LossCurve
 from graphopt.plan.plan import Made, Plan, Planner, Unmet
 
@@ -63,7 +63,7 @@ def test_what_is_only_proposed_is_not_made(channels: Channels) -> None:
     fake = Fake(channels)
     plan = planner(channels, fake).proposed([limit(channels, 0.5)])
     assert not fake.made
-    assert channels.macs(plan.widths) <= 0.5 * channels.macs({})
+    assert macs(channels, plan.widths) <= 0.5 * macs(channels, {})
 
 
 def test_a_budget_out_of_reach_says_what_is_the_least(channels: Channels) -> None:
@@ -128,8 +128,8 @@ def test_the_smallest_model_within_a_drop_is_found(channels: Channels, drop: flo
             found = planner(channels, Fake(channels)).within([limit(channels, float(share))], {"accuracy": drop})
         except Unmet:
             continue
-        possible.append(channels.macs(found.plan.widths))
-    assert channels.macs(best.plan.widths) <= min(possible) + 0.05 * channels.macs({})
+        possible.append(macs(channels, found.plan.widths))
+    assert macs(channels, best.plan.widths) <= min(possible) + 0.05 * macs(channels, {})
     assert len(fake.made) <= 20
 
 

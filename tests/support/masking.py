@@ -20,6 +20,7 @@ from graphopt.graph import values
 from graphopt.graph.load import Source, load
 from graphopt.graph.nodes import attr, key
 from graphopt.graph.save import serialize
+from graphopt.plan.budget import macs
 from graphopt.run.session import Feed
 from tests.support.models import differences, feed, parse, run
 
@@ -169,5 +170,5 @@ def work(given: ir.Model, inputs: Feed) -> int:
 
 def thin_work(given: Case, found: Channels, keep: Keep) -> tuple[Any, Any]:
     """Multiply-accumulates of a cut model, as foretold and as counted."""
-    foretold = found.macs({k: int(stays.sum()) for k, stays in keep.items()})
+    foretold = macs(found, {k: int(stays.sum()) for k, stays in keep.items()})
     return foretold, work(cut(given.source.model, found, keep), given.feeds[0])
