@@ -1,4 +1,4 @@
-"""The lossy story: rewrite → measure → plan → compress, weights to zero, integers → rewrite for the target.
+"""The lossy story: integers undone → rewrite → measure → plan → compress, zeros, integers → rewrite for the target.
 
 The lossless halves are `pipeline.optimize`, before and after: the first proves its result against the original, the
 second against the compressed model. What is lost in between is measured on samples that nothing was learned from.
@@ -13,7 +13,7 @@ from functools import partial
 
 import onnx_ir as ir
 
-from graphopt import pipeline
+from graphopt import moving, pipeline
 from graphopt.analysis.audit import Audit, audit
 from graphopt.analysis.channels import channels
 from graphopt.analysis.facts import Facts, extents, facts
@@ -27,6 +27,7 @@ from graphopt.compress.compress import Compressed
 from graphopt.compress.quantize import Quantize
 from graphopt.compress.refit import Refit
 from graphopt.compress.sparse import Sparse
+from graphopt.compress.unquantize import Unquantize
 from graphopt.errors import UsageError, Verdict
 from graphopt.graph.carry import Carried
 from graphopt.graph.external import Runnable
@@ -108,7 +109,9 @@ def compress(
     if source.carried.untouchable:
         raise UsageError(f"nothing of {source.name} can be given up: {source.carried.untouchable}")
     canonical = pipeline.canonical(recipe, cut=recipe.cuts)
-    first = pipeline.optimize(source, canonical, feeds, replace(settings, measure=False), child)
+    given, steps = moving.undone(source, recipe)
+    floating = moving.with_model(source, given.model, source.carried)
+    first = pipeline.optimize(floating, canonical, feeds, replace(settings, measure=False), child)
     model = first.model
     feed = feeds[0]
     rows = rows_of(feed) if isinstance(split.calibration, Mapping) else 1
@@ -144,7 +147,8 @@ def compress(
         best = _best(planner, recipe, bounds, workshop)
         plan, made, tried = best.plan, best.made.model, tuple(planner.tried)
     done = replace(recipe, plan=plan.data())
-    first = replace(first, notes=(*first.notes, *_notes(workshop, mirrored=more is not None)))
+    notes = (*moving.left(given), *_notes(workshop, mirrored=more is not None))
+    first = replace(first, notes=(*first.notes, *notes))
     if plan_only:
         first = replace(first, recipe=done)
         return Lossy(first, plan, groups, tried, planner.curves, (), (), None, split, {}, only=True)
@@ -153,13 +157,14 @@ def compress(
     if recipe.quantize is None:
         last, integers = half.emitted(made.model, done), None
     else:
-        last, integers = half.quantized(made.model, done, workshop, split.calibration)
+        moved = moving.Moved(given, intact=made.model is first.model, rewritten=bool(first.attempt.edits))
+        last, integers = half.quantized(made.model, done, workshop, split.calibration, moved)
     settings.progress("judging")
     result = half.runnable(last.model) if last.content is None else last.content
     metrics, noise = workshop.scores(result), workshop.robustness(result)
     if not recipe.cuts and (used := excess(metrics, recipe.max_drop)) > 1:
         raise Verdict(f"the allowed drop cannot be kept: the result uses {used:.3g} times of it")
-    outcome = _joined(source, first, last, zeros)
+    outcome = _joined(source, first, last, steps, zeros)
     return Lossy(
         outcome, plan, groups, tried, planner.curves, made.refits, made.sparse, integers, split, metrics, noise
     )
@@ -180,7 +185,7 @@ class _Half:
         return runnable(thin, self.carried)
 
     def _given(self, thin: ir.Model) -> Source:
-        return replace(self.source, model=thin, runnable=self.runnable(thin), carried=self.carried, frozen=0)
+        return moving.with_model(self.source, thin, self.carried)
 
     def finished(self, recipe: Recipe, thin: ir.Model) -> Runnable:
         """As it will be emitted, only not verified."""
@@ -195,17 +200,23 @@ class _Half:
         return pipeline.optimize(self._given(thin), recipe, feeds, replace(self.settings, stamp=done), self.child)
 
     def quantized(
-        self, thin: ir.Model, done: Recipe, workshop: Workshop, samples: Samples
-    ) -> tuple[pipeline.Outcome, Integral]:
-        """On integers, if that is not slower; it is written as quantizers around standard operators."""
+        self, thin: ir.Model, done: Recipe, workshop: Workshop, samples: Samples, moved: moving.Moved
+    ) -> tuple[pipeline.Outcome, Integral | None]:
+        """On integers, if that is not slower; it is written as quantizers around standard operators.
+
+        What was quantized before keeps its ranges and integers, and stays as it came if nothing would change.
+        """
         begin, target, form = time.perf_counter(), TARGETS[done.target], done.quantize or Quantize()
         if target.integers is None:
             raise ValueError(f"{target.name} does not compute on integers")
         here = self.settings.session(thin).provider == target.provider
         timed = self.feeds[0] if here else None
-        regions = Regions(thin, target.integers, form, samples, done.skip, timed, self.settings)
-        if done.floats is not None:
-            found = regions.quantized(done.floats)
+        kept, skip = moved.undone.weights(thin, form.weight_bits), (*done.skip, *moved.undone.floats)
+        regions = Regions(thin, target.integers, form, samples, skip, timed, self.settings, moved.ranges, kept)
+        if done.floats is not None or (kept and not done.max_drop):
+            found = regions.quantized(done.floats or ())
+            if not self.source.frozen and moved.stays(found.model):
+                return self.unchanged(done), None
         else:
             found = regions.settled(lambda model: workshop.scores(self.runnable(model)), done.max_drop)
         took, timing = time.perf_counter() - begin, None
@@ -216,12 +227,21 @@ class _Half:
             timing = bench(first, second, timed, seconds=_SECONDS)
         audited = audit(found.model, self.settings) if here else None
         if timing is not None and timing.slower and not form.always:
-            last = self.emitted(thin, replace(done, quantize=None))
+            undo = Unquantize() if moved.undone.undone else None
+            last = self.emitted(thin, replace(done, quantize=None, unquantize=undo))
             return last, Integral(found, audited, timing, form.weight_bits, emitted=False)
         last = self.emitted(found.model, replace(done, floats=found.floats), ())
         step = pipeline.Step(spec(form), form.exactness.name, {form.name: len(found.weights)}, round(took, 4))
         attempt = replace(last.attempt, steps=(step, *last.attempt.steps))
-        return replace(last, attempt=attempt), Integral(found, audited, timing, form.weight_bits, emitted=True)
+        notes = (*last.notes, *moved.notes(found, kept))
+        outcome = replace(last, attempt=attempt, notes=notes)
+        return outcome, Integral(found, audited, timing, form.weight_bits, emitted=True)
+
+    def unchanged(self, done: Recipe) -> pipeline.Outcome:
+        """The source as it came."""
+        settings = replace(self.settings, measure=False)
+        outcome = pipeline.optimize(self.source, replace(done, passes=()), self.feeds, settings, self.child)
+        return replace(outcome, recipe=done, unchanged=f"its quantizers stand as {done.target} wants them")
 
 
 @dataclass(frozen=True, eq=False)
@@ -332,13 +352,17 @@ def _zeros(made: Compressed, recipe: Recipe, name: str) -> tuple[pipeline.Step, 
 
 
 def _joined(
-    source: Source, first: pipeline.Outcome, last: pipeline.Outcome, between: tuple[pipeline.Step, ...]
+    source: Source,
+    first: pipeline.Outcome,
+    last: pipeline.Outcome,
+    before: tuple[pipeline.Step, ...],
+    between: tuple[pipeline.Step, ...],
 ) -> pipeline.Outcome:
     """One outcome of both halves, and what was done in between."""
     attempt = replace(
         last.attempt,
         edits=(*first.attempt.edits, *last.attempt.edits),
-        steps=(*first.attempt.steps, *between, *last.attempt.steps),
+        steps=(*before, *first.attempt.steps, *between, *last.attempt.steps),
     )
     notes = dict.fromkeys((*first.notes, *last.notes))
     return replace(last, source=source, attempt=attempt, left_out=(*first.left_out, *last.left_out), notes=tuple(notes))

@@ -20,6 +20,7 @@ import tomli_w
 
 from graphopt.compress.form import Sparsify
 from graphopt.compress.quantize import Quantize
+from graphopt.compress.unquantize import Unquantize
 from graphopt.errors import InputError, UsageError
 from graphopt.fuse import (
     FuseActivation,
@@ -83,8 +84,9 @@ LOSSLESS: tuple[type[Pass], ...] = (
 ON_REQUEST: tuple[type[Pass], ...] = (Upgrade, Border, Onnxsim)
 """Further passes, which only run where they are asked for; the second one also where work is to be saved."""
 
-LOSSY: tuple[type[Named], ...] = (Sparsify, Quantize)
-"""Passes that give something up. They come after all that is planned, wherever they are named."""
+LOSSY: tuple[type[Named], ...] = (Unquantize, Sparsify, Quantize)
+"""Passes that give something up. Wherever they are named, the first comes before all else, the others after all that is
+planned."""
 
 PASSES: Mapping[str, type[Named]] = {p.name: p for kinds in (LOSSLESS, ON_REQUEST, LOSSY) for p in kinds}
 """Every pass by name."""
@@ -176,6 +178,8 @@ class Recipe:
     """By metric, how much worse the result may do."""
     plan: Mapping[str, int] = field(default_factory=dict)
     """By group of channels, how many stay: what was planned under a budget, for doing it again."""
+    unquantize: Unquantize | None = None
+    """Whether integers become floats, first of all. In texts it is one of the passes."""
     sparsify: Sparsify | None = None
     """Which weights become zero, after all that is planned. In texts it is one of the passes."""
     quantize: Quantize | None = None
@@ -186,12 +190,16 @@ class Recipe:
     @property
     def lossy(self) -> bool:
         """Whether anything is given up."""
-        return self.cuts or self.sparsify is not None or self.quantize is not None
+        return self.cuts or any(self._given)
 
     @property
     def cuts(self) -> bool:
-        """Whether channels may go. Where weights become zero or integers, an allowed drop alone is a limit to that."""
-        return bool(self.budget or self.plan or (self.max_drop and self.sparsify is None and self.quantize is None))
+        """Whether channels may go. Beside other passes that give something up, an allowed drop alone limits those."""
+        return bool(self.budget or self.plan or (self.max_drop and not any(self._given)))
+
+    @property
+    def _given(self) -> tuple[Named | None, ...]:
+        return self.unquantize, self.sparsify, self.quantize
 
     def __post_init__(self) -> None:
         if self.target not in TARGETS:
@@ -307,7 +315,7 @@ class Recipe:
 
     def text(self) -> str:
         """As TOML."""
-        passes = (*self.passes, *(p for p in (self.sparsify, self.quantize) if p is not None))
+        passes = (*self.passes, *(p for p in self._given if p is not None))
         data: dict[str, Any] = {"version": _VERSION, "passes": [spec(p) for p in passes]}
         if self.skip:
             data["skip"] = list(self.skip)

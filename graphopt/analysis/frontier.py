@@ -27,10 +27,10 @@ from numpy.typing import NDArray
 
 from graphopt import ops
 from graphopt.analysis.layers import Layer
-from graphopt.analysis.places import bounds, only_reader, past_offset, past_sum, sampled
+from graphopt.analysis.places import added, bounds, only_reader, past_offset, past_sum, sampled
 from graphopt.analysis.segments import BATCH, FOLD, Samples, Store, Walk, batches, differs
 from graphopt.graph.names import Names
-from graphopt.graph.nodes import array, input_at, key, readers, static_shape
+from graphopt.graph.nodes import input_at, key, readers, static_shape
 from graphopt.run.machine import HERE, Machine
 
 __all__ = ["Frontier", "Pair", "Rows", "Site"]
@@ -110,10 +110,7 @@ class Site:
 
     def bias(self) -> NDArray[np.float64]:
         """(groups, out): what is added to the product now."""
-        found = self.linear.beta * self.linear.bias_vector().astype(np.float64)
-        if self.offset is not None:
-            found = np.asarray(array(self.offset), np.float64).reshape(-1)
-        return np.broadcast_to(found, self.linear.channels).reshape(self.linear.groups, -1)
+        return added(self.linear)
 
     def sample(self, rows: int, kept: NDArray[np.bool_] | None = None, paired: int = 0) -> Rows:
         """What it reads and should give, at about `rows` positions, the same number of each sample.

@@ -10,9 +10,9 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from graphopt import ops
-from graphopt.graph.nodes import input_at, is_constant, readers, scalar, static_shape
+from graphopt.graph.nodes import array, input_at, is_constant, readers, scalar, static_shape
 
-__all__ = ["bounds", "only_reader", "past_offset", "past_sum", "sampled"]
+__all__ = ["added", "bounds", "only_reader", "past_offset", "past_sum", "sampled"]
 
 _GOLDEN: Final = (5**0.5 - 1) / 2
 
@@ -71,6 +71,15 @@ def past_offset(linear: ops.Linear) -> tuple[ir.Value, ir.Value | None]:
     if shape[-1] != linear.channels or any(d != 1 for d in shape[:-1]):
         return value, None
     return reader.outputs[0], other
+
+
+def added(linear: ops.Linear) -> NDArray[np.float64]:
+    """(groups, out): what is added to a product, by the operator itself or by an Add behind it."""
+    offset = past_offset(linear)[1]
+    found = linear.beta * linear.bias_vector().astype(np.float64)
+    if offset is not None:
+        found = np.asarray(array(offset), np.float64).reshape(-1)
+    return np.broadcast_to(found, linear.channels).reshape(linear.groups, -1)
 
 
 def bounds(value: ir.Value) -> tuple[float, float]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any, ClassVar, Final, get_args
 
 import numpy as np
@@ -48,6 +49,7 @@ _BATCH: Final = 16
 """Samples of one run."""
 _MOST: Final = 2**31 - 1
 """Of an integer bias."""
+NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -80,24 +82,38 @@ class Quantize(Named):
             raise UsageError(f"ranges are chosen by {', '.join(get_args(Method))}, not by {self.ranges!r}")
 
 
-def grids(plan: Layout, observed: Mapping[str, Histogram], method: Method, *, unsigned: bool) -> dict[int, Ranged]:
+def grids(
+    plan: Layout,
+    observed: Mapping[str, Histogram],
+    method: Method,
+    *,
+    unsigned: bool,
+    known: Mapping[str, tuple[float, float]] = NOTHING,
+) -> dict[int, Ranged]:
     """The integers of each grid of a layout.
 
     Args:
         plan: where quantizers stand.
-        observed: by name, what was seen of each quantized value.
+        observed: by name, what was seen of each quantized value that is not known.
         method: how ranges are chosen.
         unsigned: whether integers are unsigned; otherwise they lie around 0.
+        known: by name, ranges that are kept.
     """
-    together: dict[int, Histogram] = {}
+    together, kept = dict[int, Histogram](), dict[int, list[tuple[float, float]]]()
     for name, number in plan.values.items():
-        together[number] = together[number] + observed[name] if number in together else observed[name]
+        ends = kept.setdefault(number, [])
+        if name in known:
+            ends.append(known[name])
+        else:
+            together[number] = together[number] + observed[name] if number in together else observed[name]
     found = {}
-    for number, histogram in together.items():
-        best = chosen(histogram, method, symmetric=not unsigned)
+    for number, ends in kept.items():
+        seen = together.get(number)
+        best = None if seen is None else chosen(seen, method, symmetric=not unsigned)
+        every = ends if best is None else [*ends, (best.low, best.high)]
         low, high = plan.bounds[number]
-        grid = Grid.over(max(best.low, low), min(best.high, high), unsigned=unsigned)
-        found[number] = Ranged(grid, best, histogram)
+        least, most = max(min(e[0] for e in every), low), min(max(e[1] for e in every), high)
+        found[number] = Ranged(Grid.over(least, most, unsigned=unsigned), best, seen)
     return found
 
 
@@ -106,8 +122,9 @@ class Ranged:
     """The integers of a value, and why these."""
 
     grid: Grid
-    range: Range
-    histogram: Histogram
+    range: Range | None = None
+    histogram: Histogram | None = None
+    """What was seen of it; None of both where the range was known."""
 
 
 def weights(
@@ -118,6 +135,7 @@ def weights(
     machine: Machine = HERE,
     *,
     bits: int = 8,
+    kept: Mapping[str, Rounded] = NOTHING,
 ) -> dict[str, Rounded]:
     """Integer weights of each product, by its key. A weight that several nodes read stays a float.
 
@@ -128,12 +146,16 @@ def weights(
         samples: what weights are rounded by, in an order that does not depend on how it was given.
         machine: where to run, and what values between products, and the rows of one, may take.
         bits: of a weight.
+        kept: weights that are integers already, by key of the product.
     """
+    made = {name: one for name, one in kept.items() if name in plan.products}
+    if len(made) == len(plan.products):
+        return made
     copy = model.clone()
-    names, made = _Writer(copy).place(plan, found), dict[str, Rounded]()
+    names = _Writer(copy).place(plan, found)
     apart = replace(machine, integers=False, memory=machine.memory // _PART)
     for site in Frontier(model, copy, samples, apart, names=names, batch=_BATCH):
-        if site.key in plan.products:
+        if site.key in plan.products and site.key not in made:
             machine.progress(f"rounding {site.key}")
             rows = site.sample(row_count(site.linear.reduction, ROWS, machine.memory, site.linear.groups))
             limits = (site.low, site.high)

@@ -26,7 +26,7 @@ from graphopt.analysis.places import bounds, only_reader, past_offset
 from graphopt.graph.nodes import is_constant, key, readers
 from graphopt.targets import Integers
 
-__all__ = ["Grid", "Layout", "layout"]
+__all__ = ["Grid", "Layout", "clipped", "layout"]
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,13 @@ class Grid:
     def dtype(self) -> np.dtype[np.uint8] | np.dtype[np.int8]:
         """Of the integers."""
         return np.dtype(np.uint8) if self.unsigned else np.dtype(np.int8)
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """Its least and its largest number; around 0 as many steps on either side."""
+        info = np.iinfo(self.dtype)
+        least = info.min if self.unsigned or self.zero else -info.max
+        return (least - self.zero) * self.scale, (info.max - self.zero) * self.scale
 
     def seen(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         """Each number as its nearest point of the grid."""
@@ -101,7 +108,7 @@ def layout(model: ir.Model, target: Integers, skip: Container[str] = ()) -> Layo
             grids.unite(source, _end(result))
     limits = dict[int, tuple[float, float]]()
     for value, number in grids.numbers.items():
-        low, high = _clipped(value)
+        low, high = clipped(value)
         known = limits.get(number, (low, high))
         limits[number] = (min(known[0], low), max(known[1], high))
     return Layout(
@@ -168,7 +175,7 @@ def _end(value: ir.Value) -> ir.Value:
     return value if reader is None or bounds(value) == (-np.inf, np.inf) else reader.outputs[0]
 
 
-def _clipped(value: ir.Value) -> tuple[float, float]:
+def clipped(value: ir.Value) -> tuple[float, float]:
     """Between which numbers it is for certain."""
     node = value.producer()
     source = node.inputs[0] if node is not None and node.inputs else None
@@ -180,7 +187,7 @@ def _clipped(value: ir.Value) -> tuple[float, float]:
 def _source(value: ir.Value) -> ir.Node | None:
     """The node that makes a value, a clipping passed over."""
     node = value.producer()
-    if node is not None and _clipped(value) != (-np.inf, np.inf) and node.inputs[0] is not None:
+    if node is not None and clipped(value) != (-np.inf, np.inf) and node.inputs[0] is not None:
         return node.inputs[0].producer()
     return node
 

@@ -190,7 +190,14 @@ ACTIVATIONS = family(
 _SETTINGS = frozenset({"Clip", "CastLike"})
 """Operators that work on input 0 alone, whatever else they are given."""
 
+_POSITIVE = frozenset({"Abs", "Exp", "HardSigmoid", "Relu", "Sigmoid", "Softplus", "Sqrt"})
+_KEPT = frozenset({"Add", "Div", "HardSwish", "LeakyRelu", "Mean", "Mul", "Sum", "Swish"})
+
 SPECS = tuple(
-    replace(spec, flow=first_only if spec.op in _SETTINGS else pointwise)
+    replace(
+        spec,
+        flow=first_only if spec.op in _SETTINGS else pointwise,
+        positive="always" if spec.op in _POSITIVE else "kept" if spec.op in _KEPT else "",
+    )
     for spec in (*ARITHMETIC, *VARIADIC, *LOGIC, *ROUNDING, *FUNCTIONS, *ACTIVATIONS)
 )

@@ -106,6 +106,7 @@ SPECS = (
         summary="a border of constants, or of elements by `mode`; pads hold all starts, then all ends",
         admits=admit({1: Domain(0, 2), 3: axis_of_data}),
         carries=carry(0, 2),
+        fills=True,
         flow=pad,
         resize=padded,
     ),
@@ -113,6 +114,7 @@ SPECS = (
         op="Trilu",
         summary="the upper or lower triangle of matrices, zero elsewhere",
         carries=carry(0),
+        fills=True,
         flow=along(lambda _, rank: range(rank - 2, rank)),
     ),
     OpSpec(
@@ -120,5 +122,6 @@ SPECS = (
         summary="cropped or padded with zeros around the centre to a given shape",
         admits=admit({1: COUNT}),
         carries=carry(0),
+        fills=True,
     ),
 )

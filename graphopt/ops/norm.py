@@ -126,9 +126,10 @@ SPECS = (
     *family(
         {
             "Softmax": "exp(X) / sum of exp(X) along `axis` (all axes from `axis` on before opset 13)",
-            "LogSoftmax": "log of Softmax",
             "Hardmax": "one at the first maximum along `axis`, zero elsewhere",
         },
         flow=along(_soft_axes),
+        positive="always",
     ),
+    OpSpec(op="LogSoftmax", summary="log of Softmax", flow=along(_soft_axes)),
 )

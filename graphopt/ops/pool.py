@@ -37,11 +37,13 @@ SPECS = (
             "GlobalLpPool": "p-norm of each channel",
         },
         flow=windowed,
+        positive="kept",
     ),
     OpSpec(
         op="MaxUnpool",
         summary="elements back to where MaxPool found them, zero elsewhere",
         admits=admit({1: Domain(0, 1)}),
         carries=carry(0),
+        fills=True,
     ),
 )

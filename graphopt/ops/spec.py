@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import onnx_ir as ir
 from numpy.typing import NDArray
@@ -120,6 +120,12 @@ class OpSpec:
     carries: Carries = _no_pairs
     """Pairs (source, target) of values: each element of the target is one of a source's, unchanged, or padding, so that
     what the target's readers accept holds for the sources. Control flow pairs its values with those of its bodies."""
+
+    fills: bool = False
+    """Whether zeros may stand beside what it carries."""
+
+    positive: Literal["", "always", "kept"] = ""
+    """Whether results are never below 0: always, or if nothing is that it computes with. What carries keeps it too."""
 
     flow: Flow = opaque
     """How the indices of its axes hang together, for cutting channels; see `ops.flow`."""

@@ -92,6 +92,10 @@ class Regions:
     timed: Feed | None = None
     """What the clock is asked on; None where it cannot be asked about the target."""
     machine: Machine = HERE
+    known: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """By name of a value, its range, where that is not to be observed."""
+    kept: Mapping[str, Rounded] = field(default_factory=dict)
+    """By key of a product, the integers that its weight is already."""
 
     def quantized(self, floats: Collection[str]) -> Quantized:
         """With some regions on floats, and all others on integers; their weights are the same whichever these are."""
@@ -132,17 +136,19 @@ class Regions:
         work = ops.cost(self.model, extents(self.model, feeds[0])).macs / counts[0]
         self.machine.progress("rounding weights")
         some = _some(self.samples, int(np.clip(_WORK / max(work, 1), *_ROUNDED)))
-        return weights(self.model, plan, self._grids(plan), some, self.machine, bits=self.form.weight_bits)
+        bits = self.form.weight_bits
+        return weights(self.model, plan, self._grids(plan), some, self.machine, bits=bits, kept=self.kept)
 
     @cached_property
     def _observed(self) -> dict[str, Histogram]:
         """With fewer regions on integers, no other values are quantized."""
         plan = layout(self.model, self.target, self.skip)
-        return observe(self.model, plan.values, self.samples, self.machine)
+        names = [name for name in plan.values if name not in self.known]
+        return observe(self.model, names, self.samples, self.machine) if names else {}
 
     def _grids(self, plan: Layout) -> dict[int, Ranged]:
         method: Method = next(m for m in get_args(Method) if m == self.form.ranges)
-        return grids(plan, self._observed, method, unsigned=self.target.unsigned)
+        return grids(plan, self._observed, method, unsigned=self.target.unsigned, known=self.known)
 
     def _gains(self, first: Quantized) -> dict[str, float]:
         """See `Quantized.gains`."""

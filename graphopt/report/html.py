@@ -257,8 +257,8 @@ def _integers(found: IntegersReport) -> list[Html]:
             t.method,
             f"{t.low:.4g}",
             f"{t.high:.4g}",
-            f"{t.clipped:.3%}",
-            f"{t.sqnr:.1f}" if isfinite(t.sqnr) else "exact",
+            "" if t.clipped is None else f"{t.clipped:.3%}",
+            "" if t.sqnr is None else f"{t.sqnr:.1f}" if isfinite(t.sqnr) else "exact",
             histogram(t.bars, (t.least, t.most), (t.low, t.high)),
         )
         for t in found.tensors

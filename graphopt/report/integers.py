@@ -23,15 +23,15 @@ class TensorReport:
 
     name: str
     method: str
-    """How its range was by."""
+    """How its range was found, or that it was kept."""
     low: float
     high: float
     scale: float
     zero: int
-    clipped: float
-    """The share of its elements that are cut off."""
-    sqnr: float
-    """Its signal over its quantization noise, in decibels."""
+    clipped: float | None
+    """The share of its elements that are cut off; None where it was not observed."""
+    sqnr: float | None
+    """Its signal over its quantization noise, in decibels; None where it was not observed."""
     least: float
     most: float
     bars: tuple[float, ...]
@@ -41,7 +41,9 @@ class TensorReport:
     def of(cls, name: str, found: Ranged) -> TensorReport:
         """What of a range a report keeps."""
         grid, by, seen = found.grid, found.range, found.histogram
-        low, high = ((end - grid.zero) * grid.scale for end in ((0, 255) if grid.unsigned else (-127, 127)))
+        low, high = grid.range
+        if by is None or seen is None:
+            return cls(name, "kept", low, high, grid.scale, grid.zero, None, None, low, high, ())
         least, most = (seen.low, seen.high) if seen.count else (0.0, 0.0)
         bars = _bars(seen, least, most) if most > least else ()
         return cls(name, by.method, low, high, grid.scale, grid.zero, by.clipped, by.sqnr, least, most, bars)

@@ -1,0 +1,90 @@
+"""Quantized models that become floats, or integers as another runtime wants them, with the scales that they have."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+import onnx_ir as ir
+
+from graphopt import pipeline
+from graphopt.compress.unquantize import Unquantize, Unquantized, unquantized
+from graphopt.errors import UsageError
+from graphopt.graph.carry import Carried
+from graphopt.graph.load import Source
+from graphopt.graph.save import runnable
+from graphopt.plan.regions import Quantized
+from graphopt.recipe import Recipe, spec
+
+__all__ = ["Moved", "left", "undone", "with_model"]
+
+_NAMED: Final = 3
+"""Nodes that a note names."""
+
+
+def with_model(source: Source, model: ir.Model, carried: Carried) -> Source:
+    """A source with another model."""
+    if model is source.model:
+        return source
+    return replace(source, model=model, runnable=runnable(model, carried), carried=carried, frozen=0)
+
+
+def undone(source: Source, recipe: Recipe) -> tuple[Unquantized, tuple[pipeline.Step, ...]]:
+    """The model on floats, where that is asked for or others are to be its integers, and what was done for it.
+
+    Raises:
+        UsageError: nothing, where it was asked for.
+    """
+    begin = time.perf_counter()
+    if recipe.unquantize is None and recipe.quantize is None:
+        return Unquantized(source.model), ()
+    found = unquantized(source.model)
+    if not found.undone:
+        if recipe.unquantize is not None:
+            why = "; ".join(f"{k}: {r}" for k, r in list(found.left.items())[:1])
+            raise UsageError(
+                f"nothing in {source.name} is quantized in a form that becomes floats{why and f' ({why})'}"
+            )
+        return replace(found, model=source.model), ()
+    form = recipe.unquantize or Unquantize()
+    seconds = round(time.perf_counter() - begin, 4)
+    return found, (pipeline.Step(spec(form), form.exactness.name, dict(found.undone), seconds),)
+
+
+def left(given: Unquantized) -> Iterator[str]:
+    """What stays quantized as it is."""
+    for why in dict.fromkeys(given.left.values()):
+        keys = [k for k, w in given.left.items() if w == why]
+        more = f" and {len(keys) - _NAMED} others" if len(keys) > _NAMED else ""
+        yield f"left as it is: {', '.join(keys[:_NAMED])}{more}: {why}"
+
+
+@dataclass(frozen=True, eq=False)
+class Moved:
+    """What a model that is to be quantized has of quantizers that it came with."""
+
+    undone: Unquantized
+    intact: bool
+    """Whether values are what they were: nothing was cut or set to zero."""
+    rewritten: bool
+    """Whether anything else was changed."""
+
+    @property
+    def ranges(self) -> Mapping[str, tuple[float, float]]:
+        """Those that still hold, by name of the value."""
+        return self.undone.ranges if self.intact else {}
+
+    def stays(self, made: ir.Model) -> bool:
+        """Whether a model is quantized just as the one that came."""
+        same = bool(self.undone.undone) and self.intact and not self.rewritten
+        return same and unquantized(made).readings == self.undone.readings
+
+    def notes(self, found: Quantized, kept: Mapping[str, object]) -> Iterator[str]:
+        """What was kept."""
+        if self.undone.undone:
+            values = found.layout.values
+            known, weights = sum(v in self.ranges for v in values), sum(k in kept for k in found.weights)
+            observed = len(values) - known
+            yield f"moved: {known} values and {weights} weights keep their scales, {observed} values were observed"
