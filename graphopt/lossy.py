@@ -110,7 +110,7 @@ def compress(
         raise UsageError(f"nothing of {source.name} can be given up: {source.carried.untouchable}")
     canonical = pipeline.canonical(recipe, cut=recipe.cuts)
     given, steps = moving.undone(source, recipe)
-    floating = moving.with_model(source, given.model, source.carried)
+    floating = moving.floating(source, given.model)
     first = pipeline.optimize(floating, canonical, feeds, replace(settings, measure=False), child)
     model = first.model
     feed = feeds[0]
@@ -123,7 +123,7 @@ def compress(
     more = None
     if recipe.cuts or recipe.sparsify is not None:
         more = mirrored(split.calibration, source.runnable, settings)
-    half = _Half(source, source.carried.without(groups.values), feeds, settings, child)
+    half = _Half(source, floating, source.carried.without(groups.values), feeds, settings, child)
     workshop = Workshop(
         model,
         groups,
@@ -175,6 +175,8 @@ class _Half:
     """The second half of the story, for models that something was taken from."""
 
     source: Source
+    floating: Source
+    """The same without what was quantized."""
     carried: Carried
     feeds: Sequence[Feed]
     settings: pipeline.Settings
@@ -185,7 +187,7 @@ class _Half:
         return runnable(thin, self.carried)
 
     def _given(self, thin: ir.Model) -> Source:
-        return moving.with_model(self.source, thin, self.carried)
+        return replace(self.floating, model=thin, runnable=self.runnable(thin), carried=self.carried, frozen=0)
 
     def finished(self, recipe: Recipe, thin: ir.Model) -> Runnable:
         """As it will be emitted, only not verified."""

@@ -12,23 +12,24 @@ import onnx_ir as ir
 from graphopt import pipeline
 from graphopt.compress.unquantize import Unquantize, Unquantized, unquantized
 from graphopt.errors import UsageError
-from graphopt.graph.carry import Carried
 from graphopt.graph.load import Source
-from graphopt.graph.save import runnable
+from graphopt.graph.save import runnable, weight_bytes
 from graphopt.plan.regions import Quantized
 from graphopt.recipe import Recipe, spec
 
-__all__ = ["Moved", "left", "undone", "with_model"]
+__all__ = ["Moved", "floating", "left", "undone"]
 
 _NAMED: Final = 3
 """Nodes that a note names."""
 
 
-def with_model(source: Source, model: ir.Model, carried: Carried) -> Source:
-    """A source with another model."""
+def floating(source: Source, model: ir.Model) -> Source:
+    """A source with another model, and with its size."""
     if model is source.model:
         return source
-    return replace(source, model=model, runnable=runnable(model, carried), carried=carried, frozen=0)
+    content = runnable(model, source.carried)
+    size = len(content) if isinstance(content, bytes) else weight_bytes(model)
+    return replace(source, model=model, runnable=content, size=size, frozen=0)
 
 
 def undone(source: Source, recipe: Recipe) -> tuple[Unquantized, tuple[pipeline.Step, ...]]:

@@ -185,7 +185,7 @@ class _Work:
                 name, made.name = made.name, self._names.fresh(f"{made.name}/quantized")
                 value.name, value.shape, value.type = name, made.shape, made.type
             made.replace_all_uses_with(value, replace_graph_outputs=True)
-        self._undone["values"] += len(span.first)
+        self._undone["quantizers"] += len(span.first)
 
     def _sweep(self, nodes: Iterable[ir.Node]) -> None:
         """Take out nodes, and the constants that only they read."""
