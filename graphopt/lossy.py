@@ -213,9 +213,9 @@ class _Half:
             raise ValueError(f"{target.name} does not compute on integers")
         here = self.settings.session(thin).provider == target.provider
         timed = self.feeds[0] if here else None
-        kept, skip = moved.undone.weights(thin, form.weight_bits), (*done.skip, *moved.undone.floats)
+        kept, skip = moved.undone.weights(thin, form.weight_bits), (*done.skip, *moved.floats(thin))
         regions = Regions(thin, target.integers, form, samples, skip, timed, self.settings, moved.ranges, kept)
-        if done.floats is not None or (kept and not done.max_drop):
+        if done.floats is not None or (moved.undone.products and not done.max_drop):
             found = regions.quantized(done.floats or ())
             if not self.source.frozen and moved.stays(found.model):
                 return self.unchanged(done), None

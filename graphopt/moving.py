@@ -77,6 +77,10 @@ class Moved:
         """Those that still hold, by name of the value."""
         return self.undone.ranges if self.intact else {}
 
+    def floats(self, model: ir.Model) -> tuple[str, ...]:
+        """Keys of products that computed on floats among integers: they still do."""
+        return self.undone.floats(model) if self.intact else ()
+
     def stays(self, made: ir.Model) -> bool:
         """Whether a model is quantized just as the one that came."""
         same = bool(self.undone.undone) and self.intact and not self.rewritten

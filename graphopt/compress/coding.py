@@ -14,7 +14,7 @@ from graphopt.compress.region import Grid
 from graphopt.graph.nodes import attr, input_at, is_protected
 from graphopt.ops.spec import contents
 
-__all__ = ["BACK", "BYTES", "QUANTIZE", "WIDE", "Coding", "held", "operator"]
+__all__ = ["BACK", "BYTES", "QUANTIZE", "WIDE", "Coding", "held", "on_grid", "operator", "still"]
 
 Array = NDArray[Any]
 
@@ -24,6 +24,10 @@ BACK: Final = ("", "DequantizeLinear")
 BYTES: Final = frozenset({np.dtype(np.int8), np.dtype(np.uint8)})
 WIDE: Final = frozenset({np.dtype(np.int32)})
 """Integers of data and weights, and of biases."""
+_CLOSE: Final = 1e-4
+"""Of a step, what rounding of floats may come to, twice, at the largest integers."""
+_FEW: Final = 32
+"""Columns of a weight."""
 _FLOATS: Final = (ir.DataType.UNDEFINED, ir.DataType.FLOAT)
 
 
@@ -99,3 +103,48 @@ def held(value: ir.Value | None) -> Array | None:
 def operator(node: ir.Node) -> tuple[str, str]:
     """Domain and name of a node's operator."""
     return node.domain, node.op_type
+
+
+def still(matrix: Array, scale: Array, bits: int) -> tuple[Array, Array] | None:
+    """The integers that weights (groups, out, columns) are in a scale, one or one for each row, and that for each row.
+
+    None where they are no such integers, or need more bits.
+    """
+    most = 2 ** (bits - 1)
+    if scale.size not in {1, matrix.shape[0] * matrix.shape[1]}:
+        return None
+    each = np.broadcast_to(scale, matrix.shape[0] * matrix.shape[1]).reshape(matrix.shape[:2])
+    steps = np.rint(matrix / each[..., None])
+    if (
+        steps.min() < -most
+        or steps.max() >= most
+        or not np.array_equal(steps.astype(np.float32) * each[..., None], matrix)
+    ):
+        return None
+    return steps.astype(np.int8), each
+
+
+def on_grid(matrix: Array, bits: int) -> tuple[Array, Array] | None:
+    """The integers that weights (groups, out, columns) are, up to rounding, in scales of their rows, and those.
+
+    None where they are no integers, or need more bits.
+    """
+    most, rows = 2 ** (bits - 1), matrix.reshape(-1, matrix.shape[-1])
+    extent, steps = np.abs(rows).max(axis=1), np.zeros(rows.shape)
+    live = extent >= np.finfo(np.float32).tiny * most
+    scale, (pending,) = np.ones(len(rows), np.float32), np.nonzero(live)
+    for largest in range(most, 0, -1):
+        tried = (extent[pending] / largest).astype(np.float32)
+        good = np.ones(len(pending), np.bool_)
+        for part in (slice(_FEW), slice(None)):  # most rows are told from a few columns
+            near = rows[pending[good], part] / tried[good, None]
+            whole = np.rint(near)
+            good[good] = (np.abs(near - whole).max(axis=1) <= _CLOSE) & (whole.max(axis=1) < most)
+        scale[pending[good]] = tried[good]
+        steps[pending[good]] = np.rint(rows[pending[good]] / tried[good, None])
+        pending = pending[~good]
+    if len(pending):
+        return None
+    if live.any():
+        scale[~live] = np.median(scale[live])  # any will do, but for a bias that counts in it
+    return steps.reshape(matrix.shape).astype(np.int8), scale.reshape(matrix.shape[:2])

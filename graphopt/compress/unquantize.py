@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from graphopt import ops
 from graphopt.analysis.places import added
-from graphopt.compress.coding import BACK, BYTES, QUANTIZE, WIDE, Coding, held, operator
+from graphopt.compress.coding import BACK, BYTES, QUANTIZE, WIDE, Coding, held, on_grid, operator, still
 from graphopt.compress.round import Rounded
 from graphopt.compress.signs import Signs
 from graphopt.compress.span import Span, explored, source, spread
@@ -38,6 +38,7 @@ Array = NDArray[Any]
 
 _SUFFIXES: Final = ("/integers", "_quantized")
 """Of the names of integers, behind what they were made of."""
+_BITS: Final = 8
 _SMALL: Final = frozenset(ir.DataType[name] for name in ("INT4", "UINT4", "INT8", "UINT8", "INT16", "UINT16"))
 
 
@@ -60,8 +61,8 @@ class Unquantized:
     """By name of a value, what its integers reached from and to."""
     scales: Mapping[str, Array] = field(default_factory=dict)
     """By key of a product, those of a weight of integers around 0: one, or one for each output channel."""
-    floats: tuple[str, ...] = ()
-    """Keys of products whose weights were floats, where those of others were integers."""
+    products: frozenset[str] = frozenset()
+    """Keys of those whose weights were integers."""
     readings: frozenset[tuple[object, ...]] = frozenset()
     """Which inputs of which nodes were quantized, and how."""
     left: Mapping[str, str] = field(default_factory=dict)
@@ -69,23 +70,29 @@ class Unquantized:
     undone: Mapping[str, int] = field(default_factory=dict)
     """How many quantizers behind values, and how many constants of integers."""
 
-    def weights(self, model: ir.Model, bits: int) -> dict[str, Rounded]:
-        """The integers that weights of `model` still are, in the scales there were, by key of the product.
+    def floats(self, model: ir.Model) -> tuple[str, ...]:
+        """Keys of products in `model` whose weights were floats, where those of others were integers.
 
-        Only those around 0 that fit into so many bits, for products that are their node's only one.
+        Where something was folded into a product, it may go by another key: what are integers still, up to factors of
+        rows, were some before. With a zero point, those of 8 bits have 9 around 0.
         """
-        most, found = 2 ** (bits - 1), dict[str, Rounded]()
-        for node in model.graph:
-            scale = self.scales.get(key(node))
-            linears = ops.linears(node) if scale is not None else ()
-            if scale is None or len(linears) != 1 or scale.size not in {1, linears[0].channels}:
-                continue
-            matrix, bias = linears[0].matrix(), added(linears[0])
-            each = np.broadcast_to(scale, linears[0].channels).reshape(matrix.shape[:2])
-            steps = np.rint(matrix / each[..., None])
-            fits = np.all((steps >= -most) & (steps < most)) and matrix.dtype == np.float32
-            if fits and np.array_equal(steps.astype(np.float32) * each[..., None], matrix):
-                found[key(node)] = Rounded(steps.astype(np.int8), each, bias, "kept", 0.0, 0.0)
+        every = [n for n in model.graph if self.products and key(n) not in self.products]
+        return tuple(key(n) for n in every if any(on_grid(x.matrix(), _BITS + 1) is None for x in ops.linears(n)))
+
+    def weights(self, model: ir.Model, bits: int) -> dict[str, Rounded]:
+        """The integers of so many bits that weights of `model` are, up to factors of rows, by key of the product.
+
+        In the scales that there were, or in others where something was folded into a weight; around 0, for products
+        that are their node's only one.
+        """
+        found = dict[str, Rounded]()
+        for node in model.graph if self.products else ():
+            linears = ops.linears(node)
+            if len(linears) == 1 and linears[0].weights.dtype == np.float32:
+                matrix, scale = linears[0].matrix(), self.scales.get(key(node), np.empty(0))
+                made = still(matrix, scale, bits) or on_grid(matrix, bits)
+                if made is not None:
+                    found[key(node)] = Rounded(*made, added(linears[0]), "kept", 0.0, 0.0)
         return found
 
 
@@ -211,9 +218,8 @@ class _Work:
                 self._left.setdefault(key(node), "its integers are not what one constant quantizer makes")
             elif any(v is not None and v.dtype in _SMALL and held(v) is not None for v in node.inputs):
                 self._left.setdefault(key(node), "it computes on integers itself")
-        others = [key(n) for n in self.model.graph if ops.linears(n) and key(n) not in self._integer]
-        floats, readings = tuple(others if self._integer else ()), frozenset(self._readings)
-        return Unquantized(self.model, ranges, self._scales, floats, readings, self._left, dict(self._undone))
+        products, readings = frozenset(self._integer), frozenset(self._readings)
+        return Unquantized(self.model, ranges, self._scales, products, readings, self._left, dict(self._undone))
 
 
 def _objection(made: ir.Value, integers: Array | None) -> str:
