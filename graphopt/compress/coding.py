@@ -133,7 +133,7 @@ def on_grid(matrix: Array, bits: int) -> tuple[Array, Array] | None:
     extent, steps = np.abs(rows).max(axis=1), np.zeros(rows.shape)
     live = extent >= np.finfo(np.float32).tiny * most
     scale, (pending,) = np.ones(len(rows), np.float32), np.nonzero(live)
-    for largest in range(most, 0, -1):
+    for largest in (*range(most - 1, 0, -1), most):
         tried = (extent[pending] / largest).astype(np.float32)
         good = np.ones(len(pending), np.bool_)
         for part in (slice(_FEW), slice(None)):  # most rows are told from a few columns
