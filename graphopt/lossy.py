@@ -214,13 +214,14 @@ class _Half:
         here = self.settings.session(thin).provider == target.provider
         timed = self.feeds[0] if here else None
         kept, skip = moved.undone.weights(thin, form.weight_bits), (*done.skip, *moved.floats(thin))
-        regions = Regions(thin, target.integers, form, samples, skip, timed, self.settings, moved.ranges, kept)
-        if done.floats is not None or (moved.undone.products and not done.max_drop):
-            found = regions.quantized(done.floats or ())
-            if not self.source.frozen and moved.stays(found.model):
-                return self.unchanged(done), None
+        again = bool(moved.undone.products)
+        regions = Regions(thin, target.integers, form, samples, skip, timed, self.settings, moved.ranges, kept, again)
+        if done.floats is not None:
+            found = regions.quantized(done.floats)
         else:
             found = regions.settled(lambda model: workshop.scores(self.runnable(model)), done.max_drop)
+        if not self.source.frozen and moved.stays(found.model):
+            return self.unchanged(done), None
         took, timing = time.perf_counter() - begin, None
         if timed is not None and done.floats is None:
             self.settings.progress("timing integers against floats")

@@ -96,6 +96,8 @@ class Regions:
     """By name of a value, its range, where that is not to be observed."""
     kept: Mapping[str, Rounded] = field(default_factory=dict)
     """By key of a product, the integers that its weight is already."""
+    moved: bool = False
+    """Whether it was quantized before, so that without an allowed drop nothing is to be decided."""
 
     def quantized(self, floats: Collection[str]) -> Quantized:
         """With some regions on floats, and all others on integers; their weights are the same whichever these are."""
@@ -118,7 +120,7 @@ class Regions:
         first = self.quantized(())
         if not first.weights:
             raise Verdict("nothing in the model can be quantized: it has no product with a kernel on integers")
-        if allowed and excess(score(first.model), allowed) <= 1:
+        if excess(score(first.model), allowed) <= 1 if allowed else self.moved:
             return first
         gains = self._gains(first)
         dearest = sorted(gains, key=lambda k: -gains[k])
