@@ -133,6 +133,7 @@ def test_passes_are_known_by_name() -> None:
         "upgrade",
         "border",
         "onnxsim",
+        "unquantize",
         "sparsify",
         "quantize",
     ]
