@@ -79,9 +79,18 @@ def test_what_is_carried_was_there_before(example: Example) -> None:
     for source, target in entry(example).carries(node):
         content = example.arrays[node.inputs.index(source)]
         assert content is not None
-        sources.setdefault(target, [np.zeros(1)]).append(flat(content))  # zeros: padding
+        sources.setdefault(target, [np.zeros(int(entry(example).fills))]).append(flat(content))
     for target, found in sources.items():
         assert np.isin(flat(outputs[node.outputs.index(target)]), np.concatenate(found)).all()
+
+
+@pytest.mark.parametrize("example", [e for e in EXAMPLES if entry(e).positive], ids=str)
+def test_what_is_positive_is_never_below_zero(example: Example) -> None:
+    feed = example.feed()
+    if entry(example).positive == "kept":
+        feed = {name: abs(v) if np.asarray(v).dtype.kind == "f" else v for name, v in feed.items()}
+    for y in example.run(feed):
+        assert flat(y).min() >= 0
 
 
 # -- what feeds may hold --------------------------------------------------------------------------------------------
