@@ -214,7 +214,7 @@ class _Half:
         here = self.settings.session(thin).provider == target.provider
         timed = self.feeds[0] if here else None
         kept, skip = moved.undone.weights(thin, form.weight_bits), (*done.skip, *moved.floats(thin))
-        again = bool(moved.undone.products)
+        again = moved.intact and bool(moved.undone.products)
         regions = Regions(thin, target.integers, form, samples, skip, timed, self.settings, moved.ranges, kept, again)
         if done.floats is not None:
             found = regions.quantized(done.floats)
