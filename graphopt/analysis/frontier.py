@@ -56,7 +56,8 @@ class Rows:
     @property
     def finite(self) -> bool:
         """Whether there is no infinity in it, and no not-a-number."""
-        return all(np.isfinite(a.sum(dtype=np.float64)) for a in (self.x, self.target))
+        with np.errstate(invalid="ignore"):  # infinities of both signs have no sum
+            return all(np.isfinite(a.sum(dtype=np.float64)) for a in (self.x, self.target))
 
 
 @dataclass(frozen=True, eq=False)

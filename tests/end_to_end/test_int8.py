@@ -200,13 +200,13 @@ def test_a_budget_and_integers_in_one_command(tmp_path: Path) -> None:
 def test_an_allowed_drop_leaves_regions_on_floats() -> None:
     passes = ["lossless", "quantize{weight_bits=3, always=true}"]
     result = api.optimize(
-        small(), data=CALIBRATION, passes=passes, target="cpu", max_drop=["sqnr=26"], threads=1, device="cpu"
+        small(), data=CALIBRATION, passes=passes, target="cpu", max_drop=["sqnr=38.5"], threads=1, device="cpu"
     )
     found, verification = result.report.integers, result.report.verification
     assert found is not None
     assert verification is not None
     assert 0 < len(found.floats) < 3
-    assert verification.metrics["sqnr"].after >= 26
+    assert verification.metrics["sqnr"].after >= 38.5
 
 
 def test_a_drop_that_not_even_floats_keep_to_is_a_verdict(tmp_path: Path) -> None:
@@ -296,7 +296,7 @@ def test_a_batch_that_the_model_fixes(fixed: int) -> None:
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_from_samples_that_are_not_finite_nothing_is_learned_and_that_is_said(value: float) -> None:
     rows = {name: array.copy() for name, array in read_npz(CALIBRATION).items()}
-    rows["image"][::4] = value
+    rows["image"][::4, 0, 0, 0] = value
     found = quantized(small(), rows).report.integers
     assert found is not None
     assert {p.way for p in found.products} == {"nearest, as its values are not finite"}
