@@ -49,6 +49,8 @@ from graphopt.workshop import Workshop
 
 __all__ = ["Integral", "Lossy", "compress"]
 
+_OPSET = 13
+"""Of standard ONNX, from which on integers may have one scale for each channel."""
 _SECONDS = 5.0
 """That timing integers against floats may take."""
 
@@ -162,7 +164,8 @@ def compress(
     settings.progress("judging")
     result = half.runnable(last.model) if last.content is None else last.content
     metrics, noise = workshop.scores(result), workshop.robustness(result)
-    if not recipe.cuts and (used := excess(metrics, recipe.max_drop)) > 1:
+    planned = recipe.cuts and recipe.quantize is None
+    if not planned and (used := excess(metrics, recipe.max_drop)) > 1:
         raise Verdict(f"the allowed drop cannot be kept: the result uses {used:.3g} times of it")
     outcome = _joined(source, first, last, steps, zeros)
     return Lossy(
@@ -213,9 +216,11 @@ class _Half:
             raise ValueError(f"{target.name} does not compute on integers")
         here = self.settings.session(thin).provider == target.provider
         timed = self.feeds[0] if here else None
+        if (opset := thin.graph.opset_imports.get("", _OPSET)) < _OPSET:
+            raise UsageError(f"int8 needs opset {_OPSET}, and the model has {opset}: give --opset {_OPSET} as well")
         kept, skip = moved.undone.weights(thin, form.weight_bits), (*done.skip, *moved.floats(thin))
-        again = moved.intact and bool(moved.undone.products)
-        regions = Regions(thin, target.integers, form, samples, skip, timed, self.settings, moved.ranges, kept, again)
+        again, asked = moved.intact and bool(moved.undone.products), None if form.always else timed
+        regions = Regions(thin, target.integers, form, samples, skip, asked, self.settings, moved.ranges, kept, again)
         if done.floats is not None:
             found = regions.quantized(done.floats)
         else:
@@ -223,13 +228,13 @@ class _Half:
         if not self.source.frozen and moved.stays(found.model):
             return self.unchanged(done), None
         took, timing = time.perf_counter() - begin, None
-        if timed is not None and done.floats is None:
+        if timed is not None and done.floats is None and found.weights:
             self.settings.progress("timing integers against floats")
             both = (self.finished(done, thin), self.runnable(found.model))
             first, second = (self.settings.session(m) for m in both)
             timing = bench(first, second, timed, seconds=_SECONDS)
         audited = audit(found.model, self.settings) if here else None
-        if timing is not None and timing.slower and not form.always:
+        if not found.weights or (timing is not None and timing.slower and not form.always):
             undo = Unquantize() if moved.undone.undone else None
             last = self.emitted(thin, replace(done, quantize=None, unquantize=undo))
             return last, Integral(found, audited, timing, form.weight_bits, emitted=False)
@@ -259,7 +264,7 @@ class Integral:
     bits: int
     """Of a weight."""
     emitted: bool
-    """Whether that is what is emitted: not if it was slower."""
+    """Whether that is what is emitted: not if it was slower, or all products are better off on floats."""
 
 
 def _planner(groups: Channels, recipe: Recipe, workshop: Workshop) -> Planner:

@@ -20,8 +20,8 @@ class Integers:
     """Those of them that need a quantizer behind their result; where others give floats, less is lost."""
     others: frozenset[str] = frozenset()
     """Operators between them that it computes on integers as well, if all that they read and make is quantized."""
-    skips: bool = False
-    """Whether what is added to a product's result is quantized, the result itself not: both become one kernel."""
+    skips: frozenset[str] = frozenset()
+    """Those of them with whose result what is added becomes one kernel: that is quantized, the result itself not."""
     bias: bool = False
     """Whether a bias is a 32-bit integer, in steps of the data's times the weight's."""
 
@@ -108,8 +108,12 @@ TENSORRT = Target(
     summary="TensorRT, also as onnxruntime's provider",
     opset=13,  # one scale for each channel
     # By NVIDIA's guide to explicit quantization: data and weights are quantized around 0 where products read them,
-    # results and biases are not, and of a residual sum only the operand that is no product's result.
-    integers=Integers(unsigned=False, products=frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"}), skips=True),
+    # results and biases are not, and of the sum behind a convolution only the operand that is none's result.
+    integers=Integers(
+        unsigned=False,
+        products=frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"}),
+        skips=frozenset({"Conv", "ConvTranspose"}),
+    ),
     node_macs=CUDA.node_macs,
     byte_macs=CUDA.byte_macs,
 )
@@ -119,7 +123,11 @@ OPENVINO = Target(
     summary="OpenVINO on x86",
     opset=13,
     # By OpenVINO's guide to low precision transformations: quantizers on what products read, zero points are free.
-    integers=Integers(unsigned=True, products=frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"}), skips=True),
+    integers=Integers(
+        unsigned=True,
+        products=frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"}),
+        skips=frozenset({"Conv", "ConvTranspose"}),
+    ),
     node_macs=CPU.node_macs,
     byte_macs=CPU.byte_macs,
 )

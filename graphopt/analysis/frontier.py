@@ -16,7 +16,7 @@ and what follows may say that some errors do not count: below the lower bound of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -53,6 +53,12 @@ class Rows:
     pair: Pair | None = None
     """The same for the product and the one before it, where there is one."""
 
+    @property
+    def finite(self) -> bool:
+        """Whether there is no infinity in it, and no not-a-number."""
+        with np.errstate(invalid="ignore"):  # infinities of both signs have no sum
+            return all(np.isfinite(a.sum(dtype=np.float64)) for a in (self.x, self.target))
+
 
 @dataclass(frozen=True, eq=False)
 class Pair:
@@ -81,7 +87,9 @@ class Site:
     value: str
     """Name of the result, its bias included, on both sides."""
     other: str | None
-    """Name of the other operand of the Add in which the result ends, on both sides."""
+    """Name of the other operand of the Add in which the result ends, on the dense side."""
+    beside: str | None
+    """The same on the compressed side."""
     low: float
     """What is below counts as this, once that is added; −inf where it is not so."""
     high: float
@@ -149,7 +157,7 @@ class Frontier:
         compressed: a cut copy, in which nodes have the same keys and values the same names; changed in place.
         samples: what is fed, in an order that does not depend on how it was given.
         batch: samples of one run, unless the model says it.
-        names: what values of the dense side are called on the compressed one, where other values stand in for them.
+        pairs: whether a product may be fitted together with the one before it.
         machine: where to run; activations beyond its memory are kept on disk.
         layers: told of each recurrent layer when the frontier stands before it; it may give it other weights.
     """
@@ -162,14 +170,14 @@ class Frontier:
         machine: Machine = HERE,
         *,
         batch: int = BATCH,
-        names: Mapping[str, str] | None = None,
+        pairs: bool = True,
         layers: Callable[[Layer], None] = lambda _: None,
     ) -> None:
         feeds, self._sizes = batches(dense, samples, batch)
         store = Store(machine.memory)
         self._dense, self._compressed = (Walk(m, feeds, store, machine) for m in (dense, compressed))
         self._ends: dict[str, Site] = {}
-        self._called = names or {}
+        self._pairs = pairs
         self._names = Names(compressed)
         self._layers = layers
 
@@ -204,7 +212,7 @@ class Frontier:
 
     def _opens(self, site: Site) -> bool:
         """Whether the next product may be fitted together with this one: its result is only clipped before that."""
-        if self._called:
+        if not self._pairs:
             return False
         value = self._compressed.value(site.value)
         reader = only_reader(value) if site.other is None and np.isfinite([site.low, site.high]).any() else None
@@ -246,8 +254,8 @@ class Frontier:
         for index, (at, _) in enumerate(chosen):
             x[..., to[index]] = linear.unfold(source[index], at)
             target[..., to[index]] = targets[index]
-            if base is not None and site.other is not None:
-                s = np.broadcast_to(self._compressed.cache[self._name(site.other)][index], wide[index])
+            if base is not None and site.beside is not None:
+                s = np.broadcast_to(self._compressed.cache[site.beside][index], wide[index])
                 base[..., to[index]] = _rows(linear, s, at)
         mean = np.zeros(x.shape[:2], np.float32)
         if site.biased:
@@ -267,9 +275,9 @@ class Frontier:
         count = max(1, min(len(target), paired * site.linear.channels * len(target) // target.size))
         x = np.concatenate(self._compressed.cache[site.before.source][: len(whole)])[:count]
         base = None
-        if site.other is not None:
+        if site.beside is not None:
             pieces = [
-                np.broadcast_to(b, w.shape) for b, w in zip(self._compressed.cache[site.other], whole, strict=False)
+                np.broadcast_to(b, w.shape) for b, w in zip(self._compressed.cache[site.beside], whole, strict=False)
             ]
             base = np.concatenate(pieces)[:count]
         return Pair(x, target[:count], base)
@@ -302,21 +310,22 @@ class Frontier:
         if weight is None or x is None or len(weight.uses()) > 1 or not linear.alpha or not linear.channels:
             return None  # what it does is another product's concern as well
         value, offset = past_offset(twin)[0], past_offset(linear)[1]
-        total, other = self._past_sum(value)
+        total, other, beside = self._past_sum(value)
         low, high = bounds(total)
-        drifted = not self._compressed.changed.isdisjoint({str(x.name), self._name(other or "")})
+        drifted = not self._compressed.changed.isdisjoint({str(x.name), beside or ""})
         before = self._ends.get(str(x.name))
-        return Site(key(node), linear, twin, drifted, offset, str(value.name), other, low, high, self, before)
+        return Site(key(node), linear, twin, drifted, offset, str(value.name), other, beside, low, high, self, before)
 
-    def _past_sum(self, value: ir.Value) -> tuple[ir.Value, str | None]:
-        """As `past_sum`, if the other operand is known on both sides."""
+    def _past_sum(self, value: ir.Value) -> tuple[ir.Value, str | None, str | None]:
+        """As `past_sum`, and the operand's name on the compressed side, if it is known on both sides."""
         total, other = past_sum(value)
-        known = self._name(other or "") in self._compressed.cache and other in self._dense.cache
-        return (total, other) if known else (value, None)
-
-    def _name(self, dense: str) -> str:
-        """What a value of the dense side is called on the compressed one."""
-        return self._called.get(dense, dense)
+        add = total.producer()
+        if add is not None and other in self._dense.cache:
+            index = next(i for i, v in enumerate(add.inputs) if v is not None and v.name == other)
+            beside = str(self._compressed.nodes[key(add)].inputs[index].name)  # type: ignore[union-attr]
+            if beside in self._compressed.cache:
+                return total, other, beside
+        return value, None, None
 
 
 def _rows(linear: ops.Linear, y: NDArray[Any], at: NDArray[np.intp] | None) -> NDArray[np.float32]:

@@ -40,14 +40,22 @@ def sampled(first: int, samples: int, rows: int, take: int) -> NDArray[np.intp] 
 
 
 def past_sum(value: ir.Value) -> tuple[ir.Value, str | None]:
-    """The Add with another computed value in which `value` ends, and the name of that."""
+    """The Add with another computed value in which `value` ends, and the name of that. It is shaped like `value`."""
     reader = only_reader(value)
     if reader is None or reader.op_type != "Add" or reader.domain:
         return value, None
     other = reader.inputs[1 - list(reader.inputs).index(value)]
-    if other is None or other is value or is_constant(other):
+    if other is None or other is value or is_constant(other) or _widens(value, reader.outputs[0]):
         return value, None
     return reader.outputs[0], str(other.name)
+
+
+def _widens(value: ir.Value, total: ir.Value) -> bool:
+    """Whether a sum is larger than one of its operands."""
+    before, after = value.shape, total.shape
+    if before is None or after is None:
+        return False
+    return len(before) != len(after) or any(a == 1 != b for a, b in zip(before, after, strict=True))
 
 
 def only_reader(value: ir.Value) -> ir.Node | None:

@@ -115,7 +115,7 @@ def _refit(
     paired = min(PAIRED, _VALUES // (site.linear.in_channels + site.linear.channels))
     count = row_count(site.linear.reduction, rows, machine.memory, site.linear.groups)
     sampled = site.sample(count, stays, paired if rounds else 0)
-    if not all(np.isfinite(a.sum(dtype=np.float64)) for a in (sampled.x, sampled.target)):
+    if not sampled.finite:
         return Refit(site.key, 0, 0, None, "its values are not finite", 0.0, 0.0)
     found = fit(sampled, site.matrix(), site.bias(), bounds=(site.low, site.high), biased=site.biased, steps=steps)
     if found.damping is not None:

@@ -161,7 +161,7 @@ def _made(site: Site, form: Sparsify, reason: str | None, share: float, memory: 
     """Choose, refit and put."""
     matrix, bias = site.matrix(), site.bias()
     rows = site.sample(row_count(site.linear.reduction, ROWS, memory, site.linear.groups))
-    if not _finite(rows):
+    if not rows.finite:
         return _left(site, "its values are not finite")
     bounds = (site.low, site.high)
     first = matrix
@@ -214,7 +214,7 @@ def _shares(sites: Frontier, form: Sparsify, skip: Container[str], memory: int) 
         if site.key in skip or form.dense(site.linear) is not None:
             continue
         rows, matrix = site.sample(row_count(site.linear.reduction, _PRICED, memory, site.linear.groups)), site.matrix()
-        if not _finite(rows):
+        if not rows.finite:
             continue
         loss = np.zeros(len(SHARES))
         for w, gram in zip(matrix, _grams(rows, slice(None)), strict=True):
@@ -263,7 +263,3 @@ def _grams(rows: Rows, at: slice) -> Array:
 def _along_channels(linear: ops.Linear) -> NDArray[np.int64]:
     """(columns,): all input channels of one position of the kernel after the other."""
     return np.arange(linear.reduction).reshape(linear.in_channels // linear.groups, -1).T.reshape(-1)
-
-
-def _finite(rows: Rows) -> bool:
-    return all(np.isfinite(a.sum(dtype=np.float64)) for a in (rows.x, rows.target))

@@ -47,8 +47,8 @@ _PART: Final = 8
 """Of the memory, what values between products may take: the rows of one product take as much, several times."""
 _BATCH: Final = 16
 """Samples of one run."""
-_MOST: Final = 2**31 - 1
-"""Of an integer bias."""
+_MOST: Final = 2**30
+"""Of an integer bias: what it is added to needs room as well."""
 NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
@@ -66,7 +66,7 @@ class Quantize(Named):
     ranges: str = "mse"
     """How the range of an activation is chosen: one of `analysis.ranges`."""
     always: bool = False
-    """Whether the result is emitted even if it is slower than the same model on floats."""
+    """Whether the clock is not asked: all that can be is on integers, and emitted even if floats are faster."""
 
     def __post_init__(self) -> None:
         """Insist on what there is.
@@ -137,7 +137,7 @@ def weights(
     bits: int = 8,
     kept: Mapping[str, Rounded] = NOTHING,
 ) -> dict[str, Rounded]:
-    """Integer weights of each product, by its key. A weight that several nodes read stays a float.
+    """Integer weights of each product, by its key.
 
     Args:
         model: canonical; it is not changed.
@@ -152,9 +152,9 @@ def weights(
     if len(made) == len(plan.products):
         return made
     copy = model.clone()
-    names = _Writer(copy).place(plan, found)
+    _Writer(copy).place(plan, found)
     apart = replace(machine, integers=False, memory=machine.memory // _PART)
-    for site in Frontier(model, copy, samples, apart, names=names, batch=_BATCH):
+    for site in Frontier(model, copy, samples, apart, pairs=False, batch=_BATCH):
         if site.key in plan.products and site.key not in made:
             machine.progress(f"rounding {site.key}")
             rows = site.sample(row_count(site.linear.reduction, ROWS, machine.memory, site.linear.groups))
@@ -196,9 +196,9 @@ class _Writer:
     def __init__(self, model: ir.Model) -> None:
         self._graph, self._names = model.graph, Names(model)
 
-    def place(self, plan: Layout, found: Mapping[int, Ranged]) -> dict[str, str]:
-        """Put quantizers behind values, and tell what their readers read instead."""
-        graph, stand_in = self._graph, dict[str, str]()
+    def place(self, plan: Layout, found: Mapping[int, Ranged]) -> None:
+        """Put quantizers behind values."""
+        graph = self._graph
         values = {str(v.name): v for v in (*graph.inputs, *(v for n in graph for v in n.outputs))}
         for name, number in plan.values.items():
             value, grid = values[name], found[number].grid
@@ -219,13 +219,13 @@ class _Writer:
             if name in plan.closed and value.is_graph_output():
                 graph.outputs[list(graph.outputs).index(value)] = made
                 value.name, made.name = self._names.fresh(f"{name}/exact"), name
-            stand_in[name] = str(made.name)
-        return stand_in
 
     def settle(self, node: ir.Node, made: Rounded, step: float | None) -> None:
         """Let a product read integers; its bias as well, where the step of its data is given."""
         (linear,) = ops.linears(node)
         _, offset = past_offset(linear)
+        if step is not None:
+            made = _with_room(made, step)
         codes, scale = linear.unmatrix(made.codes).astype(np.int8), made.scale.reshape(-1)
         if linear.bias is not None and linear.beta:
             bias = made.bias.reshape(-1)
@@ -233,8 +233,8 @@ class _Writer:
                 self._give(node, linear.bias, self._constant(f"{key(node)}/bias", bias.astype(np.float32)))
             else:
                 steps = np.float32(step) * scale
-                wide = np.clip(np.rint(bias / steps.astype(np.float64)), -_MOST, _MOST)
-                self._integer(node, linear.bias, wide.astype(np.int32), steps, 0)
+                wide = np.rint(bias / steps.astype(np.float64)).astype(np.int32)
+                self._integer(node, linear.bias, wide, steps, 0)
         elif offset is not None and offset.const_value is not None:
             (reader,) = offset.consumers()
             row = made.bias.reshape(offset.const_value.shape.numpy()).astype(np.float32)
@@ -278,6 +278,17 @@ class _Writer:
         )
         self._graph.register_initializer(value)
         return value
+
+
+def _with_room(made: Rounded, step: float) -> Rounded:
+    """With coarser weights where a bias would not fit into an integer, or its steps be no normal numbers.
+
+    Such a channel is all bias: weights that are nearly 0.
+    """
+    least = np.maximum(np.abs(made.bias) / _MOST, np.finfo(np.float32).tiny) / step * (1 + 1e-6)
+    scale = np.maximum(made.scale, least.astype(np.float32))
+    factor = (made.scale / scale.astype(np.float64))[..., None]
+    return replace(made, codes=np.rint(made.codes * factor).astype(np.int8), scale=scale)
 
 
 def _redirect(node: ir.Node, old: ir.Value, new: ir.Value) -> None:

@@ -14,7 +14,7 @@ Nothing is quantized twice: one grid for each value, one quantizer behind it, an
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +22,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from graphopt import ops
-from graphopt.analysis.places import bounds, only_reader, past_offset
+from graphopt.analysis.places import bounds, only_reader, past_offset, past_sum
 from graphopt.graph.nodes import is_constant, key, readers
 from graphopt.targets import Integers
 
@@ -39,7 +39,8 @@ class Grid:
 
     @classmethod
     def over(cls, low: float, high: float, *, unsigned: bool) -> Grid:
-        """The grid over a range with 0 in it, or around 0 where integers are signed; 0 is one of its points."""
+        """The grid over a range, or around 0 where integers are signed; wherever that is, 0 is one of its points."""
+        low, high = min(low, 0.0), max(high, 0.0)
         if not unsigned:
             return cls(_step(max(-low, high), 127), 0, unsigned)
         scale = _step(high - low, 255)
@@ -77,7 +78,7 @@ class Layout:
     products: tuple[str, ...]
     """Keys of products with integer weights, in graph order."""
     nodes: frozenset[str]
-    """Keys of all nodes that compute on integers."""
+    """Keys of all nodes that read what is quantized: those that compute on integers, and sums that end products."""
     values: Mapping[str, int]
     """The number of its grid, by the name of a value that a quantizer stands behind."""
     closed: frozenset[str]
@@ -100,8 +101,9 @@ def layout(model: ir.Model, target: Integers, skip: Container[str] = ()) -> Layo
     while gone := {n for n in integer - products.keys() if not _is_between(n, integer, target)}:
         integer -= gone
     wanted = dict.fromkeys(v for n in nodes if n in integer for v in _ends(n, products.get(n), target))
-    if target.skips:
-        wanted |= dict.fromkeys(v for linear in products.values() if (v := _skip(linear, products)) is not None)
+    ends = (s for n, linear in products.items() if n.op_type in target.skips for s in _sums(linear, target))
+    sums = {node: value for node, value in ends if key(node) not in skip}
+    wanted |= dict.fromkeys(sums.values())
     grids = _Classes(wanted)
     for node in integer - products.keys():
         for source, result in _carried(node):
@@ -113,7 +115,7 @@ def layout(model: ir.Model, target: Integers, skip: Container[str] = ()) -> Layo
         limits[number] = (min(known[0], low), max(known[1], high))
     return Layout(
         tuple(key(n) for n in products),
-        frozenset(key(n) for n in integer),
+        frozenset(key(n) for n in (*integer, *sums)),
         {str(v.name): number for v, number in grids.numbers.items()},
         frozenset(str(v.name) for v in grids.numbers if _is_closed(_source(v), integer, target)),
         limits,
@@ -121,13 +123,19 @@ def layout(model: ir.Model, target: Integers, skip: Container[str] = ()) -> Layo
 
 
 def _product(node: ir.Node, target: Integers) -> ops.Linear | None:
-    """The product of a node that has exactly one, on floats of single precision, with an integer kernel."""
+    """The product of a node that has exactly one, on floats of single precision, with an integer kernel.
+
+    A weight that several nodes read is none: what is best for one of them is not for the others.
+    """
     if node.op_type not in target.products:
         return None
     found = ops.linears(node)
     if len(found) != 1 or not found[0].channels or found[0].weights.dtype != np.float32:
         return None
     linear = found[0]
+    x, weight = node.inputs[linear.x], node.inputs[linear.weight]
+    if x is None or is_constant(x) or weight is None or len(weight.uses()) > 1:
+        return None
     free = linear.bias_value is None or is_constant(linear.bias_value)
     return linear if free and linear.alpha == 1 and linear.beta in (0, 1) else None
 
@@ -192,16 +200,15 @@ def _source(value: ir.Value) -> ir.Node | None:
     return node
 
 
-def _skip(linear: ops.Linear, products: Container[ir.Node]) -> ir.Value | None:
-    """What is added to a product's result, if no other product makes that."""
-    value, _ = past_offset(linear)
-    reader = only_reader(value)
-    if reader is None or reader.op_type != "Add" or reader.domain:
-        return None
-    other = reader.inputs[1 - list(reader.inputs).index(value)]
-    if other is None or other is value or is_constant(other) or other.producer() in products:
-        return None
-    return other
+def _sums(linear: ops.Linear, target: Integers) -> Iterator[tuple[ir.Node, ir.Value]]:
+    """The sum in which a product's result ends, and its other operand, unless another product makes that."""
+    total, other = past_sum(past_offset(linear)[0])
+    reader = total.producer()
+    if reader is not None and other is not None:
+        value = next(v for v in reader.inputs if v is not None and v.name == other)
+        made = value.producer()
+        if made is None or _product(made, target) is None:
+            yield reader, value
 
 
 def _carried(node: ir.Node) -> list[tuple[ir.Value, ir.Value]]:

@@ -54,7 +54,8 @@ class Rounded:
     bias: Array
     """(groups, out)."""
     way: str
-    """What was taken: "nearest" or "descent", after "refit" where the weights were, with "bias" where that is new."""
+    """What was taken: "nearest" or "descent", after "refit" where the weights were, with "bias" where that is new.
+    Where data is not finite, nothing is learned from it."""
     before: float
     """Error on rows held back with the weights as they were, as a part of what the original's values vary; the data is
     what quantized products before it give."""
@@ -86,6 +87,10 @@ def rounded(
         bounds: where what follows clips, once `rows.base` is added.
         biased: whether there is a place for a bias.
     """
+    if not rows.finite:
+        even = np.broadcast_to(np.eye(matrix.shape[-1]), (len(matrix), matrix.shape[-1], matrix.shape[-1]))
+        way, codes, scale = next(_ways(matrix, even, bits))
+        return Rounded(codes, scale, bias, f"{way}, as its values are not finite", 0.0, 0.0)
     goal, count = Goal(rows, bounds), rows.x.shape[2]
     learned = slice(rows.fitted if 0 < rows.fitted < count else count)
     judged = slice(rows.fitted, count) if learned.stop < count else learned
@@ -123,7 +128,9 @@ def _ways(matrix: Array, gram: Array, bits: int) -> Iterator[tuple[str, Array, A
     scale = _scales(matrix, weights, most, _SHRINK[bits])
     codes = _nearest(matrix, scale, most)
     yield "nearest", codes.astype(np.int8), scale.astype(np.float32)
-    codes = _passed_on(matrix, system, scale, most)
+    passed = _passed_on(matrix, system, scale, most)
+    better = _missed(matrix, system, scale, passed) < _missed(matrix, system, scale, codes)
+    codes = np.where(better[..., None], passed, codes)
     for _ in range(_SOLVES):
         codes = _descended(matrix, system, scale, codes, most)
         scale = _solved(matrix, system, scale, codes)
@@ -168,6 +175,13 @@ def _passed_on(matrix: Array, system: Array, scale: Array, most: int) -> Array:
             missed[..., k - start] = gap
         rest[..., stop:] -= missed @ upper[:, start:stop, stop:]
     return codes[..., np.argsort(order)]
+
+
+def _missed(matrix: Array, system: Array, scale: Array, codes: Array) -> Array:
+    """(groups, out): the error of codes."""
+    gap = matrix - codes * scale[..., None]
+    found: Array = np.sum((gap @ system) * gap, axis=-1)
+    return found
 
 
 def _descended(matrix: Array, system: Array, scale: Array, codes: Array, most: int) -> Array:

@@ -119,7 +119,10 @@ class Regions:
         """
         first = self.quantized(())
         if not first.weights:
-            raise Verdict("nothing in the model can be quantized: it has no product with a kernel on integers")
+            raise Verdict(
+                "nothing in the model can be quantized: it has no product of floats with a constant weight of its own "
+                "that the target computes on integers; what is quantized already stays so"
+            )
         if excess(score(first.model), allowed) <= 1 if allowed else self.moved:
             return first
         gains = self._gains(first)

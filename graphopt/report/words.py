@@ -112,7 +112,9 @@ def integers(found: IntegersReport) -> list[str]:
     """What was quantized, what that brings, and what was left."""
     done = [p for p in found.products if p.way]
     lines = [f"quantized: {len(done):,} of {len(found.products):,} products, weights of {found.bits} bits"]
-    if found.ratio is not None:
+    if not done:
+        lines.append("no product does well enough on integers, so all stays on floats")
+    elif found.ratio is not None:
         took = f"{found.ratio:.3f} [{found.low:.3f}, {found.high:.3f}] of the time on floats, {found.pairs:,} pairs"
         lines.append(took if found.emitted else f"slower on integers, so it stays on floats: {took}")
     elif not found.kernels:

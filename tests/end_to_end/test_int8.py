@@ -1,0 +1,332 @@
+"""Integers, from the command line to the file: close to the original, the same for any order of data, or refused."""
+
+from __future__ import annotations
+
+import json
+import platform
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx.parser
+import pytest
+
+import graphopt as api
+from graphopt.errors import UsageError, Verdict
+from graphopt.graph.carry import Carried
+from graphopt.graph.save import serialize
+from graphopt.recipe import Recipe
+from graphopt.run.files import read_npz
+from tests.support.integers import filled
+
+from .support import MODELS, NETS, Answer, assert_fails, command, contents, graphopt, net, operators, provenance, stored
+
+CALIBRATION, TEST = MODELS / "digits_calib.npz", MODELS / "digits_test.npz"
+NET = MODELS / "digits_resnet.onnx"
+PRODUCTS = {"digits_resnet": 12, "digits_mobilenet": 18, "digits_vit": 20, "digits_lstm": 2}
+"""How many of them a net has that are computed on integers on x86: but for recurrent layers, all."""
+
+
+def recipe(bits: int = 8, *, target: str = "cpu", **more: Any) -> Recipe:
+    """All that can be on integers, and no clock."""
+    passes = ["lossless", f"quantize{{weight_bits={bits}, always=true}}"]
+    return Recipe.of(passes, target=target, opset=17, floats=[], **more)
+
+
+def quantized(model: Any = NET, data: Any = CALIBRATION, **more: Any) -> api.Result:
+    return api.optimize(model, data=data, recipe=recipe(**more), threads=1, device="cpu")
+
+
+def codes(model: onnx.ModelProto) -> dict[str, Any]:
+    """Weights that are integers, by name."""
+    return {t.name: contents(t) for t in model.graph.initializer if t.data_type == t.INT8 and len(t.dims) > 1}
+
+
+def small() -> onnx.ModelProto:
+    """Two convolutions and a classifier of digits, with random weights."""
+    model = filled("""g (float[N,1,8,8] image) => (float[N,10] y)
+        <float[8,1,3,3] w1, float[8] b1, float[8,8,3,3] w2, float[8,10] m1, float[10] b2> {
+        a = Conv(image, w1, b1) r = Relu(a) b = Conv(r, w2) p = GlobalAveragePool(b) f = Flatten(p)
+        y = Gemm(f, m1, b2) }""")
+    return onnx.ModelProto.FromString(serialize(model, Carried()))
+
+
+def judged(result: api.Result, name: str) -> dict[str, float]:
+    """On the test data: the accuracy less what it was, and the agreement."""
+    found = api.check(MODELS / f"{name}.onnx", result.model, data=TEST, threads=1).verification.metrics
+    return {name: metric.after - (metric.before if name == "accuracy" else 0) for name, metric in found.items()}
+
+
+@pytest.fixture(scope="module")
+def nets() -> dict[str, api.Result]:
+    """Every net of `models/` on integers."""
+    return {name: quantized(MODELS / f"{name}.onnx") for name in NETS}
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Answer]:
+    """The ResNet as the command line makes it, the clock asked."""
+    folder = tmp_path_factory.mktemp("int8")
+    words = ("--json", folder / "out.json", "--html", folder / "out.html", "--save-recipe", folder / "out.toml")
+    answer = graphopt(
+        "optimize", NET, "-o", folder / "out.onnx", "--int8", "--target", "cpu", "--data", CALIBRATION,
+        "--threads", 1, "--device", "cpu", *words,
+    )  # fmt: skip
+    return folder / "out.onnx", answer
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_accuracy_stays_within_a_point(name: str, nets: dict[str, api.Result]) -> None:
+    result = nets[name]
+    onnx.checker.check_model(result.model, full_check=True)
+    found = judged(result, name)
+    assert found["accuracy"] >= -0.01
+    assert found["agreement"] >= 0.99
+    verification = result.report.verification
+    assert verification is not None
+    assert verification.metrics["sqnr"].after > 35
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_the_runtime_computes_every_product_on_integers(name: str, nets: dict[str, api.Result]) -> None:
+    if platform.machine() not in {"x86_64", "AMD64"}:
+        pytest.skip("the kernels are those of x86")
+    found = nets[name].report.integers
+    assert found is not None
+    assert found.emitted
+    assert sum(p.integer is True for p in found.products) == PRODUCTS[name]
+    assert all("LSTM" in p.reason for p in found.products if not p.integer)
+    assert nets[name].report.output.bytes < {"digits_lstm": 0.95}.get(name, 0.4) * nets[name].report.source.bytes
+
+
+@pytest.mark.parametrize(("name", "bits"), [("digits_resnet", 4), ("digits_vit", 3)])
+def test_fewer_bits_cost_little(name: str, bits: int) -> None:
+    result = quantized(MODELS / f"{name}.onnx", bits=bits)
+    assert judged(result, name)["accuracy"] >= -0.01
+    most = 2 ** (bits - 1) - 1
+    found = codes(result.model)
+    assert len(found) == PRODUCTS[name]
+    assert max(int(np.abs(c.astype(int)).max()) for c in found.values()) == most
+
+
+@pytest.mark.parametrize("target", ["tensorrt", "openvino"])
+def test_other_runtimes_are_placed_for_by_rule(target: str) -> None:
+    result = quantized(target=target)
+    assert judged(result, "digits_resnet")["accuracy"] >= -0.01
+    found = result.report.integers
+    assert found is not None
+    assert (found.kernels, found.ratio) == ({}, None)
+    assert all(p.integer is None for p in found.products)
+    onnx.checker.check_model(result.model, full_check=True)
+
+
+# -- the same bytes --------------------------------------------------------------------------------------------------
+
+
+def cuts() -> dict[str, Any]:
+    rows = read_npz(CALIBRATION)
+    order = np.random.default_rng(0).permutation(len(rows["labels"]))
+    mixed = {name: array[order] for name, array in rows.items()}
+
+    def cut(size: int) -> list[Any]:
+        return [
+            ({"image": mixed["image"][i : i + size]}, mixed["labels"][i : i + size]) for i in range(0, len(order), size)
+        ]
+
+    return {"shuffled": mixed, "1": cut(1), "7": cut(7), "64": cut(64)}
+
+
+@pytest.mark.parametrize("how", ["shuffled", "1", "7", "64"])
+def test_the_order_of_the_data_and_how_it_is_cut_change_nothing(how: str) -> None:
+    one, other = (quantized(small(), data) for data in (CALIBRATION, cuts()[how]))
+    assert one.model.SerializeToString() == other.model.SerializeToString()
+    assert len(codes(one.model)) == 3
+
+
+def test_nor_do_they_for_a_residual_network(nets: dict[str, api.Result]) -> None:
+    again = quantized(data=cuts()["7"])
+    assert again.model.SerializeToString() == nets["digits_resnet"].model.SerializeToString()
+
+
+def test_a_recipe_gives_the_same_bytes(done: tuple[Path, Answer], tmp_path: Path) -> None:
+    out, answer = done
+    assert answer.code == 0, answer.err
+    saved = Recipe.read(out.with_suffix(".toml"))
+    report = json.loads(out.with_suffix(".json").read_text())
+    if report["integers"]["emitted"]:  # as the clock found
+        assert saved.quantize is not None
+        assert saved.floats is not None
+        assert 'quantize"' in provenance(onnx.load(out))["graphopt.recipe"]
+    else:
+        assert saved.quantize is None
+    again = tmp_path / "again.onnx"
+    words = ("--recipe", out.with_suffix(".toml"), "--data", CALIBRATION, "--threads", 1, "--device", "cpu", "-q")
+    assert command("optimize", NET, "-o", again, *words).code == 0
+    assert again.read_bytes() == out.read_bytes()
+
+
+def test_the_report_says_what_became_of_it(done: tuple[Path, Answer]) -> None:
+    out, answer = done
+    report = json.loads(out.with_suffix(".json").read_text())
+    found = report["integers"]
+    assert found["bits"] == 8
+    assert len(found["products"]) == PRODUCTS["digits_resnet"]
+    assert found["low"] <= found["ratio"] <= found["high"]
+    assert found["emitted"] == (found["low"] <= 1)
+    assert report["verification"]["metrics"]["accuracy"]["after"] > 0.97
+    assert "accuracy falls by" in answer.err
+    assert "Traceback" not in answer.err
+
+
+# -- with other limits -----------------------------------------------------------------------------------------------
+
+
+def test_a_budget_and_integers_in_one_command(tmp_path: Path) -> None:
+    out = tmp_path / "both.onnx"
+    told = tmp_path / "both.toml"
+    told.write_text(recipe(budget=["macs=0.6"]).text())
+    words = ("--recipe", told, "--data", CALIBRATION, "--threads", 1, "--device", "cpu", "-q")
+    answer = command("optimize", NET, "-o", out, *words, "--json", tmp_path / "both.json")
+    assert answer.code == 0, answer.err
+    report = json.loads((tmp_path / "both.json").read_text())
+    assert report["output"]["macs"] <= 0.6 * report["source"]["macs"]
+    assert report["output"]["bytes"] < 0.3 * report["source"]["bytes"]
+    assert report["integers"]["emitted"]
+    found = api.check(NET, out, data=TEST, threads=1).verification.metrics["accuracy"]
+    assert found.after > found.before - 0.02
+
+
+def test_an_allowed_drop_leaves_regions_on_floats() -> None:
+    passes = ["lossless", "quantize{weight_bits=3, always=true}"]
+    result = api.optimize(
+        small(), data=CALIBRATION, passes=passes, target="cpu", max_drop=["sqnr=38.5"], threads=1, device="cpu"
+    )
+    found, verification = result.report.integers, result.report.verification
+    assert found is not None
+    assert verification is not None
+    assert 0 < len(found.floats) < 3
+    assert verification.metrics["sqnr"].after >= 38.5
+
+
+def test_a_drop_that_not_even_floats_keep_to_is_a_verdict(tmp_path: Path) -> None:
+    out, rounding = tmp_path / "none.onnx", stored(net(), tmp_path / "net.onnx")
+    words = ("--int8", "--target", "cpu", "--max-drop", "sqnr=300", "--data", "random:40", "--device", "cpu")
+    assert_fails(command("optimize", rounding, "-o", out, *words), 1, "the allowed drop cannot be kept")
+    assert not out.exists()
+    with pytest.raises(Verdict, match="allowed drop"):
+        api.optimize(net(), data="random:40", int8=True, target="cpu", max_drop=["sqnr=300"], threads=1)
+
+
+def test_where_only_floats_keep_to_a_drop_all_stays_on_floats_and_that_is_said(tmp_path: Path) -> None:
+    model = onnx.parser.parse_model('<ir_version: 10, opset_import: ["" : 21]> ' + SMALL)
+    given, out = stored(model, tmp_path / "in.onnx"), tmp_path / "out.onnx"
+    words = ("--int8", "--target", "cpu", "--max-drop", "sqnr=120", "--data", "random:40", "--device", "cpu")
+    answer = command("optimize", given, "-o", out, *words, "--save-recipe", tmp_path / "out.toml")
+    assert answer.code == 0, answer.err
+    assert "no product does well enough on integers, so all stays on floats" in answer.err
+    assert "slower on integers" not in answer.err
+    assert not codes(onnx.load(out))
+    assert Recipe.read(tmp_path / "out.toml").quantize is None
+
+
+# -- models and data -------------------------------------------------------------------------------------------------
+
+SMALL = """small (float[N,3] x) => (float[N,2] y)
+    <float[3,2] w = {0.5, -1.25, 0.75, 0.3, -0.6, 1.1}, float[2] b = {0.1, -0.2}> { [p] y = Gemm(x, w, b) }"""
+
+
+def test_what_is_quantized_already_stays_as_it_is(nets: dict[str, api.Result], tmp_path: Path) -> None:
+    before = nets["digits_resnet"].model
+    out = tmp_path / "again.onnx"
+    words = ("--int8", "--target", "cpu", "--data", CALIBRATION, "--device", "cpu")
+    answer = command("optimize", stored(before, tmp_path / "before.onnx"), "-o", out, *words)
+    assert_fails(answer, 1, "nothing in the model can be quantized", "what is quantized already stays so")
+    assert not out.exists()
+
+
+def test_of_a_model_that_is_quantized_in_part_the_rest_is_as_well() -> None:
+    given = small()
+    part = api.optimize(given, data=CALIBRATION, recipe=recipe(skip=["Gemm_5"]), threads=1, device="cpu").model
+    assert len(codes(part)) == 2
+    whole = quantized(part)
+    after = {c.tobytes() for c in codes(whole.model).values()}
+    assert len(after) == 3
+    assert {c.tobytes() for c in codes(part).values()} < after
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "g (float[N,3] x) => (float[N,3] y) { y = Relu(x) }",
+        "g (float[N,3] x, float[3,2] w) => (float[N,2] y) { y = MatMul(x, w) }",
+        """g (float16[N,3] x) => (float16[N,2] y) <float[3,2] w = {0.5, -1.25, 0.75, 0.3, -0.6, 1.1}> {
+            v = Cast<to=10>(w) y = MatMul(x, v) }""",
+    ],
+    ids=["no product", "no weight", "half"],
+)
+def test_a_model_with_nothing_to_quantize_is_told_in_one_sentence(text: str, tmp_path: Path) -> None:
+    out = tmp_path / "out.onnx"
+    answer = command("optimize", stored(text, tmp_path / "in.onnx"), "-o", out, "--int8", "--target", "cpu")
+    assert_fails(answer, 1, "nothing in the model can be quantized")
+    assert not out.exists()
+
+
+def test_without_data_made_up_values_are_learned_from_and_said_to_be() -> None:
+    result = quantized(small(), None)
+    assert result.report.data is not None
+    assert result.report.data.synthetic
+    assert result.report.integers is not None
+    assert result.report.integers.emitted
+
+
+@pytest.mark.parametrize("fixed", [1, 4])
+def test_a_batch_that_the_model_fixes(fixed: int) -> None:
+    model = small()
+    for port in (*model.graph.input, *model.graph.output):
+        port.type.tensor_type.shape.dim[0].dim_value = fixed
+    result = quantized(model)
+    assert result.model.graph.input[0].type.tensor_type.shape.dim[0].dim_value == fixed
+    verification = result.report.verification
+    assert verification is not None
+    assert verification.metrics["sqnr"].after > 25
+    assert len(codes(result.model)) == 3
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_from_samples_that_are_not_finite_nothing_is_learned_and_that_is_said(value: float) -> None:
+    rows = {name: array.copy() for name, array in read_npz(CALIBRATION).items()}
+    rows["image"][::4, 0, 0, 0] = value
+    found = quantized(small(), rows).report.integers
+    assert found is not None
+    assert {p.way for p in found.products} == {"nearest, as its values are not finite"}
+
+
+def test_an_old_opset_is_raised_or_asked_for() -> None:
+    model = onnx.parser.parse_model('<ir_version: 7, opset_import: ["" : 11]> ' + SMALL)
+    with pytest.raises(UsageError, match="int8 needs opset 13, and the model has 11: give --opset 13 as well"):
+        api.optimize(model, data="random:40", passes="quantize{always=true}", target="cpu", threads=1)
+    result = api.optimize(model, data="random:40", int8=True, target="tensorrt", threads=1)
+    assert result.model.opset_import[0].version == 13
+    assert "DequantizeLinear" in operators(result.model)
+
+
+# -- what makes no sense ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (("--int8",), ("int8 is made for a runtime", "give one of cpu, tensorrt, openvino")),
+        (("--int8", "--target", "portable"), ("portable", "give one of cpu, tensorrt, openvino")),
+        (("--int8", "--target", "cuda"), ("cuda is none that gains by it", "cpu, tensorrt, openvino")),
+        (("--weight-bits", "4", "--target", "cpu"), ("give int8 as well",)),
+        (("--int8", "--weight-bits", "5", "--target", "cpu"), ("weights have 8, 4, 3 bits, not 5",)),
+        (("--int8", "--target", "cpu", "--unverified"), ("leave out unverified",)),
+        (("--int8", "--target", "cpu", "--pass", "quantize"), ("quantize is given twice",)),
+    ],
+)
+def test_what_makes_no_sense_is_refused(words: tuple[str, ...], parts: tuple[str, ...], tmp_path: Path) -> None:
+    out = tmp_path / "out.onnx"
+    assert_fails(command("optimize", NET, "-o", out, *words), 2, *parts)
+    assert not out.exists()
