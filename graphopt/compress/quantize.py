@@ -12,8 +12,10 @@ sees the data that quantized ones before it give, and is fitted to the original'
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
+from operator import add
 from types import MappingProxyType
 from typing import Any, ClassVar, Final, get_args
 
@@ -89,6 +91,7 @@ def grids(
     *,
     unsigned: bool,
     known: Mapping[str, tuple[float, float]] = NOTHING,
+    memory: dict[Any, Ranged] | None = None,
 ) -> dict[int, Ranged]:
     """The integers of each grid of a layout.
 
@@ -98,23 +101,37 @@ def grids(
         method: how ranges are chosen.
         unsigned: whether integers are unsigned; otherwise they lie around 0.
         known: by name, ranges that are kept.
+        memory: what was found for other layouts by the same arguments, and is from now on.
     """
-    together, kept = dict[int, Histogram](), dict[int, list[tuple[float, float]]]()
+    memory = {} if memory is None else memory
+    classes: dict[int, list[str]] = {}
     for name, number in plan.values.items():
-        ends = kept.setdefault(number, [])
-        if name in known:
-            ends.append(known[name])
-        else:
-            together[number] = together[number] + observed[name] if number in together else observed[name]
+        classes.setdefault(number, []).append(name)
     found = {}
-    for number, ends in kept.items():
-        seen = together.get(number)
-        best = None if seen is None else chosen(seen, method, symmetric=not unsigned)
-        every = ends if best is None else [*ends, (best.low, best.high)]
-        low, high = plan.bounds[number]
-        least, most = max(min(e[0] for e in every), low), min(max(e[1] for e in every), high)
-        found[number] = Ranged(Grid.over(least, most, unsigned=unsigned), best, seen)
+    for number, names in classes.items():
+        limits = plan.bounds[number]
+        settled = (*names, limits)
+        if settled not in memory:
+            seen = [observed[name] for name in names if name not in known]
+            ends = [known[name] for name in names if name in known]
+            memory[settled] = _ranged(reduce(add, seen) if seen else None, ends, limits, method, unsigned=unsigned)
+        found[number] = memory[settled]
     return found
+
+
+def _ranged(
+    seen: Histogram | None,
+    ends: Sequence[tuple[float, float]],
+    limits: tuple[float, float],
+    method: Method,
+    *,
+    unsigned: bool,
+) -> Ranged:
+    """The integers that reach as far as all of these, inside of the limits."""
+    best = None if seen is None else chosen(seen, method, symmetric=not unsigned)
+    every = [*ends] if best is None else [*ends, (best.low, best.high)]
+    least, most = max(min(e[0] for e in every), limits[0]), min(max(e[1] for e in every), limits[1])
+    return Ranged(Grid.over(least, most, unsigned=unsigned), best, seen)
 
 
 @dataclass(frozen=True)

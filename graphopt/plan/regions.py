@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import isfinite
-from typing import Final, get_args
+from typing import Any, Final, get_args
 
 import numpy as np
 import onnx_ir as ir
@@ -153,7 +153,14 @@ class Regions:
 
     def _grids(self, plan: Layout) -> dict[int, Ranged]:
         method: Method = next(m for m in get_args(Method) if m == self.form.ranges)
-        return grids(plan, self._observed, method, unsigned=self.target.unsigned, known=self.known)
+        return grids(
+            plan, self._observed, method, unsigned=self.target.unsigned, known=self.known, memory=self._settled
+        )
+
+    @cached_property
+    def _settled(self) -> dict[Any, Ranged]:
+        """Layouts have most of their grids in common."""
+        return {}
 
     def _gains(self, first: Quantized) -> dict[str, float]:
         """See `Quantized.gains`."""
