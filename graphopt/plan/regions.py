@@ -121,7 +121,7 @@ class Regions:
         if not first.weights:
             raise Verdict(
                 "nothing in the model can be quantized: it has no product of floats with a constant weight of its own "
-                "that the target computes on integers; what is quantized already stays so"
+                "that the target computes on integers"
             )
         if excess(score(first.model), allowed) <= 1 if allowed else self.moved:
             return first
