@@ -19,7 +19,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
 from graphopt import ops
 from graphopt.analysis.places import bounds, only_reader, past_offset, past_sum
@@ -57,13 +56,6 @@ class Grid:
         info = np.iinfo(self.dtype)
         least = info.min if self.unsigned or self.zero else -info.max
         return (least - self.zero) * self.scale, (info.max - self.zero) * self.scale
-
-    def seen(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Each number as its nearest point of the grid."""
-        info = np.iinfo(self.dtype)
-        steps = np.clip(np.rint(x / np.float32(self.scale)) + self.zero, info.min, info.max)
-        found: NDArray[np.float32] = ((steps - self.zero) * self.scale).astype(np.float32)
-        return found
 
 
 def _step(extent: float, steps: int) -> float:

@@ -47,11 +47,11 @@ _AT_ONCE: Final = 8
 """Of them, in one run."""
 _WORTH: Final = 0.5
 """Decibels that leaving a region on floats must bring for the clock to be asked."""
-_RATE: Final = 20.0
-"""Decibels that it must bring for the whole of the model's time: 0.2 for each percent."""
+_RATE: Final = 15.0
+"""Decibels that it must bring for the whole of the model's time: 0.15 for each percent."""
 _TRIED: Final = 4
 """Regions that the clock is asked about."""
-_SLOWER: Final = 1.05
+_SLOWER: Final = 1.07
 """What they may take, all together: the time over that of the model with everything on integers."""
 _SECONDS: Final = 2.0
 
