@@ -9,7 +9,8 @@ import numpy as np
 
 from graphopt.analysis.histogram import Histogram
 from graphopt.compress.quantize import Ranged
-from graphopt.lossy import Integral, Lossy
+from graphopt.finish import Integral
+from graphopt.lossy import Lossy
 
 __all__ = ["BARS", "IntegersReport", "ProductReport", "TensorReport"]
 

@@ -1,0 +1,133 @@
+"""The second half of the lossy story: what is left of a model is rewritten, or put on integers, and emitted.
+
+Both ends of `lossy.compress` meet here what is emitted: the rewrite for the target and its proof, and for integers the
+decision whether they pay.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import onnx_ir as ir
+
+from graphopt import moving, pipeline
+from graphopt.analysis.audit import Audit, audit
+from graphopt.analysis.segments import Samples
+from graphopt.compress.quantize import Quantize
+from graphopt.compress.unquantize import Unquantize
+from graphopt.errors import UsageError
+from graphopt.graph.carry import Carried
+from graphopt.graph.external import Runnable
+from graphopt.graph.load import Source
+from graphopt.graph.save import runnable
+from graphopt.plan.regions import Quantized, Regions
+from graphopt.protocol import Pass
+from graphopt.recipe import Recipe, spec
+from graphopt.run.bench import Timing, bench
+from graphopt.run.child import Child
+from graphopt.run.session import Feed
+from graphopt.targets import TARGETS
+from graphopt.workshop import Workshop
+
+__all__ = ["Half", "Integral"]
+
+_OPSET = 13
+"""Of standard ONNX, from which on integers may have one scale for each channel."""
+_SECONDS = 5.0
+"""That timing integers against floats may take."""
+
+
+@dataclass(frozen=True, eq=False)
+class Integral:
+    """What became of a model that was to compute on integers."""
+
+    found: Quantized
+    audit: Audit | None
+    """What the runtime makes of it; None where that is not the one at hand."""
+    timing: Timing | None
+    """Against the same model on floats; None where it was not asked."""
+    bits: int
+    """Of a weight."""
+    emitted: bool
+    """Whether that is what is emitted: not if it was slower, or all products are better off on floats."""
+
+
+@dataclass(frozen=True, eq=False)
+class Half:
+    """The second half of the story, for models that something was taken from."""
+
+    source: Source
+    floating: Source
+    """The same without what was quantized."""
+    carried: Carried
+    feeds: Sequence[Feed]
+    settings: pipeline.Settings
+    child: Child | None
+
+    def runnable(self, thin: ir.Model) -> Runnable:
+        """Made ready to run, as it is."""
+        return runnable(thin, self.carried)
+
+    def _given(self, thin: ir.Model) -> Source:
+        return replace(self.floating, model=thin, runnable=self.runnable(thin), carried=self.carried, frozen=0)
+
+    def finished(self, recipe: Recipe, thin: ir.Model) -> Runnable:
+        """As it will be emitted, only not verified."""
+        settings = replace(self.settings, measure=False)
+        last = pipeline.optimize(self._given(thin), recipe, None, settings, self.child)
+        return self.runnable(last.model) if last.content is None else last.content
+
+    def emitted(self, thin: ir.Model, done: Recipe, passes: Sequence[Pass] | None = None) -> pipeline.Outcome:
+        """Rewritten by these passes, or those of the recipe, verified, and with a word on all that was done."""
+        recipe = done if passes is None else replace(done, passes=tuple(passes))
+        feeds = self.feeds if recipe.passes else self.feeds[:1]  # nothing is rewritten then, so that it only has to run
+        return pipeline.optimize(self._given(thin), recipe, feeds, replace(self.settings, stamp=done), self.child)
+
+    def quantized(
+        self, thin: ir.Model, done: Recipe, workshop: Workshop, samples: Samples, moved: moving.Moved
+    ) -> tuple[pipeline.Outcome, Integral | None]:
+        """On integers, if that is not slower; it is written as quantizers around standard operators.
+
+        What was quantized before keeps its ranges and integers, and stays as it came if nothing would change.
+        """
+        begin, target, form = time.perf_counter(), TARGETS[done.target], done.quantize or Quantize()
+        if target.integers is None:
+            raise ValueError(f"{target.name} does not compute on integers")
+        here = self.settings.session(thin).provider == target.provider
+        timed = self.feeds[0] if here else None
+        if (opset := thin.graph.opset_imports.get("", _OPSET)) < _OPSET:
+            raise UsageError(f"int8 needs opset {_OPSET}, and the model has {opset}: give --opset {_OPSET} as well")
+        kept, skip = moved.undone.weights(thin, form.weight_bits), (*done.skip, *moved.floats(thin))
+        again, asked = moved.intact and bool(moved.undone.products), None if form.always else timed
+        regions = Regions(thin, target.integers, form, samples, skip, asked, self.settings, moved.ranges, kept, again)
+        if done.floats is not None:
+            found = regions.quantized(done.floats)
+        else:
+            found = regions.settled(lambda model: workshop.scores(self.runnable(model)), done.max_drop)
+        if not self.source.frozen and moved.stays(found.model):
+            return self.unchanged(done), None
+        took, timing = time.perf_counter() - begin, None
+        if timed is not None and done.floats is None and found.weights:
+            self.settings.progress("timing integers against floats")
+            both = (self.finished(done, thin), self.runnable(found.model))
+            first, second = (self.settings.session(m) for m in both)
+            timing = bench(first, second, timed, seconds=_SECONDS)
+        audited = audit(found.model, self.settings) if here else None
+        if not found.weights or (timing is not None and timing.slower and not form.always):
+            undo = Unquantize() if moved.undone.undone else None
+            last = self.emitted(thin, replace(done, quantize=None, unquantize=undo))
+            return last, Integral(found, audited, timing, form.weight_bits, emitted=False)
+        last = self.emitted(found.model, replace(done, floats=found.floats), ())
+        step = pipeline.Step(spec(form), form.exactness.name, {form.name: len(found.weights)}, round(took, 4))
+        attempt = replace(last.attempt, steps=(step, *last.attempt.steps))
+        notes = (*last.notes, *moved.notes(found, kept))
+        outcome = replace(last, attempt=attempt, notes=notes)
+        return outcome, Integral(found, audited, timing, form.weight_bits, emitted=True)
+
+    def unchanged(self, done: Recipe) -> pipeline.Outcome:
+        """The source as it came."""
+        settings = replace(self.settings, measure=False)
+        outcome = pipeline.optimize(self.source, replace(done, passes=()), self.feeds, settings, self.child)
+        return replace(outcome, recipe=done, unchanged=f"its quantizers stand as {done.target} wants them")
