@@ -27,7 +27,6 @@ from graphopt.run.session import Feed, Session
 __all__ = [
     "BATCH",
     "FOLD",
-    "MEMORY",
     "Pieces",
     "Samples",
     "Store",
@@ -50,7 +49,6 @@ Pieces = list[Any]
 BATCH: Final = 50
 FOLD: Final = 4
 """One sample in so many is held back from a fit, to choose between fits: the last one of each so many."""
-MEMORY: Final = 1 << 30
 
 
 def batches(model: ir.Model, samples: Samples, size: int = BATCH) -> tuple[list[Feed], list[int]]:
