@@ -41,8 +41,10 @@ _ROUNDED: Final = (64, 256)
 """Samples that weights are rounded on, at least and at most."""
 _WORK: Final = 3e10
 """Multiply-accumulates that a model may take for all of them, about."""
-_SAMPLES: Final = 64
-"""That the cost of a region is measured on."""
+_SAMPLES: Final = (8, 64)
+"""That the cost of a region is measured on, at least and at most."""
+_SHARE: Final = 5
+"""Of that work, what one of these measurements may take."""
 _AT_ONCE: Final = 8
 """Of them, in one run."""
 _WORTH: Final = 0.5
@@ -137,12 +139,18 @@ class Regions:
     def _weights(self) -> dict[str, Rounded]:
         """Of all that can be quantized, on so many samples as take some minutes at most."""
         plan = layout(self.model, self.target, self.skip)
-        feeds, counts = batches(self.model, self.samples, 1)
-        work = ops.cost(self.model, extents(self.model, feeds[0])).macs / counts[0]
         self.machine.progress("rounding weights")
-        some = _some(self.samples, int(np.clip(_WORK / max(work, 1), *_ROUNDED)))
+        some = self._some(_ROUNDED, _WORK)
         bits = self.form.weight_bits
         return weights(self.model, plan, self._grids(plan), some, self.machine, bits=bits, kept=self.kept)
+
+    def _some(self, count: tuple[int, int], work: float) -> Samples:
+        """The first samples, so many as take so many multiply-accumulates, within limits."""
+        feeds, counts = batches(self.model, self.samples, 1)
+        each = ops.cost(self.model, extents(self.model, feeds[0])).macs / counts[0]
+        most = int(np.clip(work / max(each, 1), *count))
+        given = self.samples
+        return {n: v[:most] for n, v in given.items()} if isinstance(given, Mapping) else given[:most]
 
     @cached_property
     def _observed(self) -> dict[str, Histogram]:
@@ -164,7 +172,7 @@ class Regions:
 
     def _gains(self, first: Quantized) -> dict[str, float]:
         """See `Quantized.gains`."""
-        feeds, _ = batches(self.model, _some(self.samples, _SAMPLES), _AT_ONCE)
+        feeds, _ = batches(self.model, self._some(_SAMPLES, _WORK / _SHARE), _AT_ONCE)
         session = self.machine.session(self.model)
         dense = [session.run(feed) for feed in feeds]
 
@@ -209,8 +217,3 @@ class Regions:
             if ratio <= _SLOWER and ratio - (slower or 1.0) <= gains[name] / _RATE:
                 chosen, slower = [*chosen, name], ratio
         return chosen, slower
-
-
-def _some(samples: Samples, most: int) -> Samples:
-    """So many of the first ones."""
-    return {n: v[:most] for n, v in samples.items()} if isinstance(samples, Mapping) else samples[:most]
