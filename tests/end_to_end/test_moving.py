@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from graphopt.compress.unquantize import unquantized
 from graphopt.errors import UsageError
 from graphopt.graph.load import load
 from graphopt.graph.nodes import key
+from graphopt.plan import regions
 from graphopt.run.files import read_npz
 
 from .support import MODELS, command
@@ -36,6 +39,14 @@ class Reader(CalibrationDataReader):  # type: ignore[misc]
 
 def quantized(model: Any, target: str, **more: Any) -> Any:
     return api.optimize(model, int8=True, target=target, data=DATA, threads=1, device="cpu", **more)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_clock() -> Iterator[None]:
+    """Nothing stays on floats because of what it takes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(regions, "_WORTH", inf)
+        yield
 
 
 @pytest.fixture(scope="module")
