@@ -15,12 +15,14 @@ import onnx_ir as ir
 from graphopt import moving, pipeline
 from graphopt.analysis.audit import Audit, audit
 from graphopt.analysis.segments import Samples
+from graphopt.arguments import check_keys
 from graphopt.compress.quantize import Quantize
 from graphopt.compress.unquantize import Unquantize
 from graphopt.errors import UsageError
 from graphopt.graph.carry import Carried
 from graphopt.graph.external import Runnable
 from graphopt.graph.load import Source
+from graphopt.graph.nodes import key
 from graphopt.graph.save import runnable
 from graphopt.plan.regions import Quantized, Regions
 from graphopt.protocol import Pass
@@ -99,6 +101,7 @@ class Half:
         timed = self.feeds[0] if here else None
         if (opset := thin.graph.opset_imports.get("", _OPSET)) < _OPSET:
             raise UsageError(f"int8 needs opset {_OPSET}, and the model has {opset}: give --opset {_OPSET} as well")
+        check_keys(self.source, done.floats or (), {key(node) for node in thin.graph})
         kept, skip = moved.undone.weights(thin, form.weight_bits), (*done.skip, *moved.floats(thin))
         again, asked = moved.intact and bool(moved.undone.products), None if form.always else timed
         regions = Regions(thin, target.integers, form, samples, skip, asked, self.settings, moved.ranges, kept, again)

@@ -150,7 +150,7 @@ def compress(
     planned = recipe.cuts and recipe.quantize is None
     if not planned and (used := excess(metrics, recipe.max_drop)) > 1:
         raise Verdict(f"the allowed drop cannot be kept: the result uses {used:.3g} times of it")
-    outcome = _joined(source, first, last, steps, zeros)
+    outcome = _joined(replace(source, carried=half.carried), first, last, steps, zeros)
     return Lossy(
         outcome, plan, groups, tried, planner.curves, made.refits, made.sparse, integers, split, metrics, noise
     )

@@ -249,12 +249,14 @@ class _Part:
 def times(a: Array, b: Array) -> Array:
     """a·bᵀ of each group, summed up in float64: (groups, n, rows), (groups, m, rows) to (groups, n, m).
 
-    A Gram matrix is multiplied in float64, since what is added to its diagonal may be small.
+    A Gram matrix is multiplied in float64, since what is added to its diagonal may be small; so is what overflows.
     """
     kind = np.dtype(np.float64 if a is b else np.float32)
     total: Array = np.zeros((len(a), a.shape[1], b.shape[1]))
     for start in range(0, a.shape[-1], _BLOCK):
         left = a[..., start : start + _BLOCK].astype(kind, copy=False)
         right = left if a is b else b[..., start : start + _BLOCK].astype(kind, copy=False)
-        total += left @ right.transpose(0, 2, 1)
+        with np.errstate(over="ignore", invalid="ignore"):
+            part = left @ right.transpose(0, 2, 1)
+        total += part if np.isfinite(part).all() else left.astype(np.float64) @ right.transpose(0, 2, 1)
     return total

@@ -117,7 +117,8 @@ def layout(model: ir.Model, target: Integers, skip: Container[str] = ()) -> Layo
 def _product(node: ir.Node, target: Integers) -> ops.Linear | None:
     """The product of a node that has exactly one, on floats of single precision, with an integer kernel.
 
-    A weight that several nodes read is none: what is best for one of them is not for the others.
+    A weight that several nodes read is none: what is best for one of them is not for the others. Nor is one whose
+    output channels are not one axis, as of a ConvTranspose in groups: there is no scale for each of them.
     """
     if node.op_type not in target.products:
         return None
@@ -127,6 +128,8 @@ def _product(node: ir.Node, target: Integers) -> ops.Linear | None:
     linear = found[0]
     x, weight = node.inputs[linear.x], node.inputs[linear.weight]
     if x is None or is_constant(x) or weight is None or len(weight.uses()) > 1:
+        return None
+    if linear.weights.shape[linear.w_out] != linear.channels:
         return None
     free = linear.bias_value is None or is_constant(linear.bias_value)
     return linear if free and linear.alpha == 1 and linear.beta in (0, 1) else None

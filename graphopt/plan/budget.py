@@ -197,6 +197,8 @@ def row(channels: Channels, widths: Widths) -> Array:
 
 
 def _pairs(given: Mapping[str, float] | Sequence[str], what: str, example: str) -> list[tuple[str, float]]:
+    if not isinstance(given, Mapping | Sequence):
+        raise UsageError(f"{what} is {given!r}: name what it is of, as in {example}")
     items: list[tuple[Any, Any]] = list(given.items()) if isinstance(given, Mapping) else []
     if not isinstance(given, Mapping):
         for word in [given] if isinstance(given, str) else given:

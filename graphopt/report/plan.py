@@ -11,6 +11,7 @@ from graphopt.compress.refit import Refit
 from graphopt.compress.sparse import Sparse
 from graphopt.lossy import Lossy
 from graphopt.plan.budget import excess, macs
+from graphopt.plan.levels import LossCurve
 from graphopt.recipe import spec
 
 __all__ = ["Metric", "NoiseReport", "PlanReport", "TriedReport", "WidthReport"]
@@ -50,7 +51,8 @@ class WidthReport:
     macs: float
     """Share of the model's multiply-accumulates that went with what was cut from this group alone."""
     curve: Mapping[int, float]
-    """By number of units, what it costs the outputs to keep only so many of this group."""
+    """By number of units, what it costs the outputs to keep only so many of this group: where that was measured, and,
+    in between, at `after`."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ class PlanReport:
                 group.units,
                 widths.get(key, group.units),
                 1 - macs(channels, {key: widths.get(key, group.units)}) / full,
-                dict(zip(curve.widths, curve.losses, strict=True)) if (curve := found.curves.get(key)) else {},
+                _told(curve, widths.get(key, group.units)) if (curve := found.curves.get(key)) else {},
             )
             for key, group in channels.groups.items()
         )
@@ -135,3 +137,11 @@ class PlanReport:
             "" if recipe.sparsify is None else spec(recipe.sparsify),
             found.sparse,
         )
+
+
+def _told(curve: LossCurve, width: int) -> dict[int, float]:
+    """What a curve says, also of a width that was chosen; falling."""
+    known = dict(zip(curve.widths, curve.losses, strict=True))
+    if width >= curve.least:
+        known.setdefault(width, curve(width))
+    return dict(sorted(known.items(), reverse=True))

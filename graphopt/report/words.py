@@ -104,6 +104,8 @@ def unused(report: Report | CheckReport) -> list[str]:
     used, found = report.data, report.verification
     if used is None or used.labels is None or found is None or not found or "accuracy" in found.metrics:
         return []
+    if isinstance(report, Report) and report.plan is not None and report.plan.only:  # nothing was judged
+        return []
     needs = "an output of scores and, for each sample, the number of its class (from 0 on) or a row with a one there"
     return [f"note: the labels ({used.labels}) were not used: accuracy needs {needs}"]
 

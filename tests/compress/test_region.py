@@ -337,8 +337,9 @@ def test_a_transposed_convolution_is_one_of_integers_where_there_is_a_kernel(tar
         "g (float[N,4] x, float[5] b) => (float[N,5] y) <float[4,5] m1> { y = Gemm(x, m1, b) }",
         "g (float[N,5] x) => (float[N,5] y) <float[5,4] m1, float[4,5] m2> { a = MatMul(m1, m2) b = Tanh(a) y = MatMul(x, b) }",  # noqa: E501
         "g (float[N,4] x) => (float[N,4] y) { y = Add(x, x) }",
+        "g (float[N,4,6] x) => (float[N,6,8] y) <float[4,3,3] k1> { y = ConvTranspose<group=2>(x, k1) }",
     ],
-    ids=["half", "left", "vector", "batched", "alpha", "transposed", "computed", "bias", "constants", "sum"],
+    ids=["half", "left", "vector", "batched", "alpha", "transposed", "computed", "bias", "constants", "sum", "groups"],
 )
 @pytest.mark.parametrize("target", [ON_CPU, ON_TENSORRT])
 def test_what_has_no_kernel_changes_nothing(text: str, target: Integers) -> None:

@@ -46,6 +46,19 @@ def test_the_budget_is_met_and_the_accuracy_stays(done: tuple[Path, dict[str, An
     onnx.checker.check_model(onnx.load(out), full_check=True)
 
 
+def test_the_curve_of_a_group_says_what_its_width_costs(done: tuple[Path, dict[str, Any]]) -> None:
+    groups = done[1]["plan"]["groups"]
+    assert all(str(g["after"]) in g["curve"] for g in groups)
+    assert all(list(g["curve"].values()) == sorted(g["curve"].values()) for g in groups)
+
+
+def test_what_the_file_said_of_shapes_is_not_held_against_a_smaller_model() -> None:
+    report = api.optimize(MODELS / "digits_mobilenet.onnx", data=CALIBRATION, budget={"macs": 0.7}, target="cpu").report
+    assert report.output.unknown_macs == 0
+    assert report.source.macs is not None
+    assert 0 < (report.output.macs or 0) < 0.7 * report.source.macs
+
+
 def test_half_a_recurrent_network_does_as_well(tmp_path: Path) -> None:
     net, out = MODELS / "digits_lstm.onnx", tmp_path / "half.onnx"
     found = api.optimize(net, data=CALIBRATION, budget={"params": 0.5}, threads=1)

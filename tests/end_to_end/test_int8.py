@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -297,6 +298,20 @@ def test_from_samples_that_are_not_finite_nothing_is_learned_and_that_is_said(va
     found = quantized(small(), rows).report.integers
     assert found is not None
     assert {p.way for p in found.products} == {"nearest, as its values are not finite"}
+
+
+def test_values_whose_squares_overflow_are_learned_from() -> None:
+    rows = {"image": read_npz(CALIBRATION)["image"] * np.float32(1e20)}
+    found = quantized(small(), rows).report
+    assert found.integers is not None
+    assert "nearest" not in {p.way for p in found.integers.products}
+    assert found.verification is not None
+    assert found.verification.metrics["sqnr"].after > 25
+
+
+def test_a_recipe_that_leaves_what_is_not_there_on_floats_is_refused() -> None:
+    with pytest.raises(UsageError, match="no node or group with the key 'Conv_9'"):
+        api.optimize(small(), data=CALIBRATION, recipe=replace(recipe(), floats=("Conv_9",)), threads=1)
 
 
 def test_an_old_opset_is_raised_or_asked_for() -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -28,9 +30,10 @@ def test_budgets_are_mappings_or_words() -> None:
         ({"macs": float("nan")}, "budget macs=nan has no finite number"),
         (["macs=0.5", "macs=0.6"], "budget macs is given twice"),
         ({}, "budget is empty: write macs=0.5"),
+        (0.5, "budget is 0.5: name what it is of, as in macs=0.5"),
     ],
 )
-def test_a_budget_that_makes_no_sense_is_refused_in_one_sentence(given: dict[str, float], words: str) -> None:
+def test_a_budget_that_makes_no_sense_is_refused_in_one_sentence(given: Any, words: str) -> None:
     with pytest.raises(UsageError) as caught:
         shares(given)
     assert words in str(caught.value)

@@ -137,6 +137,7 @@ def test_labels_that_are_of_no_use_are_told(report: Report) -> None:
     odd = replace(report, data=replace(report.data, labels="float32 [4]"))
     assert "note: the labels (float32 [4]) were not used: accuracy needs" in text(table.optimize(odd))
     assert "labels" not in text(table.optimize(report))
+    assert "labels" not in text(table.optimize(replace(odd, plan=replace(PLAN, only=True))))
 
 
 def test_check_shows_each_output_and_the_verdict() -> None:
