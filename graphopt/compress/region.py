@@ -129,7 +129,7 @@ def _product(node: ir.Node, target: Integers) -> ops.Linear | None:
     x, weight = node.inputs[linear.x], node.inputs[linear.weight]
     if x is None or is_constant(x) or weight is None or len(weight.uses()) > 1:
         return None
-    if linear.weights.shape[linear.w_out] != linear.channels:
+    if linear.weights.shape[linear.w_out] != linear.channels or not np.isfinite(linear.weights).all():
         return None
     free = linear.bias_value is None or is_constant(linear.bias_value)
     return linear if free and linear.alpha == 1 and linear.beta in (0, 1) else None

@@ -26,12 +26,14 @@ from numpy.typing import NDArray
 from graphopt.analysis.frontier import Rows
 from graphopt.compress.refit import Goal, fit, times
 
-__all__ = ["BITS", "Rounded", "rounded"]
+__all__ = ["BITS", "BLIND", "Rounded", "rounded"]
 
 Array = NDArray[Any]
 
 BITS: Final = (8, 4, 3)
 """That a weight may have."""
+BLIND: Final = "nearest, as its values are not finite"
+"""How weights are rounded where nothing can be learned."""
 _DAMPING: Final = 1e-2
 _SHRINK: Final = {8: 0.8, 4: 0.5, 3: 0.4}
 """By bits, the least part of a channel's largest weight that its codes reach."""
@@ -89,8 +91,8 @@ def rounded(
     """
     if not rows.finite:
         even = np.broadcast_to(np.eye(matrix.shape[-1]), (len(matrix), matrix.shape[-1], matrix.shape[-1]))
-        way, codes, scale = next(_ways(matrix, even, bits))
-        return Rounded(codes, scale, bias, f"{way}, as its values are not finite", 0.0, 0.0)
+        _, codes, scale = next(_ways(matrix, even, bits))
+        return Rounded(codes, scale, bias, BLIND, 0.0, 0.0)
     goal, count = Goal(rows, bounds), rows.x.shape[2]
     learned = slice(rows.fitted if 0 < rows.fitted < count else count)
     judged = slice(rows.fitted, count) if learned.stop < count else learned

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from math import inf
 
 from graphopt.analysis.metrics import interval
+from graphopt.compress.round import BLIND
 from graphopt.report.data import CheckReport, DataReport, Metric, Report, TimingReport, VerificationReport
 from graphopt.report.integers import IntegersReport
 from graphopt.report.plan import PlanReport
@@ -88,12 +89,12 @@ def lost(report: Report) -> list[str]:
     if not told and "sqnr" in found.metrics:
         off = 10 ** (-found.metrics["sqnr"].after / 20)
         lines.append(f"the outputs are off by {off:.2%} of their size")
-        if off > _FAR and not plan.max_drop:
+        if off > _FAR and not plan.max_drop and not (used and used.synthetic):
             lines.append("warning: that is much; give --max-drop sqnr=DECIBELS to say how little it must be")
-    if any(fall > _MUCH for fall in told.values()) and not plan.max_drop:
+    if any(fall > _MUCH for fall in told.values()) and not plan.max_drop and not (used and used.synthetic):
         lines.append("warning: that is more than one point; give --max-drop to say how much may be lost")
     if used and used.synthetic:
-        lines.append("warning: the data is synthetic, so what was learned from it and measured on it says little")
+        lines.append("warning: the data is synthetic, so what is learned and measured says little: give --data")
     elif plan.judged < _FEW:
         lines.append(f"note: few samples judge: {plan.judged:,}, so that each of them is worth {1 / plan.judged:.1%}")
     return lines
@@ -127,6 +128,10 @@ def integers(found: IntegersReport) -> list[str]:
         lines.append(f"on floats: {key}" + (f", {gain:+.2f} dB alone" if gain is not None else ""))
     if found.slower is not None:
         lines.append(f"what is on floats takes {found.slower - 1:+.1%} of the time with everything on integers")
+    if blind := sum(p.way == BLIND for p in done):
+        lines.append(
+            f"warning: {blind:,} products were rounded without data: leave out samples that make values infinite"
+        )
     lines += [f"not on integers: {p.key}: {p.reason}" for p in done if p.integer is False]
     return lines
 
