@@ -1,7 +1,6 @@
 """The second half of the lossy story: what is left of a model is rewritten, or put on integers, and emitted.
 
-Both ends of `lossy.compress` meet here what is emitted: the rewrite for the target and its proof, and for integers the
-decision whether they pay.
+What is on integers is timed against the same model on floats, once it is as it would be emitted: the faster one is.
 """
 
 from __future__ import annotations
