@@ -103,17 +103,15 @@ CUDA = Target(
     byte_macs=10.0,
 )
 
+_CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
+
 TENSORRT = Target(
     name="tensorrt",
     summary="TensorRT, also as onnxruntime's provider",
     opset=13,  # one scale for each channel
     # By NVIDIA's guide to explicit quantization: data and weights are quantized around 0 where products read them,
     # results and biases are not, and of the sum behind a convolution only the operand that is none's result.
-    integers=Integers(
-        unsigned=False,
-        products=frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"}),
-        skips=frozenset({"Conv", "ConvTranspose"}),
-    ),
+    integers=Integers(unsigned=False, products=_CONVOLUTIONS | {"Gemm", "MatMul"}, skips=_CONVOLUTIONS),
     node_macs=CUDA.node_macs,
     byte_macs=CUDA.byte_macs,
 )
@@ -123,11 +121,7 @@ OPENVINO = Target(
     summary="OpenVINO on x86",
     opset=13,
     # By OpenVINO's guide to low precision transformations: quantizers on what products read, zero points are free.
-    integers=Integers(
-        unsigned=True,
-        products=frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"}),
-        skips=frozenset({"Conv", "ConvTranspose"}),
-    ),
+    integers=Integers(unsigned=True, products=_CONVOLUTIONS | {"Gemm", "MatMul"}, skips=_CONVOLUTIONS),
     node_macs=CPU.node_macs,
     byte_macs=CPU.byte_macs,
 )
