@@ -57,8 +57,6 @@ _log = logging.getLogger("graphopt")
 Model = str | os.PathLike[str] | onnx.ModelProto | ir.Model | Any
 """A path, an `onnx.ModelProto`, an `onnx_ir.Model`, or torch's `ONNXProgram`."""
 
-"""Told what begins."""
-
 _MADE_UP = "random:256"
 """What is learned from where there is no data: noise through the network, marked as synthetic."""
 
@@ -390,11 +388,7 @@ def passes() -> tuple[PassReport, ...]:
     """All passes, with their fields and rules."""
     return tuple(
         PassReport(
-            p.name,
-            p.exactness.name,
-            p.summary,
-            {f.name: f.default for f in dataclasses.fields(p)},
-            dict(p.rules),
+            p.name, p.exactness.name, p.summary, {f.name: f.default for f in dataclasses.fields(p)}, dict(p.rules)
         )
         for p in recipes.PASSES.values()
     )

@@ -81,9 +81,7 @@ def _ended(number: int, _frame: FrameType | None) -> None:
 
 
 @app.callback(invoke_without_command=True)
-def _graphopt(
-    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
-) -> None:
+def _graphopt(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
     if version:
         from importlib.metadata import version as installed
 
@@ -267,9 +265,7 @@ def inspect(
 @app.command()
 @_command
 def check(
-    reference: Annotated[
-        Path, typer.Argument(metavar="REFERENCE", show_default=False, help="The model to compare with.")
-    ],
+    reference: Annotated[Path, typer.Argument(metavar="REFERENCE", show_default=False, help="What to compare with.")],
     candidate: Annotated[Path, typer.Argument(metavar="CANDIDATE", show_default=False, help="The model in question.")],
     data: DataOption = None,
     device: DeviceOption = "auto",

@@ -117,7 +117,7 @@ class Regions:
             allowed: as `plan.budget.drops` has it.
 
         Raises:
-            Verdict: not even floats keep to the allowed drop, or nothing can be quantized.
+            Verdict: nothing can be quantized.
         """
         first = self.quantized(())
         if not first.weights:

@@ -16,6 +16,7 @@ from graphopt.run.session import Device, Session
 __all__ = ["HERE", "Machine", "Progress"]
 
 Progress = Callable[[str], None]
+"""Told what begins."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,6 @@ class Machine:
     """Bytes that values between products, and what is summed up over samples, may take; more is kept on disk, or less
     is learned."""
     progress: Progress = field(default=lambda _: None)
-    """Told what begins."""
 
     integers: bool = True
     """See `Session`."""
