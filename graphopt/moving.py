@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from graphopt import pipeline
 from graphopt.compress.unquantize import Unquantize, Unquantized, unquantized
+from graphopt.counted import counted
 from graphopt.errors import UsageError
 from graphopt.graph.load import Source
 from graphopt.graph.save import runnable, weight_bytes
@@ -58,7 +59,7 @@ def left(given: Unquantized) -> Iterator[str]:
     """What stays quantized as it is."""
     for why in dict.fromkeys(given.left.values()):
         keys = [k for k, w in given.left.items() if w == why]
-        more = f" and {len(keys) - _NAMED} others" if len(keys) > _NAMED else ""
+        more = f" and {counted(len(keys) - _NAMED, 'other')}" if len(keys) > _NAMED else ""
         yield f"left as it is: {', '.join(keys[:_NAMED])}{more}: {why}"
 
 
@@ -92,4 +93,5 @@ class Moved:
             values = found.layout.values
             known, weights = sum(v in self.ranges for v in values), sum(k in kept for k in found.weights)
             observed = len(values) - known
-            yield f"moved: {known} values and {weights} weights keep their scales, {observed} values were observed"
+            kept_scales = f"{counted(known, 'value')} and {counted(weights, 'weight')}"
+            yield f"moved: with the scales that they had, {kept_scales}; with new ones, {counted(observed, 'value')}"

@@ -15,6 +15,7 @@ import onnx_ir as ir
 from graphopt.analysis.channels import channels
 from graphopt.analysis.facts import extents
 from graphopt.analysis.groups import Channels
+from graphopt.counted import counted
 from graphopt.graph import functions, invariants
 from graphopt.graph.collector import resting
 from graphopt.graph.edit import Editor
@@ -339,7 +340,7 @@ class _Run:
         if judge and found:
             proof = "verified" if found.evidence else "no evidence"
             proof += " against the model as it was compressed" if self.settings.stamp else ""
-            verdict = f"{proof} on {found.feeds} feeds, {judge.reference.provider}"
+            verdict = f"{proof} on {counted(found.feeds, 'feed')}, {judge.reference.provider}"
         entries = (version("graphopt"), source.sha256, self.told.text(), verdict)
         theirs = {k: v for k, v in model.metadata_props.items() if k not in PROVENANCE}
         ours = theirs | dict(zip(PROVENANCE, entries, strict=True))

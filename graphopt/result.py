@@ -10,6 +10,7 @@ import onnx
 
 from graphopt import pipeline
 from graphopt import recipe as recipes
+from graphopt.counted import counted
 from graphopt.errors import InputError
 from graphopt.graph.save import save, serialize
 from graphopt.report.data import Report
@@ -32,7 +33,7 @@ class Result:
         before, after, found = self.report.source, self.report.output, self.report.verification
         good = "compressed" if self.report.cut else "verified"
         verdict = "unverified" if found is None else good if found else "not equal"
-        return f"<Result for {before.name}: {before.nodes} → {after.nodes} nodes, {verdict}>"
+        return f"<Result for {before.name}: {before.nodes} → {counted(after.nodes, 'node')}, {verdict}>"
 
     @property
     def model(self) -> onnx.ModelProto:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from graphopt.counted import counted
 from graphopt.errors import InputError
 from graphopt.recipe import Recipe, spec
 from graphopt.run.bench import Timing
@@ -55,7 +56,8 @@ def settle(
         except InputError as problem:  # verification will find whom to blame
             told.append(f"{spec(step)} was not timed: {problem}")
             continue
-        numbers = f"{found.ratio:.3f} [{found.low:.3f}, {found.high:.3f}] of the time without it, {found.pairs} pairs"
+        pairs = counted(found.pairs, "pair")
+        numbers = f"{found.ratio:.3f} [{found.low:.3f}, {found.high:.3f}] of the time without it, {pairs}"
         told.append(f"{spec(step)} was {'kept' if found.faster else 'left out'}: {numbers}")
         if not found.faster:
             recipe, best = fewer, other

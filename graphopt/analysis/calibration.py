@@ -15,6 +15,7 @@ import onnx_ir as ir
 from graphopt.analysis.histogram import Array, Histogram
 from graphopt.analysis.samples import identity
 from graphopt.analysis.segments import Samples, batches, first, tapped
+from graphopt.counted import counted
 from graphopt.errors import InputError, UsageError
 from graphopt.graph.carry import Carried
 from graphopt.graph.external import Outside
@@ -71,7 +72,7 @@ def observe(model: ir.Model, values: Iterable[str], samples: Samples, machine: M
     for now in _passes(sizes, machine.memory // _COPIES):
         size = max(min(_HELD // max(sum(sizes[n] for n in now), 1), _BATCH), 1)
         feeds, counts = batches(model, samples, size)
-        machine.progress(f"observing {now[0]}" + f", and {len(now) - 1} others" * (len(now) > 1))
+        machine.progress(f"observing {now[0]}" + f", and {counted(len(now) - 1, 'other')}" * (len(now) > 1))
         run = tapped(model, now, machine)
         for feed, count in zip(feeds, counts, strict=True):
             results = dict(run(feed))

@@ -21,6 +21,7 @@ from scipy.linalg import get_blas_funcs
 from graphopt import ops
 from graphopt.analysis.places import past_offset, past_sum, sampled
 from graphopt.analysis.segments import Samples, batches, first, tapped
+from graphopt.counted import counted
 from graphopt.errors import InputError
 from graphopt.graph.nodes import key
 from graphopt.run.machine import HERE, Machine
@@ -113,7 +114,9 @@ def collect(
     for site in sites.values():
         site.size(found, few, counts, machine.memory // 2)
     for now in _passes(list(sites.values()), machine.memory):
-        machine.progress(f"summing what {now[0].name} reads" + f", and {len(now) - 1} others" * (len(now) > 1))
+        machine.progress(
+            f"summing what {now[0].name} reads" + f", and {counted(len(now) - 1, 'other')}" * (len(now) > 1)
+        )
         run, start = tapped(model, _names(now), machine), 0
         for feed, count in zip(feeds, counts, strict=True):
             found = run(feed)

@@ -17,6 +17,7 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError, EncodeError
 from onnx_ir.passes.common import InlinePass
 
+from graphopt.counted import counted
 from graphopt.errors import InputError, UsageError
 from graphopt.graph import census, functions, invariants, shapes, values
 from graphopt.graph.carry import MAPS, Carried, from_proto, graph_protos, sparse_tensors
@@ -322,7 +323,7 @@ def _free_constants(model: ir.Model, *, freeze: bool) -> tuple[int, tuple[str, .
     listed = [v for v in model.graph.inputs if is_overridable(v)]
     old = model.ir_version < _CONSTANT_INITIALIZERS_BEFORE_IR
     if listed and not old and not freeze:
-        return 0, (f"{len(listed)} weights are overridable; --freeze makes them constants",)
+        return 0, (f"overridable: {counted(len(listed), 'weight')}; --freeze makes constants of them",)
     for value in listed:
         model.graph.inputs.remove(value)
     if old:

@@ -10,6 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from graphopt.counted import counted
 from graphopt.report import words
 from graphopt.report.data import (
     BenchReport,
@@ -100,8 +101,8 @@ def _zeros(plan: PlanReport | None) -> list[RenderableType]:
 
 
 def _learned(plan: PlanReport) -> Text:
-    judged = "" if plan.only else f", judged by {plan.judged:,} others"
-    return _line(f"learned from {plan.calibrated:,} samples{judged}")
+    judged = "" if plan.only else f", judged by {counted(plan.judged, 'other')}"
+    return _line(f"learned from {counted(plan.calibrated, 'sample')}{judged}")
 
 
 def check(report: CheckReport) -> RenderableType:
@@ -118,8 +119,8 @@ def check(report: CheckReport) -> RenderableType:
 
 def bench(timing: BenchReport) -> RenderableType:
     """The median time; of a pair both, and their ratio."""
-    rows = "" if timing.rows is None else f" of {timing.rows:,} rows"
-    where = f"median of {timing.pairs} runs{rows} on {timing.provider}"
+    rows = "" if timing.rows is None else f" of {counted(timing.rows, 'row')}"
+    where = f"median of {counted(timing.pairs, 'run')}{rows} on {timing.provider}"
     if timing.other is None:
         return _line(f"{timing.original_ms:.3f} ms per run, {where}")
     verdict = "faster" if timing.faster else "slower" if timing.slower else "no difference beyond doubt"
@@ -141,7 +142,10 @@ def inspect(reports: Sequence[Inspection], *, groups: bool = False, why: str | N
         opsets = ", ".join(f"{d} {v}" for d, v in report.opsets.items())
         parts += [
             _line(report.name),
-            _line(f"  {counts.nodes:,} nodes, {counts.params:,} parameters, {macs} MACs, {report.bytes:,} bytes"),
+            _line(
+                f"  {counted(counts.nodes, 'node')}, {counted(counts.params, 'parameter')}, {macs} MACs, "
+                f"{counted(report.bytes, 'byte')}"
+            ),
             _line(f"  opsets: {opsets}; sha256: {report.sha256}"),
             *(_line(f"  input   {v}") for v in report.inputs),
             *(_line(f"  output  {v}") for v in report.outputs),

@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from graphopt.counted import counted
 from graphopt.errors import GraphoptError, InputError, UsageError
 from graphopt.run.files import read_npz, read_pb
 from graphopt.run.session import Feed, Port
@@ -84,7 +85,7 @@ class Data:
                 raise InputError(f"{self.name} gives labels with some feeds and not with others: give all or none")
             labelled = labels is not None
             if labels is not None and self.rows and (count := len(np.atleast_1d(labels))) != rows_of(checked):
-                raise InputError(f"{self.name} has {count} labels for {rows_of(checked)} samples")
+                raise InputError(f"{self.name} has {counted(count, 'label')} for {counted(rows_of(checked), 'sample')}")
             yield checked, np.atleast_1d(labels) if labels is not None and self.rows else labels
 
     def batches(self, size: int) -> Iterator[Pair]:
@@ -227,7 +228,9 @@ def _data_set(folder: Path, inputs: Sequence[Port]) -> Feed:
     """The feed in an ONNX test data set: by the names in its files if they are those of the inputs, else by number."""
     files = [folder / f"input_{i}.pb" for i in range(len(inputs))]
     if (found := len(list(folder.glob("input_*.pb")))) != len(files):
-        raise InputError(f"{folder} has {found} input_*.pb files; the model has {len(files)} inputs")
+        raise InputError(
+            f"{folder} has {counted(found, 'input_*.pb file')}; the model has {counted(len(files), 'input')}"
+        )
     read = [read_pb(f, sequence=p.kind == "sequence") for f, p in zip(files, inputs, strict=True)]
     names = [p.name for p in inputs]
     if sorted(name for name, _ in read) == sorted(names):
@@ -307,7 +310,7 @@ def _unpacked(arrays: Mapping[str, Any], inputs: Sequence[Port], name: str) -> I
     ):  # one for each row of the feeds that they are cut to
         labels = labels.reshape(count, -1, *labels.shape[1:])
     if labels is not None and len(labels) != count:
-        raise InputError(f"{name} has {len(labels)} labels for {count} feeds")
+        raise InputError(f"{name} has {counted(len(labels), 'label')} for {counted(count, 'feed')}")
     for i in range(count):
         yield {n: known[n] if c is None else c[i] for n, c in cuts.items()}, None if labels is None else labels[i]
 
@@ -322,7 +325,9 @@ def _feeds_of(array: np.ndarray, port: Port, extra: int, name: str) -> np.ndarra
     if not isinstance(first, int):
         return array[None]
     if not first or len(array) % first:
-        raise InputError(f"{name}: {port.name!r} has {len(array)} samples, but the model takes {first} at a time")
+        raise InputError(
+            f"{name}: {port.name!r} has {counted(len(array), 'sample')}, but the model takes {first} at a time"
+        )
     return array.reshape(-1, first, *array.shape[1:])
 
 

@@ -156,7 +156,7 @@ def test_several_passes_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     together = observe(model, wanted, given, Machine(progress=told.append))
     assert len(sessions) == 2  # one to see shapes
     apart = observe(model, wanted, given, Machine(memory=4 * 6 * 36 * 2 * 2, progress=told.append))
-    assert told == ["observing r0, and 2 others", "observing r0, and 1 others", "observing r2"]
+    assert told == ["observing r0, and 2 others", "observing r0, and 1 other", "observing r2"]
     for name in wanted:
         assert apart[name].count == together[name].count
         assert apart[name].high == pytest.approx(together[name].high, rel=1e-5)

@@ -90,7 +90,7 @@ OVERRIDABLE = """g (float[N,3] x, float[3,3] w, float[3] b) => (float[N,3] y)
 def test_overridable_weights_stay_inputs() -> None:
     result = optimized(OVERRIDABLE, edited=False)
     assert [i.name for i in result.model.graph.input] == ["x", "w", "b"]
-    assert result.report.notes == ("2 weights are overridable; --freeze makes them constants",)
+    assert result.report.notes == ("overridable: 2 weights; --freeze makes constants of them",)
 
 
 def test_freeze_makes_constants_of_them(tmp_path: Path) -> None:

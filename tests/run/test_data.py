@@ -148,8 +148,8 @@ def test_labels_are_cut_with_the_rows_of_a_fixed_first_axis() -> None:
 def test_labels_come_with_all_feeds_or_none() -> None:
     assert [labels for _, labels in open_data([({"x": X, "m": M}, None)], ROWS).pairs()] == [None]
     refused([({"x": X, "m": M}, M), {"x": X, "m": M}], "labels with some feeds and not with others")
-    refused([({"x": X, "m": M}, 3)], "1 labels for 10 samples")
-    refused({**ARRAYS, "labels": np.int64(3)}, "1 labels for 10 samples")
+    refused([({"x": X, "m": M}, 3)], "1 label for 10 samples")
+    refused({**ARRAYS, "labels": np.int64(3)}, "1 label for 10 samples")
 
 
 def test_a_survey_says_what_labels_are() -> None:
@@ -295,7 +295,7 @@ def test_onnx_test_data(tmp_path: Path) -> None:
     data_set(tmp_path / "unnamed", a=X[:4], b=M[:4])
     assert count(open_data(tmp_path / "unnamed", ROWS)) == 4, "by number"
     (tmp_path / "unnamed" / "input_1.pb").unlink()
-    refused(tmp_path / "unnamed", "has 1 input_.*pb files; the model has 2 inputs")
+    refused(tmp_path / "unnamed", "has 1 input_.*pb file; the model has 2 inputs")
 
 
 def test_onnx_test_data_may_hold_sequences_and_strings(tmp_path: Path) -> None:
