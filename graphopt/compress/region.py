@@ -25,7 +25,7 @@ from graphopt.analysis.places import bounds, only_reader, past_offset, past_sum
 from graphopt.graph.nodes import is_constant, key, readers
 from graphopt.targets import Integers
 
-__all__ = ["Grid", "Layout", "clipped", "layout"]
+__all__ = ["Grid", "Layout", "around", "clipped", "layout"]
 
 
 @dataclass(frozen=True)
@@ -170,6 +170,17 @@ def _ends(node: ir.Node, linear: ops.Linear | None, target: Integers) -> list[ir
     x = node.inputs[linear.x]
     found = [] if x is None else [x]
     return [*found, _end(node.outputs[0])] if node.op_type in target.results else found
+
+
+def around(model: ir.Model, target: Integers, plan: Layout) -> dict[str, tuple[str | None, str | None]]:
+    """By key of a product of a layout, the names of what it reads and of what it makes, where these are quantized."""
+    found = dict[str, tuple[str | None, str | None]]()
+    for node in model.graph:
+        if key(node) in plan.products and (linear := _product(node, target)) is not None:
+            ends = (node.inputs[linear.x], _end(node.outputs[0]))
+            read, made = (str(v.name) if v is not None and v.name in plan.values else None for v in ends)
+            found[key(node)] = (read, made if made in plan.closed else None)
+    return found
 
 
 def _end(value: ir.Value) -> ir.Value:

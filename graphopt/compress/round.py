@@ -16,7 +16,7 @@ with 3 bits nothing else helps.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from typing import Any, Final
 
@@ -63,6 +63,16 @@ class Rounded:
     what quantized products before it give."""
     after: float
     """The same with integer weights."""
+    spread: float = 1.0
+    """How far the farthest column of what it reads reaches from its mean, over the median of those that vary; 1 where
+    that was not seen."""
+
+    @property
+    def peak(self) -> float:
+        """How far the largest weight of a channel lies beyond their rms there, at most."""
+        codes = self.codes.astype(np.float64)
+        rms = np.sqrt(np.mean(np.square(codes), axis=-1))
+        return float(np.max(np.abs(codes).max(axis=-1) / np.maximum(rms, 1 / codes.shape[-1])))
 
     @property
     def matrix(self) -> Array:
@@ -118,7 +128,14 @@ def rounded(
                 error = judge(made.matrix, shift)
                 back = shift - (made.matrix @ rows.mean[..., None])[..., 0]
                 found.append((error, Rounded(codes, scale, back, told, before, error)))
-    return min(found, key=lambda f: f[0])[1]
+    return replace(min(found, key=lambda f: f[0])[1], spread=_spread(rows.x))
+
+
+def _spread(x: Array) -> float:
+    """See `Rounded.spread`."""
+    reach = np.maximum(x.max(axis=2), -x.min(axis=2)).reshape(-1)
+    reach = reach[reach > 0]
+    return float(reach.max() / np.median(reach)) if reach.size else 1.0
 
 
 def _ways(matrix: Array, gram: Array, bits: int) -> Iterator[tuple[str, Array, Array]]:

@@ -9,7 +9,7 @@ fewest that keep to it do, found by bisection over the regions from the dearest 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import isfinite
@@ -20,14 +20,16 @@ import onnx_ir as ir
 
 from graphopt import ops
 from graphopt.analysis.calibration import observe
+from graphopt.analysis.causes import Seen, Weighed, cause
 from graphopt.analysis.facts import extents
 from graphopt.analysis.histogram import Histogram
 from graphopt.analysis.metrics import Tally
 from graphopt.analysis.ranges import Method
 from graphopt.analysis.segments import Samples, batches
 from graphopt.compress.quantize import Quantize, Ranged, assembled, grids, weights
-from graphopt.compress.region import Layout, layout
+from graphopt.compress.region import Layout, around, layout
 from graphopt.compress.round import Rounded
+from graphopt.counted import counted
 from graphopt.errors import Verdict
 from graphopt.plan.budget import excess
 from graphopt.run.bench import bench
@@ -35,7 +37,7 @@ from graphopt.run.machine import HERE, Machine
 from graphopt.run.session import Feed
 from graphopt.targets import Integers
 
-__all__ = ["Quantized", "Regions"]
+__all__ = ["Cost", "Quantized", "Regions"]
 
 _ROUNDED: Final = (64, 256)
 """Samples that weights are rounded on, at least and at most."""
@@ -60,6 +62,15 @@ _SECONDS: Final = 2.0
 Metrics = Mapping[str, tuple[float, float]]
 
 
+@dataclass(frozen=True)
+class Cost:
+    """Why a product on integers costs the outputs much, and what was done about that."""
+
+    cause: str
+    """Empty where nothing is known."""
+    done: str
+
+
 @dataclass(frozen=True, eq=False)
 class Quantized:
     """A quantized model, and what led to it."""
@@ -75,6 +86,8 @@ class Quantized:
     gains: Mapping[str, float] = field(default_factory=dict)
     """Decibels that the outputs gain with the product of this key alone on floats; where nothing was to be decided,
     none."""
+    costs: Mapping[str, Cost] = field(default_factory=dict)
+    """By key, of products whose gain is worth a word, the dearest first."""
     slower: float | None = None
     """What leaving `floats` on floats takes: the time over that of the model with everything on integers."""
 
@@ -129,11 +142,31 @@ class Regions:
             return first
         gains = self._gains(first)
         dearest = sorted(gains, key=lambda k: -gains[k])
+        worth = {k: gains[k] for k in dearest if gains[k] >= _WORTH}
+        done = dict.fromkeys(worth, "nothing: the drop is kept without" if allowed else "nothing: no clock was asked")
         if allowed:
             floats, slower = dearest[: self._fewest(dearest, score, allowed)], None
+        elif self.timed is not None:
+            floats, slower, told = self._worth(first, worth, self.timed)
+            done |= dict.fromkeys(worth, f"nothing: only the {_TRIED} dearest are timed") | told
         else:
-            floats, slower = self._worth(first, {k: gains[k] for k in dearest if gains[k] >= _WORTH})
-        return replace(self.quantized(floats), gains=gains, slower=slower)
+            floats, slower = [], None
+        done |= {k: "kept on floats" for k in floats if k in done}
+        costs = {k: Cost(why, done[k]) for k, why in self._causes(first, worth)}
+        return replace(self.quantized(floats), gains=gains, costs=costs, slower=slower)
+
+    def _causes(self, first: Quantized, keys: Iterable[str]) -> Iterator[tuple[str, str]]:
+        """Why products with these keys cost what they do."""
+        inputs, ends = {str(v.name) for v in self.model.graph.inputs}, around(self.model, self.target, first.layout)
+        for name in keys:
+            made, values = first.weights[name], list[Seen]()
+            for what, value in zip(("what it reads", "what it makes"), ends[name], strict=True):
+                ranged = None if value is None else first.ranges[first.layout.values[value]]
+                if ranged is not None and ranged.range is not None and ranged.histogram and ranged.histogram.count:
+                    spread = made.spread if not values else 1.0
+                    values.append(Seen(what, ranged.histogram, ranged.range, spread, value in inputs))
+            rounding = Weighed(self.form.weight_bits, max(made.after - made.before, 0.0), made.peak)
+            yield name, cause(values, rounding)
 
     @cached_property
     def _weights(self) -> dict[str, Rounded]:
@@ -199,21 +232,23 @@ class Regions:
         low, high = 0, len(dearest)
         while high - low > 1:
             middle = (low + high) // 2
-            self.machine.progress(f"trying {middle} of {len(dearest)} regions on floats")
+            self.machine.progress(f"trying {middle} of {counted(len(dearest), 'region')} on floats")
             keeps = excess(score(self.quantized(dearest[:middle]).model), allowed) <= 1
             low, high = (low, middle) if keeps else (middle, high)
         return high
 
-    def _worth(self, first: Quantized, gains: Mapping[str, float]) -> tuple[list[str], float | None]:
-        """Of the dearest regions those that take little time on floats, and what they take together."""
-        chosen, slower = list[str](), None
-        if self.timed is None:
-            return chosen, slower
+    def _worth(
+        self, first: Quantized, gains: Mapping[str, float], feed: Feed
+    ) -> tuple[list[str], float | None, dict[str, str]]:
+        """Of the dearest regions those that take little time on floats, what they take together, and about others."""
+        chosen, slower, told = list[str](), None, dict[str, str]()
         session = self.machine.session(first.model)
         for name in list(gains)[:_TRIED]:
             self.machine.progress(f"timing {name} on floats")
             other = self.machine.session(self.quantized([*chosen, name]).model)
-            ratio = bench(session, other, self.timed, seconds=_SECONDS).ratio
-            if ratio <= _SLOWER and ratio - (slower or 1.0) <= gains[name] / _RATE:
+            ratio = bench(session, other, feed, seconds=_SECONDS).ratio
+            more = ratio - (slower or 1.0)
+            told[name] = f"nothing: on floats, the model would take {more:+.1%} of the time"
+            if ratio <= _SLOWER and more <= gains[name] / _RATE:
                 chosen, slower = [*chosen, name], ratio
-        return chosen, slower
+        return chosen, slower, told

@@ -9,6 +9,7 @@ from math import isfinite
 
 from graphopt.compress.refit import Refit
 from graphopt.compress.sparse import Sparse
+from graphopt.counted import counted
 from graphopt.report import words
 from graphopt.report.data import Report, VerificationReport
 from graphopt.report.integers import IntegersReport
@@ -115,7 +116,7 @@ def _told(report: Report) -> list[Html]:
     lines += [f"left out: {x.rule} at {x.root} changed the result ({x.reason})" for x in report.left_out]
     lines += [f"note: {n}" for n in report.notes]
     if missing := max(report.source.unknown_macs, report.output.unknown_macs):
-        lines.append(f"note: MACs leave out {missing:,} nodes, whose shapes could not be told")
+        lines.append(f"note: MACs leave out {counted(missing, 'node')}, whose shapes could not be told")
     verdict = words.proof(found, cut=report.cut) if found else "unverified: nothing was run"
     parts = [
         element("p", "asked for: ", "; ".join(asked) or "a model cut to a given plan"),
@@ -141,8 +142,10 @@ def _came_out(report: Report) -> list[Html]:
     told = []
     if (timing := report.timing) is not None:
         rows.append(("ms per run", *words.times(timing), bar(timing.original_ms, timing.candidate_ms)))
-        said = f"times are medians of {timing.pairs:,} runs of each, in turn, on {timing.provider}; their ratio is "
-        told = [element("p", f"{said}between {timing.low:.3f} and {timing.high:.3f} (95 %)", class_="soft")]
+        said = f"times are medians of {counted(timing.pairs, 'run')} of each, in turn, on {timing.provider}; "
+        told = [
+            element("p", f"{said}their ratio is between {timing.low:.3f} and {timing.high:.3f} (95 %)", class_="soft")
+        ]
     sums = bullets(f"{m.name}: sha256 {m.sha256}" for m in (report.source, report.output))
     columns = ("", ">before", ">after", ">change", "")
     return [element("h2", "What came out"), table(columns, rows), *told, fold("The files", sums)]
@@ -178,8 +181,8 @@ def _noise(found: VerificationReport) -> list[Html]:
         (f"{n.level:g}", *(words.both(m, n.metrics[m]) if m in n.metrics else "" for m in names)) for n in found.noise
     ]
     legend = (
-        f"Gaussian noise on the float inputs of {found.noise[0].samples:,} samples that judge, by its share of each "
-        "input's standard deviation; original → result, both against the original without noise"
+        f"Gaussian noise on the float inputs of {counted(found.noise[0].samples, 'sample')} among those that judge, by "
+        "its share of each input's standard deviation; original → result, both against the original without noise"
     )
     return [
         element("h2", "With noise"),
@@ -198,10 +201,10 @@ def _plan(plan: PlanReport) -> list[Html]:
     cut = [_group(g) for g in plan.groups if g.after < g.before]
     kept = [_group(g) for g in plan.groups if g.after >= g.before]
     columns = ("group", ">before", ">after", "", ">MACs alone", ">error", "error by width", "of")
-    judged = "" if plan.only else f", judged by {plan.judged:,} others"
+    judged = "" if plan.only else f", judged by {counted(plan.judged, 'other')}"
     legend = (
-        f"learned from {plan.calibrated:,} samples{judged}; the MACs are the part of the model's that goes if this "
-        "group alone is cut, the error is what that costs the outputs before anything is fitted; each curve has a "
+        f"learned from {counted(plan.calibrated, 'sample')}{judged}; the MACs are the part of the model's that goes if "
+        "this group alone is cut, the error is what that costs the outputs before anything is fitted; each curve has a "
         "scale of its own, and a dot at the width"
     )
     fitted = (">rows × inputs", ">damping", ">error, only cut", ">error, fitted")
@@ -234,7 +237,7 @@ def _refit(refit: Refit) -> tuple[str, ...]:
 def _sparse(plan: PlanReport) -> list[Html]:
     """How many weights became zero, and where."""
     columns = ("product", "chosen", ">weights", ">zeros", "", ">damping", ">error, only zeros", ">error, fitted")
-    legend = f"learned from {plan.calibrated:,} samples, judged by {plan.judged:,} others"
+    legend = f"learned from {counted(plan.calibrated, 'sample')}, judged by {counted(plan.judged, 'other')}"
     return [
         element("h2", "Weights that became zero"),
         element("p", words.zeros(plan)),
@@ -270,6 +273,7 @@ def _integers(found: IntegersReport) -> list[Html]:
             f"{p.before:.3g}" if p.way else "",
             f"{p.after:.3g}" if p.way else "",
             "" if p.gain is None else f"{p.gain:+.2f}",
+            f"{p.cause} ({p.done})" if p.cause else p.done,
             "" if p.integer is None else "integers" if p.integer else f"floats: {p.reason}" if p.reason else "floats",
         )
         for p in found.products
@@ -288,7 +292,7 @@ def _integers(found: IntegersReport) -> list[Html]:
         fold(f"Ranges ({len(ranges):,})", table(columns, ranges)),
         fold(
             f"Products ({len(products):,})",
-            table(("product", "weights", ">error, floats", ">error, integers", ">dB", "runs on"), products),
+            table(("product", "weights", ">error, floats", ">error, integers", ">dB", "why", "runs on"), products),
         ),
         *([fold(f"Kernels ({len(kernels):,})", table(("operator", ">times"), kernels))] if kernels else []),
     ]

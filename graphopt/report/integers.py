@@ -72,6 +72,10 @@ class ProductReport:
     """The same with weights that are integers."""
     gain: float | None
     """Decibels that the outputs gain with it alone on floats, where that was measured."""
+    cause: str
+    """Why it costs that, where that is much and something is known."""
+    done: str
+    """What was done about it."""
     integer: bool | None
     """Whether the runtime computes it on integers; None where that was not asked."""
     reason: str
@@ -129,7 +133,7 @@ def _products(integers: Integral) -> tuple[ProductReport, ...]:
     keys = dict.fromkeys((*made.gains, *made.layout.products, *(k for k, p in seen.items() if not p.integer)))
     found = list[ProductReport]()
     for key in keys:
-        weights, product = made.weights.get(key), seen.get(key)
+        weights, product, cost = made.weights.get(key), seen.get(key), made.costs.get(key)
         found.append(
             ProductReport(
                 key,
@@ -137,6 +141,8 @@ def _products(integers: Integral) -> tuple[ProductReport, ...]:
                 weights.before if weights else 0.0,
                 weights.after if weights else 0.0,
                 made.gains.get(key),
+                cost.cause if cost else "",
+                cost.done if cost else "",
                 product.integer if product else None,
                 product.reason if product else "",
             )

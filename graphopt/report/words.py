@@ -8,6 +8,7 @@ from math import inf
 
 from graphopt.analysis.metrics import interval
 from graphopt.compress.round import BLIND
+from graphopt.counted import counted
 from graphopt.report.data import CheckReport, DataReport, Metric, Report, TimingReport, VerificationReport
 from graphopt.report.integers import IntegersReport
 from graphopt.report.plan import PlanReport
@@ -42,6 +43,8 @@ _COMPARES = frozenset({"agreement", "sqnr", "cosine"})
 """Metrics of the result against the original."""
 _FEW = 100
 """Samples that judge, below which the smallest step that they can tell is more than that."""
+_COSTLY = 4
+"""Products whose cost is explained on a terminal."""
 _WIDE = 0.01
 """Share of an output's largest value above which a tolerance hides more than rounding."""
 
@@ -66,7 +69,7 @@ def change(before: float, after: float) -> str:
 def times(timing: TimingReport) -> tuple[str, str, str]:
     """Both medians, and their ratio where the difference is beyond doubt."""
     ratio = f"{timing.ratio - 1:+.1%}" if timing.faster or timing.slower else "≈"
-    rows = "" if timing.rows is None else f" ({timing.rows:,} rows)"
+    rows = "" if timing.rows is None else f" ({counted(timing.rows, 'row')})"
     return f"{timing.original_ms:.3f}", f"{timing.candidate_ms:.3f}", ratio + rows
 
 
@@ -85,7 +88,9 @@ def lost(report: Report) -> list[str]:
     lines = [f"{name} {'rises' if fall < 0 else 'falls'} by {abs(fall):.2%}" for name, fall in told.items()]
     if "agreement" in told and plan.judged:
         low, high = interval(found.metrics["agreement"].after, plan.judged)
-        lines.append(f"on data like this, {low:.2%} to {high:.2%} agree (95 % confidence, {plan.judged:,} samples)")
+        lines.append(
+            f"on data like this, {low:.2%} to {high:.2%} agree (95 % confidence, {counted(plan.judged, 'sample')})"
+        )
     if not told and "sqnr" in found.metrics:
         off = 10 ** (-found.metrics["sqnr"].after / 20)
         lines.append(f"the outputs are off by {off:.2%} of their size")
@@ -114,24 +119,30 @@ def unused(report: Report | CheckReport) -> list[str]:
 def integers(found: IntegersReport) -> list[str]:
     """What was quantized, what that brings, and what was left."""
     done = [p for p in found.products if p.way]
-    lines = [f"quantized: {len(done):,} of {len(found.products):,} products, weights of {found.bits} bits"]
+    lines = [f"quantized: {len(done):,} of {counted(len(found.products), 'product')}, weights of {found.bits} bits"]
     if not done:
         lines.append("no product does well enough on integers, so all stays on floats")
     elif found.ratio is not None:
-        took = f"{found.ratio:.3f} [{found.low:.3f}, {found.high:.3f}] of the time on floats, {found.pairs:,} pairs"
+        pairs = counted(found.pairs, "pair")
+        took = f"{found.ratio:.3f} [{found.low:.3f}, {found.high:.3f}] of the time on floats, {pairs}"
         lines.append(took if found.emitted else f"slower on integers, so it stays on floats: {took}")
     elif not found.kernels:
         lines.append("placed by rule, not measured: the target is not the runtime at hand")
-    gains = {p.key: p.gain for p in found.products}
+    gains = {p.key: p.gain for p in found.products if not p.done}
     for key in found.floats:
         gain = gains.get(key)
         lines.append(f"on floats: {key}" + (f", {gain:+.2f} dB alone" if gain is not None else ""))
+    costly = sorted((p for p in found.products if p.done), key=lambda p: -(p.gain or 0))
+    for product in costly[:_COSTLY]:
+        why = product.cause or "for no reason that is known here"
+        lines.append(f"costs {product.gain or 0:.2f} dB: {product.key}: {why} ({product.done})")
+    if len(costly) > _COSTLY:
+        lines.append(f"{counted(len(costly) - _COSTLY, 'other product')} cost less; --html and --json tell why")
     if found.slower is not None:
         lines.append(f"what is on floats takes {found.slower - 1:+.1%} of the time with everything on integers")
     if blind := sum(p.way == BLIND for p in done):
-        lines.append(
-            f"warning: {blind:,} products were rounded without data: leave out samples that make values infinite"
-        )
+        what = counted(blind, "product")
+        lines.append(f"warning: rounded without data: {what}; leave out samples that make values infinite")
     lines += [f"not on integers: {p.key}: {p.reason}" for p in done if p.integer is False]
     return lines
 
@@ -142,9 +153,9 @@ def zeros(plan: PlanReport) -> str:
     if not count:
         return ""
     mine = sum(s.zeros > 0 for s in plan.sparse)
-    dense = f", {len(plan.sparse) - mine:,} other products stay dense" if mine < len(plan.sparse) else ""
-    where = f"in {mine:,} products{dense}; the file packs better, onnxruntime takes as long"
-    return f"zeros: {count:,} of {every:,} weights ({count / every:.1%}), {where}"
+    dense = f", dense: {counted(len(plan.sparse) - mine, 'other')}" if mine < len(plan.sparse) else ""
+    where = f"in {counted(mine, 'product')}{dense}; the file packs better, onnxruntime takes as long"
+    return f"zeros: {count:,} of {counted(every, 'weight')} ({count / every:.1%}), {where}"
 
 
 def metric(name: str, values: Metric) -> str:
@@ -186,7 +197,7 @@ def noise(found: VerificationReport) -> list[str]:
 
 def proof(found: VerificationReport, *, cut: bool = False) -> str:
     """What "verified" means here; with `cut`, what the result is held against has lost something already."""
-    where = f"{found.feeds} feeds on {found.provider}"
+    where = f"{counted(found.feeds, 'feed')} on {found.provider}"
     if not found:
         return f"NOT EQUAL: {where}"
     if not found.evidence:
@@ -208,5 +219,9 @@ def doubt(output: OutputError) -> str:
 
 def data(found: DataReport) -> str:
     """Where the feeds come from; whether values are real, and all of them were used."""
-    part = "" if found.compared == found.samples else f", compared on {found.compared:,} of {found.samples:,} samples"
+    part = (
+        ""
+        if found.compared == found.samples
+        else f", compared on {found.compared:,} of {counted(found.samples, 'sample')}"
+    )
     return f"data: {found.description}{part}" + (", synthetic" if found.synthetic else "")

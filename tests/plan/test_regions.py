@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from math import ceil, log2
 from typing import Any
 
@@ -17,7 +18,7 @@ from graphopt.graph.carry import Carried
 from graphopt.graph.nodes import array, key
 from graphopt.graph.save import serialize
 from graphopt.plan import regions
-from graphopt.plan.regions import Regions
+from graphopt.plan.regions import Quantized, Regions
 from graphopt.run.bench import Timing
 from graphopt.run.machine import Machine
 from graphopt.run.session import Feed
@@ -95,6 +96,26 @@ def test_regions_stay_on_floats_where_that_brings_much_and_takes_little(clock: C
     assert found.weights.keys() == found.layout.nodes & set(ALL) == set(ALL) - {worth[1]}
     assert len(told.asked) == min(4, len(worth))
     assert all(asked is feed for asked in told.asked)
+
+
+def test_what_is_costly_has_a_cause_and_a_word_on_what_was_done(clock: Callable[..., Clock]) -> None:
+    feed = images(4, 6, 6, count=1)
+    clock(1.2, 1.04, *([2.0] * 9))
+    found = block(timed=feed).settled(unasked, {})
+    dearest = sorted((n for n in found.gains if found.gains[n] >= 0.5), key=lambda n: -found.gains[n])
+    assert list(found.costs) == dearest
+    done = [found.costs[n].done for n in dearest]
+    assert done[:2] == ["nothing: on floats, the model would take +20.0% of the time", "kept on floats"]
+    assert all("its weights: rounding them to 3 bits" in c.cause for c in coarse(block).costs.values())
+    assert {c.done for c in coarse(block).costs.values()} == {"nothing: no clock was asked"}
+    far = images(4, 6, 6)
+    far["x"][:3, 0, 0, 0] = 60
+    cost = replace(block(), samples=far, form=Quantize(ranges="minmax")).settled(unasked, {}).costs["p"]
+    assert cost.cause.startswith("what it reads: outlier channel: one reaches")
+
+
+def coarse(block: Callable[..., Regions]) -> Quantized:
+    return replace(block(), form=Quantize(3)).settled(unasked, {})
 
 
 def test_what_was_chosen_adds_up(clock: Callable[..., Clock]) -> None:

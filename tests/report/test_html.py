@@ -168,7 +168,7 @@ def test_the_page_of_a_report_with_zeros() -> None:
     found = list(rows(read(text)))
     assert ["conv9", "share by obs", "640", "75.0%", "", "bias only", "0.5", "0.25"] in found
     assert ["conv<3>", "it is depthwise", "160", "0.0%", "", "as it was", "0", "0"] in found
-    told = "zeros: 480 of 800 weights (60.0%), in 1 products, 1 other products stay dense"
+    told = "zeros: 480 of 800 weights (60.0%), in 1 product, dense: 1 other"
     assert told in said(text)
     assert "sparsify{share=0.75}" in said(text)
     assert "learned from 1,234 samples, judged by 137 others" in said(text)
