@@ -102,7 +102,8 @@ class Half:
             raise UsageError(f"int8 needs opset {_OPSET}, and the model has {opset}: give --opset {_OPSET} as well")
         check_keys(self.source, done.floats or (), {key(node) for node in thin.graph})
         kept, skip = moved.undone.weights(thin, form.weight_bits), (*done.skip, *moved.floats(thin))
-        again, asked = moved.intact and bool(moved.undone.products), None if form.always else timed
+        emit = form.always or bool(target.integers.instead)
+        again, asked = moved.intact and bool(moved.undone.products), None if emit else timed
         regions = Regions(thin, target.integers, form, samples, skip, asked, self.settings, moved.ranges, kept, again)
         if done.floats is not None:
             found = regions.quantized(done.floats)
@@ -117,14 +118,15 @@ class Half:
             first, second = (self.settings.session(m) for m in both)
             timing = bench(first, second, timed, seconds=_SECONDS)
         audited = audit(found.model, self.settings) if here else None
-        if not found.weights or (timing is not None and timing.slower and not form.always):
+        if not found.weights or (timing is not None and timing.slower and not emit):
             undo = Unquantize() if moved.undone.undone else None
             last = self.emitted(thin, replace(done, quantize=None, unquantize=undo))
             return last, Integral(found, audited, timing, form.weight_bits, emitted=False)
         last = self.emitted(found.model, replace(done, floats=found.floats), ())
         step = pipeline.Step(spec(form), form.exactness.name, {form.name: len(found.weights)}, round(took, 4))
         attempt = replace(last.attempt, steps=(step, *last.attempt.steps))
-        notes = (*last.notes, *moved.notes(found, kept))
+        instead = [target.integers.instead] if target.integers.instead else []
+        notes = (*last.notes, *moved.notes(found, kept), *instead)
         outcome = replace(last, attempt=attempt, notes=notes)
         return outcome, Integral(found, audited, timing, form.weight_bits, emitted=True)
 

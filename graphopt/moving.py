@@ -5,13 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Final
 
 import onnx_ir as ir
 
 from graphopt import pipeline
 from graphopt.compress.unquantize import Unquantize, Unquantized, unquantized
-from graphopt.counted import counted
+from graphopt.counted import counted, grouped
 from graphopt.errors import UsageError
 from graphopt.graph.load import Source
 from graphopt.graph.save import runnable, weight_bytes
@@ -19,9 +18,6 @@ from graphopt.plan.regions import Quantized
 from graphopt.recipe import Recipe, spec
 
 __all__ = ["Moved", "floating", "left", "undone"]
-
-_NAMED: Final = 3
-"""Nodes that a note names."""
 
 
 def floating(source: Source, model: ir.Model) -> Source:
@@ -57,10 +53,7 @@ def undone(source: Source, recipe: Recipe) -> tuple[Unquantized, tuple[pipeline.
 
 def left(given: Unquantized) -> Iterator[str]:
     """What stays quantized as it is."""
-    for why in dict.fromkeys(given.left.values()):
-        keys = [k for k, w in given.left.items() if w == why]
-        more = f" and {counted(len(keys) - _NAMED, 'other')}" if len(keys) > _NAMED else ""
-        yield f"left as it is: {', '.join(keys[:_NAMED])}{more}: {why}"
+    return (f"left as it is: {told}" for told in grouped(given.left))
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,6 +24,8 @@ class Integers:
     """Those of them with whose result what is added becomes one kernel: that is quantized, the result itself not."""
     bias: bool = False
     """Whether a bias is a 32-bit integer, in steps of the data's times the weight's."""
+    instead: str = ""
+    """What is faster there than integers, if that is known; they are emitted all the same, for whoever asks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +92,8 @@ CPU = Target(
     byte_macs=1.4,
 )
 
+_CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
+
 CUDA = Target(
     name="cuda",
     summary="onnxruntime on an NVIDIA GPU",
@@ -98,12 +102,17 @@ CUDA = Target(
     operators=frozenset(f"com.microsoft::{name}" for name in _EVERYWHERE),
     opset=17,
     provider="CUDAExecutionProvider",
+    # It runs the fewest quantizers around products of floats; placed as TensorRT's, but sums keep their floats.
+    integers=Integers(
+        unsigned=False,
+        products=_CONVOLUTIONS | {"Gemm", "MatMul"},
+        instead="onnxruntime's CUDA provider has no fast kernels on integers and computes products between quantizers "
+        "on floats: what is faster there is half precision",
+    ),
     # Orders of magnitude, not measured: 5 µs to launch a kernel, 10¹³ products and 10¹² bytes a second.
     node_macs=50_000_000,
     byte_macs=10.0,
 )
-
-_CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
 
 TENSORRT = Target(
     name="tensorrt",

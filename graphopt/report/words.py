@@ -8,7 +8,7 @@ from math import inf
 
 from graphopt.analysis.metrics import interval
 from graphopt.compress.round import BLIND
-from graphopt.counted import counted
+from graphopt.counted import counted, grouped
 from graphopt.report.data import CheckReport, DataReport, Metric, Report, TimingReport, VerificationReport
 from graphopt.report.integers import IntegersReport
 from graphopt.report.plan import PlanReport
@@ -143,7 +143,8 @@ def integers(found: IntegersReport) -> list[str]:
     if blind := sum(p.way == BLIND for p in done):
         what = counted(blind, "product")
         lines.append(f"warning: rounded without data: {what}; leave out samples that make values infinite")
-    lines += [f"not on integers: {p.key}: {p.reason}" for p in done if p.integer is False]
+    why = {p.key: p.reason for p in done if p.integer is False}
+    lines += [f"not on integers: {told}" for told in grouped(why)]
     return lines
 
 

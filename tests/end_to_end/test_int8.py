@@ -123,6 +123,22 @@ def test_other_runtimes_are_placed_for_by_rule(target: str) -> None:
     onnx.checker.check_model(result.model, full_check=True)
 
 
+def test_for_cuda_as_little_as_can_be_is_quantized_and_what_is_faster_there_is_said(tmp_path: Path) -> None:
+    given, out = stored(small(), tmp_path / "in.onnx"), tmp_path / "out.onnx"
+    words = ("--int8", "--target", "cuda", "--data", CALIBRATION, "--device", "cpu", "--threads", 1)
+    answer = command("optimize", given, "-o", out, *words)
+    assert answer.code == 0, answer.err
+    told = " ".join(answer.err.split())
+    assert "has no fast kernels on integers" in told
+    assert "what is faster there is half precision" in told
+    assert "placed by rule, not measured" in told
+    made = onnx.load(out)
+    assert list(operators(made)).count("QuantizeLinear") == len(codes(made)) == 3
+    zeros = [t for t in made.graph.initializer if t.name.endswith("/zero")]
+    assert len(zeros) == 6
+    assert not any(contents(t).any() for t in zeros)
+
+
 # -- the same bytes --------------------------------------------------------------------------------------------------
 
 
@@ -329,9 +345,8 @@ def test_an_old_opset_is_raised_or_asked_for() -> None:
 @pytest.mark.parametrize(
     ("words", "parts"),
     [
-        (("--int8",), ("int8 is made for a runtime", "give one of cpu, tensorrt, openvino")),
-        (("--int8", "--target", "portable"), ("portable", "give one of cpu, tensorrt, openvino")),
-        (("--int8", "--target", "cuda"), ("cuda is none that gains by it", "cpu, tensorrt, openvino")),
+        (("--int8",), ("int8 is made for a runtime", "give one of cpu, cuda, tensorrt, openvino")),
+        (("--int8", "--target", "portable"), ("portable", "give one of cpu, cuda, tensorrt, openvino")),
         (("--weight-bits", "4", "--target", "cpu"), ("give int8 as well",)),
         (("--int8", "--weight-bits", "5", "--target", "cpu"), ("weights have 8, 4, 3 bits, not 5",)),
         (("--int8", "--target", "cpu", "--unverified"), ("leave out unverified",)),
