@@ -24,6 +24,10 @@ class Integers:
     """Those of them with whose result what is added becomes one kernel: that is quantized, the result itself not."""
     bias: bool = False
     """Whether a bias is a 32-bit integer, in steps of the data's times the weight's."""
+    stepped: frozenset[str] = frozenset()
+    """Products that are left on floats where it is not; others are computed, and wrong."""
+    signed: frozenset[str] = frozenset()
+    """Products whose data may be int8 although others' is not, if the weight is."""
     instead: str = ""
     """What is faster there than integers, if that is known; they are emitted all the same, for whoever asks."""
 
@@ -79,12 +83,15 @@ CPU = Target(
     operators=frozenset(f"com.microsoft::{name}" for name in (*_EVERYWHERE, *_CPU_ONLY)),
     opset=17,  # LayerNormalization
     provider="CPUExecutionProvider",
+    # Found by experiment with onnxruntime 1.31, and in its `qdq_selectors.cc`.
     integers=Integers(
         unsigned=True,  # with int8 data, onnxruntime's x86 kernels take five times as long
         products=frozenset({"Conv", "Gemm", "MatMul"}),
         results=frozenset({"Conv"}),
         others=frozenset({*_MOVES, "Add", "AveragePool", "Concat", "GlobalAveragePool", "LeakyRelu", "Mul", "Sigmoid"}),
         bias=True,
+        stepped=frozenset({"Conv"}),
+        signed=frozenset({"Gemm"}),
     ),
     # Measured on one thread of an AMD EPYC, onnxruntime's optimizations off: a node of a chain of 2000 Adds of 4 floats
     # takes 0.23 µs, one of the 768³ products of a MatMul 30 ps, a byte of Adds of 1 and of 4 million floats 42 ps.

@@ -3,17 +3,17 @@
 It is looked up in the graph behind onnxruntime's basic optimizations. In there QuantizeLinear and DequantizeLinear have
 been moved across what only moves elements, each reader has a DequantizeLinear of its own, float weights and biases
 have been quantized as far as that is done, and an Add has become the bias of the MatMul before it. With Q and DQ for
-the two operators, and what `OnIntegers` says of its own, a product is one of integers on x86 if
+the two operators, and what `targets.CPU` wants, a product is one of integers on x86 if
 
     data      come from a DQ of 8 bits. int8 counts as uint8 where a Q makes it and one DQ alone reads it; what stays
-              int8 is refused, or asks for an int8 weight where the operator is `signed`
-    result    goes to one Q and nowhere else, or to no Q at all where the operator is not `closed`. A Relu or Clip that
-              only a Q reads is as good as gone if that cuts off as much; another one that is read once is in the way,
-              if it alone reads the result
+              int8 is refused, or asks for an int8 weight where the operator is one of `signed`
+    result    goes to one Q and nowhere else, or to no Q at all where the operator is none of `results`. A Relu or Clip
+              that only a Q reads is as good as gone if that cuts off as much; another one that is read once is in the
+              way, if it alone reads the result
     types     of data and result are equal, int8 counting as above
     weight    comes from a DQ of 8 bits
-    bias      comes from a DQ of int32, around 0 and in steps of the products (to 1 %) where the operator is `stepped`.
-              With any bias, alpha and beta are 1
+    bias      comes from a DQ of int32, around 0 and in steps of the products (to 1 %) where the operator is one of
+              `stepped`. With any bias, alpha and beta are 1
 
 What is on integers need not be right, however: onnxruntime also takes a weight with one scale for each index of another
 axis than that of the output channels, and QGemm a bias in any steps, and computes something else.
@@ -28,15 +28,13 @@ from typing import Final
 import numpy as np
 import onnx_ir as ir
 
-from graphopt import ops
 from graphopt.graph.nodes import array, attr, input_at, readers
 from graphopt.lower.quant import EIGHT_BITS, cut_off
-from graphopt.ops.spec import OnIntegers
 from graphopt.rewrite.ask import made_by
+from graphopt.targets import CPU
 
 __all__ = ["reason"]
 
-_CPU: Final = "CPUExecutionProvider"
 _DQ: Final = "DequantizeLinear"
 _Q: Final = "QuantizeLinear"
 _OFF: Final = 0.01
@@ -51,13 +49,12 @@ def reason(given: ir.Node, seen: ir.Node | None, provider: str) -> str:
         seen: the same behind the basic optimizations, if it is still there.
         provider: what runs it.
     """
-    if provider != _CPU:
+    wants = CPU.integers
+    if provider != CPU.provider or wants is None:
         return f"{provider} runs QuantizeLinear and DequantizeLinear around products of floats"
     if seen is None:
         return "onnxruntime has computed it ahead, or taken it into something larger"
-    spec = ops.spec_of(seen)
-    wants = None if spec is None else spec.integers
-    if wants is None:
+    if seen.domain or seen.op_type not in wants.products:
         return f"onnxruntime has no product of integers for {seen.op_type}"
     data, weight, bias = (made_by(input_at(seen, i), _DQ) for i in range(3))
     if data is None:
@@ -65,13 +62,13 @@ def reason(given: ir.Node, seen: ir.Node | None, provider: str) -> str:
     quantize = _behind(seen)
     if isinstance(quantize, str):
         return quantize
-    if quantize is None and wants.closed:
+    if quantize is None and seen.op_type in wants.results:
         return "its result is not quantized"
     if weight is None:
         return "its weight does not come from a DequantizeLinear"
-    wrong = _types(wants, data, weight, quantize)
+    wrong = _types(data, weight, quantize, signed=seen.op_type in wants.signed)
     if not wrong and input_at(seen, 2) is not None:
-        wrong = _bias(wants, given, seen, (data, weight, bias))
+        wrong = _bias(given, seen, (data, weight, bias), stepped=seen.op_type in wants.stepped)
     return wrong or "onnxruntime does not take it, for no reason that is known here"
 
 
@@ -108,13 +105,13 @@ def _is(node: ir.Node, *operators: str) -> bool:
     return not node.domain and node.op_type in operators
 
 
-def _types(wants: OnIntegers, data: ir.Node, weight: ir.Node, quantize: ir.Node | None) -> str:
+def _types(data: ir.Node, weight: ir.Node, quantize: ir.Node | None, *, signed: bool) -> str:
     """What is wrong with the types of the integers."""
     for what, node in (("data are", data), ("weight is", weight), ("result is", quantize)):
         if node is not None and _type(node) not in EIGHT_BITS:
             return f"its {what} not of 8 bits"
     stays = _stays(data.inputs[0], data)
-    if stays and not (wants.signed and _type(weight) is ir.DataType.INT8):
+    if stays and not (signed and _type(weight) is ir.DataType.INT8):
         return f"its data stay int8, {stays}"
     if quantize is None:
         return ""
@@ -147,7 +144,7 @@ def _stays(value: ir.Value | None, node: ir.Node) -> str:
     return "" if count == 1 else f"read {count} times"
 
 
-def _bias(wants: OnIntegers, given: ir.Node, seen: ir.Node, parts: tuple[ir.Node, ir.Node, ir.Node | None]) -> str:
+def _bias(given: ir.Node, seen: ir.Node, parts: tuple[ir.Node, ir.Node, ir.Node | None], *, stepped: bool) -> str:
     """What is wrong with the bias of a product, or with what a bias asks for."""
     data, weight, bias = parts
     if bias is None:
@@ -157,7 +154,7 @@ def _bias(wants: OnIntegers, given: ir.Node, seen: ir.Node, parts: tuple[ir.Node
         return "its bias is not of 32-bit integers"
     if any(attr(seen, name, 1.0) != 1 for name in ("alpha", "beta")):
         return "alpha or beta is not 1, and there is a bias"
-    if not wants.stepped:
+    if not stepped:
         return ""
     zero = input_at(bias, 2)
     if zero is not None and ((around := array(zero)) is None or around.any()):

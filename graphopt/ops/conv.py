@@ -14,7 +14,7 @@ from graphopt.graph.nodes import attr, input_at, is_constant
 from graphopt.ops.flow import Axes, opaque, tie_all
 from graphopt.ops.linear import Linear, Positions, Unfolder, is_weight
 from graphopt.ops.resize import grouped
-from graphopt.ops.spec import OnIntegers, OpSpec, ShapeOf
+from graphopt.ops.spec import OpSpec, ShapeOf
 
 __all__ = ["SPECS"]
 
@@ -193,7 +193,6 @@ SPECS = (
         macs=_macs(1),
         flow=_flow,
         resize=grouped("group"),
-        integers=OnIntegers(closed=True, stepped=True),
     ),
     OpSpec(
         op="ConvTranspose",

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from graphopt.graph.nodes import attr, input_at, is_constant, rank, static_shape
 from graphopt.ops.flow import Axes, Axis, opaque
 from graphopt.ops.linear import Linear, Positions, is_weight
-from graphopt.ops.spec import OnIntegers, OpSpec, ShapeOf
+from graphopt.ops.spec import OpSpec, ShapeOf
 
 __all__ = ["SPECS"]
 
@@ -176,7 +176,6 @@ SPECS = (
         linears=_gemm,
         macs=_gemm_macs,
         flow=_gemm_flow,
-        integers=OnIntegers(signed=True),
     ),
     OpSpec(
         op="MatMul",
@@ -184,7 +183,6 @@ SPECS = (
         linears=_matmul,
         macs=_product,
         flow=_matmul_flow,
-        integers=OnIntegers(),
     ),
     OpSpec(op="MatMulInteger", summary="MatMul of 8-bit integers, minus zero points, into int32", macs=_product),
     OpSpec(op="QLinearMatMul", summary="MatMul of quantized tensors into a quantized tensor", macs=_product),

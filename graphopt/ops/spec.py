@@ -21,7 +21,6 @@ __all__ = [
     "COUNT",
     "Admits",
     "Carries",
-    "OnIntegers",
     "OpSpec",
     "ShapeOf",
     "admit",
@@ -62,21 +61,6 @@ def _no_pull(_node: ir.Node, _index: int, _wanted: Domain) -> Domain | None:
 
 def _always(_node: ir.Node) -> bool:
     return True
-
-
-@dataclass(frozen=True, kw_only=True)
-class OnIntegers:
-    """What onnxruntime's CPU provider asks of a product of dequantized tensors, to compute it on the integers on x86.
-
-    Found by experiment with onnxruntime 1.31, and in its `qdq_selectors.cc`.
-    """
-
-    closed: bool = False
-    """The result has to be quantized as well."""
-    signed: bool = False
-    """Data may be int8, if the weight is."""
-    stepped: bool = False
-    """The bias has to count from 0 in steps of the products, scale of the data times scale of the weight."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,9 +116,6 @@ class OpSpec:
 
     resize: Resize = unchanged
     """What has to change in a node once indices are taken out of the axes of its values; see `ops.resize`."""
-
-    integers: OnIntegers | None = None
-    """How a product between DequantizeLinear and QuantizeLinear comes to be one of integers; None: it never does."""
 
     pulls: Callable[[ir.Node, int, Domain], Domain | None] = _no_pull
     """The values of input `index` for which output 0 stays inside a domain; None where nothing simple can be said."""

@@ -143,8 +143,8 @@ def integers(found: IntegersReport) -> list[str]:
     if blind := sum(p.way == BLIND for p in done):
         what = counted(blind, "product")
         lines.append(f"warning: rounded without data: {what}; leave out samples that make values infinite")
-    why = {p.key: p.reason for p in done if p.integer is False}
-    lines += [f"not on integers: {told}" for told in grouped(why)]
+    reasons = {p.key: p.reason for p in done if p.integer is False}
+    lines += [f"not on integers: {told}" for told in grouped(reasons)]
     return lines
 
 
