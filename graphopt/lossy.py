@@ -21,6 +21,7 @@ from graphopt.arguments import check_keys
 from graphopt.compress.compress import Compressed
 from graphopt.compress.refit import Refit
 from graphopt.compress.sparse import Sparse
+from graphopt.counted import counted
 from graphopt.errors import UsageError, Verdict
 from graphopt.finish import Half, Integral
 from graphopt.graph.load import Source
@@ -178,6 +179,8 @@ def _check_measured(workshop: Workshop, allowed: Mapping[str, float]) -> None:
 
 def _notes(workshop: Workshop, *, mirrored: bool) -> Iterator[str]:
     """What is to be known of how it was learned."""
+    if workshop.split.left_out:
+        yield f"nothing was learned from {counted(workshop.split.left_out, 'sample')} with nan or infinities"
     if mirrored:
         yield "the model takes images and their mirror images for the same: both were learned from"
     if workshop.channels.groups and (rough := [key for key, curve in workshop.curves.items() if curve.rough]):

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from graphopt.analysis.groups import Channels
 from graphopt.analysis.metrics import scores
 from graphopt.analysis.robustness import LEVELS, Noisy, noisy
-from graphopt.analysis.samples import Split
-from graphopt.analysis.segments import Samples, batches
+from graphopt.analysis.samples import UNLEARNED, Split, is_finite
+from graphopt.analysis.segments import batches
 from graphopt.compress.axis import Curve, ranked
 from graphopt.compress.compress import Compressed, compress, kept
 from graphopt.compress.cut import cut
@@ -89,10 +89,10 @@ class Workshop:
         """In which order units go, and the error of their readers, by group."""
         self.machine.progress("ordering channels")
         found = orders(self.model, self.channels, self.split.calibration, self.machine)
-        if not any(curve.error.any() for curve in found.values()) and not _is_finite(self.split.calibration):
-            raise InputError(
-                "nothing can be learned from the data: leave out samples with nan, infinities or huge values"
-            )
+        samples = self.split.calibration
+        finite = is_finite([samples] if isinstance(samples, Mapping) else samples)
+        if not finite and not any(curve.error.any() for curve in found.values()):
+            raise InputError(UNLEARNED)
         return found | {key: replace(found[key], order=order) for key, order in self._unread(found)}
 
     def _unread(self, found: Mapping[str, Curve]) -> Iterator[tuple[str, NDArray[np.int64]]]:
@@ -222,9 +222,3 @@ class Workshop:
 
 def _first(feed: Feed, labels: NDArray[Any] | None, most: int) -> Pair:
     return {n: v[:most] for n, v in feed.items()}, None if labels is None else labels[:most]
-
-
-def _is_finite(samples: Samples) -> bool:
-    feeds = [samples] if isinstance(samples, Mapping) else samples
-    floats = (v for feed in feeds for v in feed.values() if isinstance(v, np.ndarray) and v.dtype.kind == "f")
-    return all(np.isfinite(v).all() for v in floats)

@@ -2,13 +2,15 @@
 
 Each sample is known by its hash: it decides on which side the sample falls, in which order samples stand, and which are
 taken where there are more than needed. So nothing depends on how the data was cut into feeds, or on its order.
+
+From a sample with nan or infinities nothing is learned, unless so many have them that they are meant, as in masks.
 """
 
 from __future__ import annotations
 
 import hashlib
 import heapq
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,8 +20,10 @@ from graphopt.errors import InputError
 from graphopt.run.data import Data, add_digest, rows_of
 from graphopt.run.session import Feed
 
-__all__ = ["Split", "identity", "split"]
+__all__ = ["UNLEARNED", "Split", "identity", "is_finite", "split"]
 
+UNLEARNED = "nothing can be learned from the data: leave out samples with nan, infinities or huge values"
+"""What is told where that is so."""
 CALIBRATION = 1000
 """Samples that are calibrated on at most."""
 JUDGEMENT = 2000
@@ -43,6 +47,8 @@ class Split:
     """Of `judgement`, feed by feed."""
     calibrated: int
     judged: int
+    left_out: int = 0
+    """Samples that are not finite, of those that would have been calibrated on."""
 
 
 @dataclass(order=True)
@@ -76,13 +82,20 @@ def split(data: Data, batch: int = 50, most: int = CALIBRATION) -> Split:
             elif -number > heap[0].rank:
                 heapq.heapreplace(heap, _Kept(-number, _copy(sample), label))
     calibrating, judging = (sorted(heap, reverse=True) for heap in sides)
+    finite = [k for k in calibrating if is_finite([k.feed])]
+    if 2 * len(finite) <= len(calibrating):
+        finite = calibrating
+    left_out = len(calibrating) - len(finite)
+    calibrating = finite
     if not judging and len(calibrating) > 1:  # so few samples that none fell on the other side
         judging = [calibrating.pop()]
     if not calibrating or not judging:
         raise InputError(f"{data.name} has too few samples: some are calibrated on, others are judged by")
     if not data.rows:
         feeds, labels_of = [k.feed for k in judging], [k.label for k in judging]
-        return Split([k.feed for k in calibrating], tuple(feeds), tuple(labels_of), len(calibrating), len(judging))
+        return Split(
+            [k.feed for k in calibrating], tuple(feeds), tuple(labels_of), len(calibrating), len(judging), left_out
+        )
     if len({tuple(np.shape(v) for v in k.feed.values()) for k in calibrating}) > 1:
         samples: Samples = [k.feed for k in calibrating]
     else:
@@ -100,7 +113,14 @@ def split(data: Data, batch: int = 50, most: int = CALIBRATION) -> Split:
         tuple(_labels([k.label for k in part]) for part in parts),
         len(calibrating),
         len(judging),
+        left_out,
     )
+
+
+def is_finite(feeds: Iterable[Feed]) -> bool:
+    """Whether all floats in feeds are numbers."""
+    floats = (v for feed in feeds for v in feed.values() if isinstance(v, np.ndarray) and v.dtype.kind == "f")
+    return all(np.isfinite(v).all() for v in floats)
 
 
 def _samples(feed: Feed, labels: np.ndarray | None, *, rows: bool) -> Sequence[tuple[Feed, np.ndarray | None]]:

@@ -25,12 +25,13 @@ from graphopt.analysis.facts import extents
 from graphopt.analysis.histogram import Histogram
 from graphopt.analysis.metrics import Tally
 from graphopt.analysis.ranges import Method
+from graphopt.analysis.samples import UNLEARNED
 from graphopt.analysis.segments import Samples, batches
 from graphopt.compress.quantize import Quantize, Ranged, assembled, grids, weights
 from graphopt.compress.region import Layout, around, layout
-from graphopt.compress.round import Rounded
+from graphopt.compress.round import BLIND, Rounded
 from graphopt.counted import counted
-from graphopt.errors import Verdict
+from graphopt.errors import InputError, Verdict
 from graphopt.plan.budget import excess
 from graphopt.run.bench import bench
 from graphopt.run.machine import HERE, Machine
@@ -131,6 +132,7 @@ class Regions:
 
         Raises:
             Verdict: nothing can be quantized.
+            InputError: nothing can be learned.
         """
         first = self.quantized(())
         if not first.weights:
@@ -175,7 +177,10 @@ class Regions:
         self.machine.progress("rounding weights")
         some = self._some(_ROUNDED, _WORK)
         bits = self.form.weight_bits
-        return weights(self.model, plan, self._grids(plan), some, self.machine, bits=bits, kept=self.kept)
+        made = weights(self.model, plan, self._grids(plan), some, self.machine, bits=bits, kept=self.kept)
+        if made and all(one.way == BLIND for one in made.values()):
+            raise InputError(UNLEARNED)
+        return made
 
     def _some(self, count: tuple[int, int], work: float) -> Samples:
         """The first samples, so many as take so many multiply-accumulates, within limits."""

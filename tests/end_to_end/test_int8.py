@@ -14,7 +14,7 @@ import onnx.parser
 import pytest
 
 import graphopt as api
-from graphopt.errors import UsageError, Verdict
+from graphopt.errors import InputError, UsageError, Verdict
 from graphopt.graph.carry import Carried
 from graphopt.graph.save import serialize
 from graphopt.recipe import Recipe
@@ -309,11 +309,17 @@ def test_a_batch_that_the_model_fixes(fixed: int) -> None:
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_from_samples_that_are_not_finite_nothing_is_learned_and_that_is_said(value: float) -> None:
-    rows = {name: array.copy() for name, array in read_npz(CALIBRATION).items()}
-    rows["image"][::4, 0, 0, 0] = value
-    found = quantized(small(), rows).report.integers
-    assert found is not None
-    assert {p.way for p in found.products} == {"nearest, as its values are not finite"}
+    some, every = ({"image": FEW["image"].copy()} for _ in range(2))
+    some["image"][::4, 0, 0, 0] = every["image"][:, 0, 0, 0] = value
+    for words in ({"recipe": recipe()}, {"budget": ["macs=0.8"]}):
+        report = api.optimize(small(), data=some, threads=1, device="cpu", **words).report
+        (note,) = (n for n in report.notes if n.startswith("nothing was learned from"))
+        count = int(note.split()[4])
+        assert note == f"nothing was learned from {count} samples with nan or infinities"
+        assert 30 < count <= 40
+        assert report.integers is None or "nearest, as" not in " ".join(p.way for p in report.integers.products)
+        with pytest.raises(InputError, match="nothing can be learned from the data: leave out samples with nan"):
+            api.optimize(small(), data=every, threads=1, device="cpu", **words)
 
 
 def test_values_whose_squares_overflow_are_learned_from() -> None:
