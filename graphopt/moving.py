@@ -13,6 +13,7 @@ from graphopt.compress.unquantize import Unquantize, Unquantized, unquantized
 from graphopt.counted import counted, grouped
 from graphopt.errors import UsageError
 from graphopt.graph.load import Source
+from graphopt.graph.nodes import graphs, key
 from graphopt.graph.save import runnable, weight_bytes
 from graphopt.plan.regions import Quantized
 from graphopt.recipe import Recipe, spec
@@ -33,7 +34,7 @@ def undone(source: Source, recipe: Recipe) -> tuple[Unquantized, tuple[pipeline.
     """The model on floats, where that is asked for or others are to be its integers, and what was done for it.
 
     Raises:
-        UsageError: nothing, where it was asked for.
+        UsageError: nothing, where it was asked for; or what would be done is to be left alone.
     """
     begin = time.perf_counter()
     if recipe.unquantize is None and recipe.quantize is None:
@@ -46,6 +47,9 @@ def undone(source: Source, recipe: Recipe) -> tuple[Unquantized, tuple[pipeline.
                 f"nothing in {source.name} is quantized in a form that becomes floats{why and f' ({why})'}"
             )
         return replace(found, model=source.model), ()
+    there, standing = ({key(n) for graph in graphs(m) for n in graph} for m in (source.model, found.model))
+    if gone := [k for k in recipe.skip if k in there - standing]:
+        raise UsageError(f"{gone[0]!r} is a quantizer, and all of these go: skip the product whose floats are to stay")
     form = recipe.unquantize or Unquantize()
     seconds = round(time.perf_counter() - begin, 4)
     return found, (pipeline.Step(spec(form), form.exactness.name, dict(found.undone), seconds),)

@@ -168,6 +168,15 @@ def test_what_computed_on_floats_among_integers_still_does(tmp_path: Path) -> No
     assert [p.key for p in audit(load(made.model).model).floating] == ["/head/Gemm"]
 
 
+def test_products_may_be_skipped_but_quantizers_may_not(ours: onnx.ModelProto) -> None:
+    names = {n.op_type: n.name for n in reversed(ours.graph.node)}
+    assert moved(quantized(ours, "tensorrt", skip=[names["Conv"]]))[1] == 11
+    for kind in ("QuantizeLinear", "DequantizeLinear"):
+        for words in ({"int8": True, "target": "tensorrt"}, {"passes": "unquantize"}):
+            with pytest.raises(UsageError, match="is a quantizer, and all of these go: skip the product"):
+                api.optimize(ours, data=DATA, skip=[names[kind]], threads=1, **words)
+
+
 def test_models_on_floats_have_nothing_to_undo() -> None:
     with pytest.raises(UsageError, match=r"nothing in .* is quantized in a form that becomes floats"):
         api.optimize(NET, passes="unquantize", data=DATA)
