@@ -25,7 +25,7 @@ from graphopt.analysis.places import bounds, only_reader, past_offset, past_sum
 from graphopt.graph.nodes import is_constant, key, readers
 from graphopt.targets import Integers
 
-__all__ = ["Grid", "Layout", "around", "clipped", "layout"]
+__all__ = ["Grid", "Layout", "around", "clipped", "layout", "refused"]
 
 
 @dataclass(frozen=True)
@@ -114,25 +114,50 @@ def layout(model: ir.Model, target: Integers, skip: Container[str] = ()) -> Layo
     )
 
 
+def refused(model: ir.Model, target: Integers, skip: Container[str] = ()) -> dict[str, str]:
+    """By key of a product of floats that has no place in a layout, why not."""
+    found = dict[str, str]()
+    for node in model.graph:
+        spec = ops.spec_of(node)
+        if spec is not None and spec.multiplies:
+            why = "it is to be left alone" if key(node) in skip else _found(node, target)
+            found |= {key(node): why} if isinstance(why, str) else {}
+    return found
+
+
 def _product(node: ir.Node, target: Integers) -> ops.Linear | None:
-    """The product of a node that has exactly one, on floats of single precision, with an integer kernel.
+    """The product of a node with an integer kernel."""
+    found = _found(node, target)
+    return None if isinstance(found, str) else found
+
+
+def _found(node: ir.Node, target: Integers) -> ops.Linear | str:
+    """The product of a node that has exactly one, on floats of single precision, with an integer kernel; or why not.
 
     A weight that several nodes read is none: what is best for one of them is not for the others. Nor is one whose
     output channels are not one axis, as of a ConvTranspose in groups: there is no scale for each of them.
     """
-    if node.op_type not in target.products:
-        return None
+    if node.domain or node.op_type not in target.products:
+        return f"the target does not compute {node.op_type} on integers"
     found = ops.linears(node)
-    if len(found) != 1 or not found[0].channels or found[0].weights.dtype != np.float32:
-        return None
+    if len(found) != 1 or not found[0].channels:
+        computed = not any(v is not None and is_constant(v) for v in node.inputs[:2])
+        return "its weight is computed" if computed else "its constants are not one matrix behind the data, and a bias"
     linear = found[0]
     x, weight = node.inputs[linear.x], node.inputs[linear.weight]
-    if x is None or is_constant(x) or weight is None or len(weight.uses()) > 1:
-        return None
-    if linear.weights.shape[linear.w_out] != linear.channels or not np.isfinite(linear.weights).all():
-        return None
-    free = linear.bias_value is None or is_constant(linear.bias_value)
-    return linear if free and linear.alpha == 1 and linear.beta in (0, 1) else None
+    if linear.weights.dtype != np.float32:
+        return f"its weight is of {linear.weights.dtype}, not of float32"
+    if not np.isfinite(linear.weights).all():
+        return "its weight is not finite"
+    if weight is None or len(weight.uses()) > 1:
+        return "other nodes read its weight"
+    if x is None or is_constant(x):
+        return "its data is constant"
+    if linear.weights.shape[linear.w_out] != linear.channels:
+        return "its output channels are not one axis of its weight"
+    if linear.bias_value is not None and not is_constant(linear.bias_value):
+        return "its bias is not constant"
+    return linear if linear.alpha == 1 and linear.beta in (0, 1) else "it has factors, alpha or beta"
 
 
 def _is_capable(node: ir.Node, target: Integers) -> bool:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import islice
 from math import isfinite
 from typing import Any, Final, get_args
 
@@ -28,9 +29,9 @@ from graphopt.analysis.ranges import Method
 from graphopt.analysis.samples import UNLEARNED
 from graphopt.analysis.segments import Samples, batches
 from graphopt.compress.quantize import Quantize, Ranged, assembled, grids, weights
-from graphopt.compress.region import Layout, around, layout
+from graphopt.compress.region import Layout, around, layout, refused
 from graphopt.compress.round import BLIND, Rounded
-from graphopt.counted import counted
+from graphopt.counted import counted, grouped
 from graphopt.errors import InputError, Verdict
 from graphopt.plan.budget import excess
 from graphopt.run.bench import bench
@@ -59,6 +60,8 @@ _TRIED: Final = 4
 _SLOWER: Final = 1.07
 """What they may take, all together: the time over that of the model with everything on integers."""
 _SECONDS: Final = 2.0
+_REASONS: Final = 3
+"""That are told, at most, where nothing can be quantized."""
 
 Metrics = Mapping[str, tuple[float, float]]
 
@@ -136,10 +139,8 @@ class Regions:
         """
         first = self.quantized(())
         if not first.weights:
-            raise Verdict(
-                "nothing in the model can be quantized: it has no product of floats with a constant weight of its own "
-                "that the target computes on integers"
-            )
+            why = list(islice(grouped(refused(self.model, self.target, self.skip)), _REASONS))
+            raise Verdict(f"nothing in the model can be quantized: {'; '.join(why) or 'it has no products'}")
         if excess(score(first.model), allowed) <= 1 if allowed else self.moved:
             return first
         gains = self._gains(first)

@@ -324,29 +324,6 @@ def test_a_transposed_convolution_is_one_of_integers_where_there_is_a_kernel(tar
     assert_laid_out(text, target, {"x": 0, "r": 1}, products=products, closed=closed, bounds={1: POSITIVE})
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        net(conv("p", "y", "x, w1, b1")).replace("float[", "float16["),
-        "g (float[N,4,3] x) => (float[N,5,3] y) <float[5,4] m1> { y = MatMul(m1, x) }",
-        "g (float[N,4] x) => (float[N] y) <float[4] m1> { y = MatMul(x, m1) }",
-        "g (float[N,2,3,4] x) => (float[N,2,3,5] y) <float[2,4,5] m1> { y = MatMul(x, m1) }",
-        "g (float[N,4] x) => (float[N,5] y) <float[4,5] m1> { y = Gemm<alpha=2.0>(x, m1) }",
-        "g (float[N,4] x) => (float[N,5] y) <float[4,5] m1> { y = Gemm<transA=1>(x, m1) }".replace("[N,4]", "[4,N]"),
-        "g (float[N,4] x, float[4,5] w) => (float[N,5] y) { y = MatMul(x, w) }",
-        "g (float[N,4] x, float[5] b) => (float[N,5] y) <float[4,5] m1> { y = Gemm(x, m1, b) }",
-        "g (float[N,5] x) => (float[N,5] y) <float[5,4] m1, float[4,5] m2> { a = MatMul(m1, m2) b = Tanh(a) y = MatMul(x, b) }",  # noqa: E501
-        "g (float[N,4] x) => (float[N,4] y) { y = Add(x, x) }",
-        "g (float[N,4,6] x) => (float[N,6,8] y) <float[4,3,3] k1> { y = ConvTranspose<group=2>(x, k1) }",
-    ],
-    ids=["half", "left", "vector", "batched", "alpha", "transposed", "computed", "bias", "constants", "sum", "groups"],
-)
-@pytest.mark.parametrize("target", [ON_CPU, ON_TENSORRT])
-def test_what_has_no_kernel_changes_nothing(text: str, target: Integers) -> None:
-    found = layout(filled(text), target)
-    assert found == Layout((), frozenset(), {}, frozenset(), {})
-
-
 def test_more_kinds_of_products() -> None:
     for text, shape in (
         ("g (float[N,4,9] x) => (float[N,3,7] y) <float[3,4,3] w> { [p] y = Conv(x, w) }", (4, 9)),
