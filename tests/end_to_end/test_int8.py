@@ -215,16 +215,19 @@ def test_a_budget_and_integers_in_one_command(tmp_path: Path) -> None:
     assert found.after > found.before - 0.02
 
 
-def test_an_allowed_drop_leaves_regions_on_floats() -> None:
+def test_an_allowed_drop_leaves_regions_on_floats_and_all_runs_do_the_same() -> None:
     passes = ["lossless", "quantize{weight_bits=3, always=true}"]
-    result = api.optimize(
-        small(), data=CALIBRATION, passes=passes, target="cpu", max_drop=["sqnr=38.5"], threads=1, device="cpu"
-    )
+    words: dict[str, Any] = {"passes": passes, "target": "cpu", "max_drop": ["sqnr=38.5"]}
+    result, again = (api.optimize(small(), data=CALIBRATION, threads=1, device="cpu", **words) for _ in range(2))
     found, verification = result.report.integers, result.report.verification
     assert found is not None
     assert verification is not None
     assert 0 < len(found.floats) < 3
     assert verification.metrics["sqnr"].after >= 38.5
+    assert result.recipe.floats == found.floats
+    told = api.optimize(small(), data=CALIBRATION, recipe=result.recipe, threads=1, device="cpu")
+    for other in (again, told):
+        assert other.model.SerializeToString() == result.model.SerializeToString()
 
 
 def test_a_drop_that_not_even_floats_keep_to_is_a_verdict(tmp_path: Path) -> None:
