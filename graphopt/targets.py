@@ -20,6 +20,8 @@ class Integers:
     """Those of them that need a quantizer behind their result; where others give floats, less is lost."""
     others: frozenset[str] = frozenset()
     """Operators between them that it computes on integers as well, if all that they read and make is quantized."""
+    passed: frozenset[str] = frozenset()
+    """Operators on floats that it moves a quantizer in front of, which is slow, unless a clipping is between both."""
     skips: frozenset[str] = frozenset()
     """Those of them with whose result what is added becomes one kernel: that is quantized, the result itself not."""
     bias: bool = False
@@ -89,6 +91,7 @@ CPU = Target(
         products=frozenset({"Conv", "Gemm", "MatMul"}),
         results=frozenset({"Conv"}),
         others=frozenset({*_MOVES, "Add", "AveragePool", "Concat", "GlobalAveragePool", "LeakyRelu", "Mul", "Sigmoid"}),
+        passed=frozenset({"MaxPool"}),  # of uint8, channels first: SqueezeNet takes 4 times as long
         bias=True,
         stepped=frozenset({"Conv"}),
         signed=frozenset({"Gemm"}),

@@ -12,7 +12,7 @@ sees the data that quantized ones before it give, and is fitted to the original'
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
@@ -26,11 +26,11 @@ from numpy.typing import NDArray
 from graphopt import ops
 from graphopt.analysis.frontier import Frontier
 from graphopt.analysis.histogram import Histogram
-from graphopt.analysis.places import past_offset
+from graphopt.analysis.places import only_reader, past_offset
 from graphopt.analysis.ranges import Method, Range, chosen
 from graphopt.analysis.segments import Samples
 from graphopt.compress.refit import row_count
-from graphopt.compress.region import Grid, Layout
+from graphopt.compress.region import Grid, Layout, clipped
 from graphopt.compress.round import BITS, Rounded, rounded
 from graphopt.errors import UsageError
 from graphopt.graph.names import Names
@@ -183,7 +183,13 @@ def weights(
 
 
 def assembled(
-    model: ir.Model, plan: Layout, found: Mapping[int, Ranged], made: Mapping[str, Rounded], *, integer_bias: bool
+    model: ir.Model,
+    plan: Layout,
+    found: Mapping[int, Ranged],
+    made: Mapping[str, Rounded],
+    *,
+    integer_bias: bool,
+    passed: Container[str] = (),
 ) -> ir.Model:
     """A copy of a model with quantizers and integer weights.
 
@@ -193,9 +199,11 @@ def assembled(
         found: the integers of each grid, by its number.
         made: integer weights by key of the product; those that are not in the plan are left out.
         integer_bias: whether biases become integers.
+        passed: operators that a clipping before them goes behind, where they compute on floats.
     """
     copy = model.clone()
     writer = _Writer(copy)
+    writer.clip_behind(plan, passed)
     writer.place(plan, found)
     sources = {key(n): n.inputs[linear.x] for n in model.graph for linear in ops.linears(n)}
     for node in list(copy.graph):
@@ -212,6 +220,26 @@ class _Writer:
 
     def __init__(self, model: ir.Model) -> None:
         self._graph, self._names = model.graph, Names(model)
+
+    def clip_behind(self, plan: Layout, passed: Container[str]) -> None:
+        """Swap a clipping and what gives the largest of elements: clip(max(x)) = max(clip(x)).
+
+        Where the result is quantized; by name, that is the same value still.
+        """
+        for pool in list(self._graph):
+            first, result = pool.inputs[0] if pool.inputs else None, pool.outputs[0]
+            alone = len(pool.outputs) == 1 and key(pool) not in plan.nodes and str(result.name) in plan.values
+            clip = first.producer() if first is not None and alone and pool.op_type in passed else None
+            if clip is None or first is None or clip.inputs[0] is None or clipped(first) == (-np.inf, np.inf):
+                continue
+            if only_reader(first) is not pool or {first.name, clip.inputs[0].name} & plan.values.keys():
+                continue
+            pool.replace_input_with(0, clip.inputs[0])
+            result.replace_all_uses_with(first, replace_graph_outputs=True)
+            clip.replace_input_with(0, result)
+            first.name, result.name, first.shape = result.name, first.name, result.shape
+            self._graph.remove(clip)
+            self._graph.insert_after(pool, clip)
 
     def place(self, plan: Layout, found: Mapping[int, Ranged]) -> None:
         """Put quantizers behind values."""

@@ -122,7 +122,8 @@ class Regions:
         """With some regions on floats, and all others on integers; their weights are the same whichever these are."""
         plan = layout(self.model, self.target, {*self.skip, *floats})
         ranges = self._grids(plan)
-        made = assembled(self.model, plan, ranges, self._weights, integer_bias=self.target.bias)
+        bias, passed = self.target.bias, self.target.passed
+        made = assembled(self.model, plan, ranges, self._weights, integer_bias=bias, passed=passed)
         left = {key: one for key, one in self._weights.items() if key in plan.products}
         return Quantized(made, plan, ranges, left, tuple(floats))
 

@@ -262,3 +262,35 @@ def test_every_way_to_choose_ranges(ranges: Any) -> None:
     made = weights(model, plan, found, samples)
     done = quantize.assembled(model, plan, found, made, integer_bias=True)
     assert noise(model, done, images(4, 6, 6, seed=2)) < 0.01
+
+
+POOLED = """g (float[N,4,9,9] x) => (float[N,4,4,4] y) <float[4,4,3,3] w1, float[4] b1, float[4,4,3,3] w2> {
+    [stem] a = Conv<pads=[1,1,1,1]>(x, w1, b1) [clip] r = Relu(a)
+    [pool] p = MaxPool<kernel_shape=[3,3], strides=[2,2]>(r) [last] y = Conv<pads=[1,1,1,1]>(p, w2) }"""
+
+
+@pytest.mark.parametrize(
+    ("text", "skip", "order"),
+    [
+        (POOLED, ["stem"], ["stem", "pool", "clip", "last"]),
+        (POOLED.replace("Relu(a)", "Clip(a, low, high)").replace("w2>", "w2, float low = {-0.5}, float high = {0.75}>"),
+         ["stem"], ["stem", "pool", "clip", "last"]),
+        (POOLED, [], ["stem", "clip", "pool", "last"]),
+        (POOLED, ["stem", "last"], ["stem", "clip", "pool", "last"]),
+        (POOLED.replace("float[N,4,4,4] y", "float[N,4,4,4] y, float[N,4,9,9] r"),
+         ["stem"], ["stem", "clip", "pool", "last"]),
+        (POOLED.replace("float[N,4,4,4] y", "float[N,4,4,4] y, float[N,4,4,4] p"),
+         ["stem"], ["stem", "pool", "clip", "last"]),
+        (POOLED.replace("MaxPool", "AveragePool"), ["stem"], ["stem", "clip", "pool", "last"]),
+    ],
+    ids=["relu", "clip", "integers", "floats", "read", "output", "average"],
+)  # fmt: skip
+def test_a_clipping_goes_behind_a_pool_on_floats_and_nothing_changes(
+    text: str, skip: list[str], order: list[str]
+) -> None:
+    model, feed = filled(text), images(4, 9, 9)
+    made = placed(model, ON_CPU, feed, skip=skip)
+    assert [key(n) for n in made.model.graph if key(n) in order] == order
+    plain = placed(model, replace(ON_CPU, passed=frozenset()), feed, skip=skip)
+    assert noise(plain.model, made.model, feed) == 0
+    assert made.layout == plain.layout

@@ -63,7 +63,9 @@ def placed(model: ir.Model, target: Integers, samples: Feed, *, skip: Container[
     plan = layout(model, target, skip)
     ranges = grids(plan, observe(model, plan.values, samples), "mse", unsigned=target.unsigned)
     made = weights(model, plan, ranges, samples, bits=bits)
-    return Placed(assembled(model, plan, ranges, made, integer_bias=target.bias), plan, ranges, made)
+    return Placed(
+        assembled(model, plan, ranges, made, integer_bias=target.bias, passed=target.passed), plan, ranges, made
+    )
 
 
 def noise(model: ir.Model, other: ir.Model, feed: Feed) -> float:
