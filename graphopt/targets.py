@@ -112,7 +112,7 @@ CUDA = Target(
     operators=frozenset(f"com.microsoft::{name}" for name in _EVERYWHERE),
     opset=17,
     provider="CUDAExecutionProvider",
-    # It runs the fewest quantizers around products of floats; placed as TensorRT's, but sums keep their floats.
+    # It computes on floats between quantizers, so that each of them costs: only products' data and weights have some.
     integers=Integers(
         unsigned=False,
         products=_CONVOLUTIONS | {"Gemm", "MatMul"},

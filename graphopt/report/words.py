@@ -129,23 +129,22 @@ def integers(found: IntegersReport) -> list[str]:
     elif not found.kernels:
         away = "the target is not the runtime at hand, whose milliseconds say nothing of it"
         lines.append(f"placed by rule, not measured: {away}")
-    gains = {p.key: p.gain for p in found.products if not p.done}
-    for key in found.floats:
-        gain = gains.get(key)
-        lines.append(f"on floats: {key}" + (f", {gain:+.2f} dB alone" if gain is not None else ""))
     costly = sorted((p for p in found.products if p.done), key=lambda p: -(p.gain or 0))
+    told = {p.key for p in costly[:_COSTLY]}
     for product in costly[:_COSTLY]:
         why = product.cause or "for no reason that is known here"
         lines.append(f"costs {product.gain or 0:.2f} dB: {product.key}: {why} ({product.done})")
-    if len(costly) > _COSTLY:
-        lines.append(f"{counted(len(costly) - _COSTLY, 'other product')} cost less; --html and --json tell why")
+    gains = {p.key: p.gain for p in found.products}
+    for key in (k for k in found.floats if k not in told):
+        gain = gains.get(key)
+        lines.append(f"on floats: {key}" + (f", {gain:+.2f} dB alone" if gain is not None else ""))
     if found.slower is not None:
         lines.append(f"what is on floats takes {found.slower - 1:+.1%} of the time with everything on integers")
     if blind := sum(p.way == BLIND for p in done):
         what = counted(blind, "product")
         lines.append(f"warning: rounded without data: {what}; leave out samples that make values infinite")
     reasons = {p.key: p.reason for p in done if p.integer is False}
-    lines += [f"not on integers: {told}" for told in grouped(reasons)]
+    lines += [f"not on integers: {line}" for line in grouped(reasons)]
     return lines
 
 

@@ -195,6 +195,13 @@ def test_the_report_says_what_became_of_it(done: tuple[Path, Answer]) -> None:
     assert report["verification"]["metrics"]["accuracy"]["after"] > 0.97
     assert "accuracy falls by" in answer.err
     assert "Traceback" not in answer.err
+    told, dear = " ".join(answer.err.split()), sorted(found["products"], key=lambda p: p["gain"], reverse=True)
+    assert [bool(p["done"]) for p in dear] == [p["gain"] >= 0.5 for p in dear]
+    for product in [p for p in dear if p["done"]][:4]:
+        why = f"{product['cause']} ({product['done']})"
+        assert product["cause"].startswith(("what it ", "its weights: "))
+        assert f"costs {product['gain']:.2f} dB: {product['key']}: {why}" in told
+        assert product["cause"] in out.with_suffix(".html").read_text()
 
 
 # -- with other limits -----------------------------------------------------------------------------------------------
