@@ -215,7 +215,7 @@ def test_noise_tells_the_same_whatever_the_order_of_the_data() -> None:
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_what_is_not_finite_teaches_nothing(value: float) -> None:
     arrays = {name: array.copy() for name, array in read_npz(CALIBRATION).items()}
-    arrays[onnx.load(NET).graph.input[0].name][7:20] = value
+    arrays[onnx.load(NET).graph.input[0].name][5:] = value  # of few such samples, only these are left out
     with pytest.raises(InputError, match="leave out samples with nan"):
         api.optimize(NET, data=arrays, budget={"macs": 0.5}, threads=1)
 
