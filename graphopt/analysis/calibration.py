@@ -64,7 +64,8 @@ def observe(model: ir.Model, values: Iterable[str], samples: Samples, machine: M
         raise InputError("there are no samples to calibrate on")
     largest = max(range(len(feeds)), key=lambda i: _bytes(feeds[i].values()))
     feed, few = first(model, samples, feeds[largest], counts[largest])
-    found = tapped(model, wanted, machine)(feed)
+    every = tapped(model, wanted, machine)
+    found = every(feed)
     shapes = {n: _tensor(found, n).shape for n in wanted}
     sizes = {n: found[n].nbytes // few for n in wanted}
     del found
@@ -73,7 +74,7 @@ def observe(model: ir.Model, values: Iterable[str], samples: Samples, machine: M
         size = max(min(_HELD // max(sum(sizes[n] for n in now), 1), _BATCH), 1)
         feeds, counts = batches(model, samples, size)
         machine.progress(f"observing {now[0]}" + f", and {counted(len(now) - 1, 'other')}" * (len(now) > 1))
-        run = tapped(model, now, machine)
+        run = every if len(now) == len(wanted) else tapped(model, now, machine)
         for feed, count in zip(feeds, counts, strict=True):
             results = dict(run(feed))
             for name in now:
@@ -121,6 +122,8 @@ def _by_sample(value: Array, count: int, shape: Sequence[int], few: int) -> tupl
     axis = next((i for i, (a, b) in enumerate(zip(shape, value.shape, strict=False)) if a != b), 0)
     if value.shape != (*shape[:axis], count * shape[axis], *shape[axis + 1 :]):
         return value, 1, 1
+    if not axis:
+        return value, count, 1
     return np.moveaxis(value.reshape(*shape[:axis], count, *shape[axis:]), axis, 0), count, 1
 
 
