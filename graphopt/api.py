@@ -23,8 +23,8 @@ from graphopt.analysis.evidence import gather, survives
 from graphopt.analysis.facts import facts
 from graphopt.analysis.metrics import BATCH, RIGHT, scores
 from graphopt.analysis.owners import largest
-from graphopt.analysis.samples import split
-from graphopt.arguments import check_keys, check_opset, check_run, check_tolerance
+from graphopt.analysis.samples import MADE_UP, split
+from graphopt.arguments import check_calibration, check_keys, check_opset, check_run, check_tolerance
 from graphopt.errors import InputError, UsageError
 from graphopt.graph.load import Source, load
 from graphopt.graph.nodes import is_overridable
@@ -57,9 +57,6 @@ _log = logging.getLogger("graphopt")
 Model = str | os.PathLike[str] | onnx.ModelProto | ir.Model | Any
 """A path, an `onnx.ModelProto`, an `onnx_ir.Model`, or torch's `ONNXProgram`."""
 
-_MADE_UP = "random:256"
-"""What is learned from where there is no data: noise through the network, marked as synthetic."""
-
 
 def optimize(
     model: Model,
@@ -78,6 +75,7 @@ def optimize(
     max_drop: Mapping[str, float] | Sequence[str] | None = None,
     int8: bool = False,
     weight_bits: int | None = None,
+    calibration: str | os.PathLike[str] | None = None,
     plan_only: bool = False,
     measure: bool = False,
     unverified: bool = False,
@@ -108,6 +106,7 @@ def optimize(
             within it is looked for.
         int8: compute on 8-bit integers where that pays on the target; ranges are learned from the data.
         weight_bits: of a weight of such a model: 8, 4 or 3.
+        calibration: a file that keeps what was seen of its values: it is read, or written where it is not there yet.
         plan_only: only say what would be cut; the result is what there is before.
         measure: let the clock decide on passes that could make a model slower; the result's recipe does without those
             that did not make this one faster.
@@ -149,19 +148,21 @@ def optimize(
         raise UsageError("what is given up is measured: leave out unverified")
     if plan_only and not chosen.cuts:
         raise UsageError("plan_only needs something to plan for: give a budget or an allowed drop")
+    kept = check_calibration(calibration, used=chosen.quantize is not None)
     say("loading")
     with Child() as child:
         source = load(model, freeze=chosen.freeze, external_root=external_root, guard=guard(child))
         check_opset(source, opset)
         check_keys(source, () if chosen.lossy else chosen.skip)  # of a lossy recipe once groups are known
-        settings = pipeline.Settings(device, threads, seed, progress=say, measure=measure)
+        settings = pipeline.Settings(device, threads, seed, progress=say, measure=measure, calibration=kept)
         if chosen.lossy and data is None:
-            data = _MADE_UP
+            data = MADE_UP
         evidence = None if unverified else gather(source, data, set_dims, seed, say, child)
         found = None
         if chosen.lossy and evidence and evidence.data:
-            samples = split(evidence.data)
-            found = lossy.compress(source, chosen, samples, evidence.feeds, settings, child, plan_only=plan_only)
+            found = lossy.compress(
+                source, chosen, split(evidence.data), evidence.feeds, settings, child, plan_only=plan_only
+            )
             outcome = found.outcome
         else:
             outcome = pipeline.optimize(source, chosen, evidence.feeds if evidence else None, settings, child)

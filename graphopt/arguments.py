@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import difflib
 import math
+import os
 import typing
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -15,7 +17,7 @@ from graphopt.graph.load import Source
 from graphopt.graph.nodes import graphs, key
 from graphopt.run.session import Device
 
-__all__ = ["check_keys", "check_opset", "check_run", "check_tolerance"]
+__all__ = ["check_calibration", "check_keys", "check_opset", "check_run", "check_tolerance"]
 
 _MOST_THREADS = 1024
 _MOST_SEED = 2**63 - 1
@@ -53,6 +55,25 @@ def check_tolerance(atol: object, rtol: object) -> None:
         number = isinstance(given, int | float | np.integer | np.floating) and not isinstance(given, bool)
         if given is not None and not (number and 0 <= float(given) < math.inf):  # type: ignore[arg-type]
             raise UsageError(f"{name} is {_shown(given)}: give a finite number, at least 0")
+
+
+def check_calibration(given: object, *, used: bool) -> Path | None:
+    """The file that keeps statistics, if one is given.
+
+    Args:
+        given: what may be its path.
+        used: whether there is a use for them.
+
+    Raises:
+        UsageError: there is none, or it is no path.
+    """
+    if given is None:
+        return None
+    if not isinstance(given, str | os.PathLike):
+        raise UsageError(f"calibration is {_shown(given)}: give the path of a file")
+    if not used:
+        raise UsageError("a calibration is that of an int8 model: give int8 as well")
+    return Path(given)
 
 
 def _insist(name: str, given: object, least: int, most: int) -> None:

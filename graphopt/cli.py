@@ -16,13 +16,16 @@ import typer
 
 from graphopt.errors import GraphoptError
 from graphopt.options import (
+    AtolOption,
     BitsOption,
     BudgetOption,
+    CalibrationOption,
     DataOption,
     DebugOption,
     DeviceOption,
     DropOption,
     FastMathOption,
+    FreezeOption,
     HtmlOption,
     Int8Option,
     JsonOption,
@@ -34,6 +37,7 @@ from graphopt.options import (
     PlanOnlyOption,
     QuietOption,
     RootOption,
+    RtolOption,
     SeedOption,
     SetOption,
     SkipOption,
@@ -148,9 +152,7 @@ def optimize(
     save_recipe: Annotated[
         Path | None, typer.Option("--save-recipe", metavar="FILE", help="Write what was done as a recipe.")
     ] = None,
-    freeze: Annotated[
-        bool, typer.Option("--freeze", help="Make constants of weights that a feed could override.")
-    ] = False,
+    freeze: FreezeOption = False,
     target: TargetOption = "portable",
     opset: OpsetOption = None,
     fast_math: FastMathOption = False,
@@ -159,6 +161,7 @@ def optimize(
     max_drop: DropOption = None,
     int8: Int8Option = False,
     weight_bits: BitsOption = None,
+    calibration: CalibrationOption = None,
     plan_only: PlanOnlyOption = False,
     measure: MeasureOption = False,
     unverified: UnverifiedOption = False,
@@ -185,7 +188,7 @@ def optimize(
     if files.is_there(model):  # else there is more to say of it than of where the result would go
         files.refuse_out(place, model, force=force)
     others = {"OUT": place, "the recipe": recipe, "the data": Path(data) if data else None}
-    reports = {"--json": json, "--html": html, "--save-recipe": save_recipe}
+    reports = {"--json": json, "--html": html, "--save-recipe": save_recipe, "--calibration": calibration}
     files.refuse_side_files(reports, {"MODEL": model}, others, external_root)
     with console.progress(quiet=quiet, verbose=verbose) as progress:
         result = api.optimize(
@@ -204,6 +207,7 @@ def optimize(
             max_drop=max_drop or None,
             int8=int8,
             weight_bits=weight_bits,
+            calibration=calibration,
             plan_only=plan_only,
             measure=measure,
             unverified=unverified,
@@ -269,14 +273,8 @@ def check(
     candidate: Annotated[Path, typer.Argument(metavar="CANDIDATE", show_default=False, help="The model in question.")],
     data: DataOption = None,
     device: DeviceOption = "auto",
-    atol: Annotated[
-        float | None,
-        typer.Option("--atol", metavar="X", min=0, help="Allowed absolute difference, instead of the derived one."),
-    ] = None,
-    rtol: Annotated[
-        float | None,
-        typer.Option("--rtol", metavar="X", min=0, help="Allowed relative difference, instead of the derived one."),
-    ] = None,
+    atol: AtolOption = None,
+    rtol: RtolOption = None,
     set_dims: SetOption = None,
     external_root: RootOption = None,
     threads: ThreadsOption = 0,

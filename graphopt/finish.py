@@ -104,7 +104,19 @@ class Half:
         kept, skip = moved.undone.weights(thin, form.weight_bits), (*done.skip, *moved.floats(thin))
         emit = form.always or bool(target.integers.instead)
         again, asked = moved.intact and bool(moved.undone.products), None if emit else timed
-        regions = Regions(thin, target.integers, form, samples, skip, asked, self.settings, moved.ranges, kept, again)
+        regions = Regions(
+            thin,
+            target.integers,
+            form,
+            samples,
+            skip,
+            asked,
+            self.settings,
+            moved.ranges,
+            kept,
+            again,
+            self.settings.calibration,
+        )
         if done.floats is not None:
             found = regions.quantized(done.floats)
         else:
@@ -126,7 +138,7 @@ class Half:
         step = pipeline.Step(spec(form), form.exactness.name, {form.name: len(found.weights)}, round(took, 4))
         attempt = replace(last.attempt, steps=(step, *last.attempt.steps))
         instead = [target.integers.instead] if target.integers.instead else []
-        notes = (*last.notes, *moved.notes(found, kept), *instead)
+        notes = (*last.notes, *moved.notes(found, kept), *regions.notes(), *instead)
         outcome = replace(last, attempt=attempt, notes=notes)
         return outcome, Integral(found, audited, timing, form.weight_bits, emitted=True)
 

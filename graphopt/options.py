@@ -10,14 +10,17 @@ import typer
 from graphopt.errors import UsageError
 
 __all__ = [
+    "AtolOption",
     "BitsOption",
     "BudgetOption",
+    "CalibrationOption",
     "DataOption",
     "DebugOption",
     "Device",
     "DeviceOption",
     "DropOption",
     "FastMathOption",
+    "FreezeOption",
     "HtmlOption",
     "Int8Option",
     "JsonOption",
@@ -29,6 +32,7 @@ __all__ = [
     "PlanOnlyOption",
     "QuietOption",
     "RootOption",
+    "RtolOption",
     "SeedOption",
     "SetOption",
     "SkipOption",
@@ -135,6 +139,24 @@ Int8Option = Annotated[
 BitsOption = Annotated[
     int | None,
     typer.Option("--weight-bits", metavar="8|4|3", show_default=False, help="Of a weight of an int8 model."),
+]
+CalibrationOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--calibration",
+        metavar="FILE",
+        show_default=False,
+        help="Keep what --int8 saw of values of this model on this data: read, or written where it is not there yet.",
+    ),
+]
+FreezeOption = Annotated[bool, typer.Option("--freeze", help="Make constants of weights that a feed could override.")]
+AtolOption = Annotated[
+    float | None,
+    typer.Option("--atol", metavar="X", min=0, help="Allowed absolute difference, instead of the derived one."),
+]
+RtolOption = Annotated[
+    float | None,
+    typer.Option("--rtol", metavar="X", min=0, help="Allowed relative difference, instead of the derived one."),
 ]
 PlanOnlyOption = Annotated[bool, typer.Option("--plan-only", help="Only say what would be cut; write no model.")]
 MeasureOption = Annotated[

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
+from pathlib import Path
 from typing import Generic, TypeVar
 
 import onnx_ir as ir
@@ -62,6 +63,8 @@ class Settings(Machine):
 
     measure: bool = False
     """Whether the clock decides on passes that could make a model slower."""
+    calibration: Path | None = None
+    """Where statistics of values are kept that integers are chosen by."""
     stamp: Recipe | None = None
     """What was done in all, where the model was changed before: it says so even if nothing is left to rewrite."""
 

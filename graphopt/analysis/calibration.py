@@ -25,7 +25,7 @@ from graphopt.run.files import read_npz
 from graphopt.run.machine import HERE, Machine
 from graphopt.run.session import Feed
 
-__all__ = ["Calibration", "Key", "key_of", "observe"]
+__all__ = ["Calibration", "Key", "key_of", "observe", "recalled"]
 
 _BATCH: Final = 32
 """Samples of one run, at most."""
@@ -206,6 +206,35 @@ class Calibration:
         except (KeyError, ValueError, TypeError, IndexError, OverflowError) as error:
             raise InputError(f"{path} holds no calibration, or a damaged one; delete it and calibrate again") from error
         if expected is not None and key != expected:
-            what = "model" if key.graph != expected.graph else "data"
-            raise InputError(f"{path} was calibrated with another {what}; delete it, or name another file")
+            what = "another model" if key.graph != expected.graph else "other data"
+            raise InputError(f"{path} was calibrated with {what}; delete it, or name another file")
         return cls(key, found)
+
+
+def recalled(
+    path: Path, model: ir.Model, values: Iterable[str], samples: Samples, machine: Machine = HERE
+) -> tuple[dict[str, Histogram], int]:
+    """As `observe`, but what a file holds is taken from it, and what it lacks is added to it.
+
+    Args:
+        path: of a file that `Calibration.save` wrote, or that is to be.
+        model: is not changed.
+        values: names; inputs may be among them.
+        samples: what is fed.
+        machine: where to run.
+
+    Returns:
+        The histograms, and how many of them the file held.
+
+    Raises:
+        InputError: the file cannot be read, is damaged, or was made of another model or other data.
+        MachineError: it cannot be written.
+        UsageError: as `observe`.
+    """
+    wanted, key = list(dict.fromkeys(values)), key_of(model, samples)
+    held = Calibration.load(path, key).histograms if path.exists() else {}
+    missing = [n for n in wanted if n not in held]
+    found = {**held, **(observe(model, missing, samples, machine) if missing else {})}
+    if missing:
+        Calibration(key, found).save(path)
+    return {n: found[n] for n in wanted}, len(wanted) - len(missing)

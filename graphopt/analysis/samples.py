@@ -20,8 +20,10 @@ from graphopt.errors import InputError
 from graphopt.run.data import Data, add_digest, rows_of
 from graphopt.run.session import Feed
 
-__all__ = ["UNLEARNED", "Split", "identity", "is_finite", "split"]
+__all__ = ["MADE_UP", "UNLEARNED", "Split", "identity", "is_finite", "split"]
 
+MADE_UP = "random:256"
+"""What is learned from where there is no data: noise through the network, marked as synthetic."""
 UNLEARNED = "nothing can be learned from the data: leave out samples with nan, infinities or huge values"
 """What is told where that is so."""
 CALIBRATION = 1000

@@ -14,13 +14,14 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
 from math import isfinite
+from pathlib import Path
 from typing import Any, Final, get_args
 
 import numpy as np
 import onnx_ir as ir
 
 from graphopt import ops
-from graphopt.analysis.calibration import observe
+from graphopt.analysis.calibration import observe, recalled
 from graphopt.analysis.causes import Seen, Weighed, cause
 from graphopt.analysis.facts import extents
 from graphopt.analysis.histogram import Histogram
@@ -118,6 +119,9 @@ class Regions:
     moved: bool = False
     """Whether it was quantized before, so that without an allowed drop nothing is to be decided."""
 
+    kept_in: Path | None = None
+    """The file that keeps what was observed."""
+
     def quantized(self, floats: Collection[str]) -> Quantized:
         """With some regions on floats, and all others on integers; their weights are the same whichever these are."""
         plan = layout(self.model, self.target, {*self.skip, *floats})
@@ -192,17 +196,25 @@ class Regions:
         given = self.samples
         return {n: v[:most] for n, v in given.items()} if isinstance(given, Mapping) else given[:most]
 
+    def notes(self) -> Iterator[str]:
+        """Where ranges came from, if not from the samples."""
+        found, held = self._observed
+        if held:
+            yield f"what {held} of {len(found)} values are like was read from {self.kept_in}, not observed"
+
     @cached_property
-    def _observed(self) -> dict[str, Histogram]:
-        """With fewer regions on integers, no other values are quantized."""
+    def _observed(self) -> tuple[dict[str, Histogram], int]:
+        """With fewer regions on integers, no other values are quantized; and how many a file held."""
         plan = layout(self.model, self.target, self.skip)
         names = [name for name in plan.values if name not in self.known]
-        return observe(self.model, names, self.samples, self.machine) if names else {}
+        if names and self.kept_in is not None:
+            return recalled(self.kept_in, self.model, names, self.samples, self.machine)
+        return observe(self.model, names, self.samples, self.machine) if names else {}, 0
 
     def _grids(self, plan: Layout) -> dict[int, Ranged]:
         method: Method = next(m for m in get_args(Method) if m == self.form.ranges)
         return grids(
-            plan, self._observed, method, unsigned=self.target.unsigned, known=self.known, memory=self._settled
+            plan, self._observed[0], method, unsigned=self.target.unsigned, known=self.known, memory=self._settled
         )
 
     @cached_property

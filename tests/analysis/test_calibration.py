@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from graphopt.analysis import calibration
-from graphopt.analysis.calibration import Calibration, Key, key_of, observe
+from graphopt.analysis.calibration import Calibration, Key, key_of, observe, recalled
 from graphopt.analysis.histogram import Histogram
 from graphopt.errors import InputError, MachineError, UsageError
 from graphopt.run.files import read_npz
@@ -257,11 +257,11 @@ def test_a_file_of_another_model_or_other_data_is_refused(tmp_path: Path) -> Non
     path = tmp_path / "ranges.npz"
     made = calibrated(pointwise(), numbers(50))
     made.save(path)
-    with pytest.raises(InputError, match=r"another data; delete it|another model; delete it") as data:
+    with pytest.raises(InputError, match=r"other data; delete it|another model; delete it") as data:
         Calibration.load(path, key_of(pointwise(), numbers(50, seed=1)))
     with pytest.raises(InputError, match="another model; delete it"):
         Calibration.load(path, key_of(stack([3, 2], "Gemm")[0], numbers(50)))
-    assert "another data" in str(data.value)
+    assert "other data" in str(data.value)
 
 
 def test_a_damaged_file_is_refused_in_one_sentence(tmp_path: Path) -> None:
@@ -316,3 +316,18 @@ def test_a_file_that_holds_something_else_is_refused(changed: dict[str, Any], tm
 def test_where_nothing_can_be_written_that_is_said(tmp_path: Path) -> None:
     with pytest.raises(MachineError, match="cannot be written"):
         Calibration(Key("a", "1"), {}).save(tmp_path / "none" / "ranges.npz")
+
+
+def test_what_a_file_lacks_is_observed_and_added(tmp_path: Path) -> None:
+    model, given, file = pointwise(), numbers(20), tmp_path / "kept.npz"
+    usual = observe(model, ["x", "r", "y"], given)
+    held = [recalled(file, model, names, given) for names in (["r"], ["y", "r"], ["x"], ["x", "r", "y"])]
+    assert [(list(found), known) for found, known in held] == [
+        (["r"], 0),
+        (["y", "r"], 1),
+        (["x"], 0),
+        (["x", "r", "y"], 3),
+    ]
+    assert all(same(found[n], usual[n]) for found, _ in held for n in found)
+    with pytest.raises(InputError, match="other data"):
+        recalled(file, model, ["r"], numbers(21))

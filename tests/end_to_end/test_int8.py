@@ -377,3 +377,34 @@ def test_what_makes_no_sense_is_refused(words: tuple[str, ...], parts: tuple[str
     out = tmp_path / "out.onnx"
     assert_fails(command("optimize", NET, "-o", out, *words), 2, *parts)
     assert not out.exists()
+
+
+def test_statistics_are_kept_for_this_model_and_this_data(tmp_path: Path) -> None:
+    given, file, told = small(), tmp_path / "kept.npz", list[str]()
+
+    def made(model: onnx.ModelProto = given, rows: int = 160) -> api.Result:
+        data = {name: a[:rows] for name, a in FEW.items()}
+        told.clear()
+        return api.optimize(
+            model, data=data, recipe=recipe(), calibration=file, threads=1, device="cpu", progress=told.append
+        )
+
+    plain, first = quantized(given), made()
+    assert any("observing" in words for words in told)
+    assert not any(str(file) in note for note in first.report.notes)
+    before, again = file.read_bytes(), made()
+    assert not any("observing" in words for words in told)
+    assert any(str(file) in note for note in again.report.notes)
+    assert file.read_bytes() == before
+    assert again.model.SerializeToString() == first.model.SerializeToString() == plain.model.SerializeToString()
+    with pytest.raises(InputError, match="other data"):
+        made(rows=150)
+    other = small()
+    other.graph.initializer[0].raw_data = bytes(len(other.graph.initializer[0].raw_data))
+    with pytest.raises(InputError, match="another model"):
+        made(other)
+    assert file.read_bytes() == before
+    with pytest.raises(UsageError, match="give int8"):
+        api.optimize(small(), calibration=file)
+    with pytest.raises(UsageError, match="path of a file"):
+        api.optimize(small(), recipe=recipe(), calibration=3)  # type: ignore[arg-type]
