@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from graphopt.analysis.segments import Samples, on_disk
+from graphopt.analysis.segments import Samples, mapped, on_disk, rest
 from graphopt.errors import InputError
 from graphopt.run.data import Data, add_digest, rows_of
 from graphopt.run.session import Feed
@@ -32,6 +32,8 @@ JUDGEMENT = 2000
 """Samples that are judged by at most."""
 _LARGE = 1 << 26
 """Bytes of samples above which they lie in a file."""
+_ALIGNED = 64
+"""Bytes at whose multiples they begin there."""
 _FEED = 1 << 22
 """Bytes of a feed to judge by, about."""
 _JUDGES = 0.1
@@ -74,15 +76,16 @@ def split(data: Data, batch: int = 50, most: int = CALIBRATION) -> Split:
         InputError: there are too few samples for both.
     """
     sides: tuple[list[_Kept], list[_Kept]] = ([], [])
+    shelf = _Shelf()
     for feed, labels in data.pairs():
         for sample, label in _samples(feed, labels, rows=data.rows):
             number = identity(sample)
             side = 1 if number < _JUDGES * 2**256 else 0
             heap, limit = sides[side], (most, JUDGEMENT)[side]
             if len(heap) < limit:
-                heapq.heappush(heap, _Kept(-number, _copy(sample), label))
+                heapq.heappush(heap, _Kept(-number, shelf.put(sample), label))
             elif -number > heap[0].rank:
-                heapq.heapreplace(heap, _Kept(-number, _copy(sample), label))
+                heapq.heapreplace(heap, _Kept(-number, shelf.put(sample), label))
     calibrating, judging = (sorted(heap, reverse=True) for heap in sides)
     finite = [k for k in calibrating if is_finite([k.feed])]
     if 2 * len(finite) <= len(calibrating):
@@ -142,9 +145,29 @@ def identity(sample: Feed) -> int:
     return int.from_bytes(digest.digest(), "big")
 
 
-def _copy(sample: Feed) -> Feed:
-    """Rows would keep the whole feed that they are views of."""
-    return {n: np.array(v) if isinstance(v, np.ndarray) else v for n, v in sample.items()}
+class _Shelf:
+    """Copies of samples, as rows would keep the whole feed that they are views of; in files, once there are many."""
+
+    def __init__(self) -> None:
+        self._held = 0
+        self._room = np.empty(0, np.uint8)
+
+    def put(self, sample: Feed) -> Feed:
+        """The same sample, wherever it lies."""
+        return {n: self._put(v) if isinstance(v, np.ndarray) else v for n, v in sample.items()}
+
+    def _put(self, value: np.ndarray) -> np.ndarray:
+        self._held += value.nbytes
+        if self._held <= _LARGE or value.dtype == object or not value.nbytes:
+            return np.array(value)
+        size = -(-value.nbytes // _ALIGNED) * _ALIGNED
+        if size > len(self._room):
+            rest(self._room)
+            self._room = mapped(np.dtype(np.uint8), (max(size, _LARGE),))
+        copy: np.ndarray = self._room[: value.nbytes].view(value.dtype).reshape(value.shape)
+        copy[...] = value
+        self._room = self._room[size:]
+        return copy
 
 
 def _stacked(feeds: Sequence[Feed]) -> Feed:

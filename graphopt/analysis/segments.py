@@ -35,6 +35,7 @@ __all__ = [
     "differs",
     "first",
     "folded",
+    "mapped",
     "on_disk",
     "rest",
     "tapped",
@@ -136,14 +137,18 @@ class Store:
 def on_disk(parts: Sequence[Any]) -> Any:
     """Arrays of one shape but for the first axis, one behind the other in an unnamed file that is mapped."""
     shape = (sum(len(p) for p in parts), *parts[0].shape[1:])
-    with tempfile.TemporaryFile() as file:  # gone as soon as nothing maps it any more
-        mapped = np.memmap(file, parts[0].dtype, "w+", shape=shape)
-    start = 0
+    made, start = mapped(parts[0].dtype, shape), 0
     for rows in parts:
-        mapped[start : start + len(rows)] = rows
+        made[start : start + len(rows)] = rows
         start += len(rows)
-    rest(mapped)
-    return mapped
+    rest(made)
+    return made
+
+
+def mapped(dtype: np.dtype[Any], shape: tuple[int, ...]) -> Any:
+    """Zeros in an unnamed file, which is gone as soon as nothing maps it any more."""
+    with tempfile.TemporaryFile() as file:
+        return np.memmap(file, dtype, "w+", shape=shape)
 
 
 def rest(value: Any) -> None:

@@ -142,7 +142,8 @@ def _ways(matrix: Array, gram: Array, bits: int) -> Iterator[tuple[str, Array, A
     """Codes and scales: the nearest ones, and those of least error."""
     most = 2 ** (bits - 1) - 1
     power = np.maximum(np.trace(gram, axis1=1, axis2=2) / gram.shape[1], np.finfo(np.float32).tiny)
-    system = gram + (_DAMPING * power)[:, None, None] * np.eye(gram.shape[1])
+    system, diagonal = gram.copy(), np.arange(gram.shape[1])
+    system[:, diagonal, diagonal] += (_DAMPING * power)[:, None]
     weights = np.diagonal(system, axis1=1, axis2=2)
     scale = _scales(matrix, weights, most, _SHRINK[bits])
     codes = _nearest(matrix, scale, most)
@@ -180,8 +181,7 @@ def _scales(matrix: Array, weights: Array, most: int, least: float) -> Array:
 def _passed_on(matrix: Array, system: Array, scale: Array, most: int) -> Array:
     """Codes column by column, the ones that matter most first, each making up for what those before it missed."""
     order = np.argsort(-np.diagonal(system, axis1=1, axis2=2).mean(axis=0), kind="stable")
-    inverse = np.linalg.inv(system[:, order[:, None], order])
-    upper = np.linalg.cholesky(inverse).transpose(0, 2, 1)
+    upper = np.linalg.cholesky(np.linalg.inv(system[:, order[:, None], order])).transpose(0, 2, 1)
     rest, codes = matrix[..., order].astype(np.float64), np.empty(matrix.shape)
     columns = matrix.shape[-1]
     for start in range(0, columns, _BLOCK):

@@ -6,6 +6,7 @@ import errno
 import math
 import os
 import stat
+import tempfile
 import zipfile
 import zlib
 from pathlib import Path
@@ -24,6 +25,10 @@ __all__ = ["read_npz", "read_pb"]
 
 _MOST: Final = 16 << 30
 """Bytes that one file may unpack to."""
+_LARGE: Final = 1 << 26
+"""Bytes of an array above which it lies in a file."""
+_PIECE: Final = 1 << 20
+"""Bytes that are read at once then."""
 _MOST_PACKED: Final = 100
 _HARMLESS: Final = 1 << 28
 """A file that unpacks to more bytes than this, and to that many times its size, is a trap rather than data."""
@@ -90,8 +95,22 @@ def _read_npy(stream: IO[bytes], size: int, where: str) -> np.ndarray:
         raise InputError(f"{where} has a shape that no array can have")
     if len(shape) > _MOST_AXES or min(shape, default=0) < 0 or promised != present:
         raise InputError(f"{where} claims the shape {shape} of {dtype}, {promised:,} bytes, but has {present:,}")
-    array = np.frombuffer(bytearray(stream.read(promised)), dtype) if promised else np.empty(math.prod(shape), dtype)
+    array = _filled(stream, promised).view(dtype) if promised else np.empty(math.prod(shape), dtype)
     return array.reshape(shape, order="F" if fortran else "C")
+
+
+def _filled(stream: IO[bytes], size: int) -> np.ndarray:
+    """So many bytes of a stream; in an unnamed file, where they are many."""
+    if size <= _LARGE:
+        return np.frombuffer(bytearray(stream.read(size)), np.uint8)
+    with tempfile.TemporaryFile() as file:
+        room = np.memmap(file, np.uint8, "w+", shape=(size,))
+    for start in range(0, size, _PIECE):
+        piece = np.frombuffer(stream.read(min(_PIECE, size - start)), np.uint8)
+        if len(piece) < min(_PIECE, size - start):
+            raise EOFError("it ends too early")
+        room[start : start + _PIECE] = piece
+    return room
 
 
 def read_pb(path: Path, *, sequence: bool = False) -> tuple[str, Any]:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from graphopt.analysis import samples
 from graphopt.analysis.samples import split
 from graphopt.errors import InputError
 from graphopt.run.data import Data, open_data
@@ -56,6 +57,17 @@ def test_only_so_many_are_kept() -> None:
     assert isinstance(few.calibration, dict)
     assert isinstance(all_of_them.calibration, dict)
     assert np.array_equal(few.calibration["x"], all_of_them.calibration["x"][:50])
+
+
+def test_rows_in_files_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = split(data([np.arange(300)]), most=50)
+    monkeypatch.setattr(samples, "_LARGE", 1000)
+    found = split(data([np.arange(300)]), most=50)
+    assert isinstance(usual.calibration, dict)
+    assert isinstance(found.calibration, dict)
+    assert np.array_equal(found.calibration["x"], usual.calibration["x"])
+    for a, b in zip(found.judgement, usual.judgement, strict=True):
+        assert np.array_equal(a["x"], b["x"])
 
 
 def test_feeds_are_samples_where_rows_are_not() -> None:

@@ -13,6 +13,7 @@ import onnx_ir as ir
 import pytest
 
 from graphopt.errors import InputError, UsageError
+from graphopt.run import files
 from graphopt.run.data import Data, open_data
 from graphopt.run.session import Port
 
@@ -220,6 +221,20 @@ def test_memory_order_strings_and_empty_arrays(tmp_path: Path) -> None:
     assert np.array_equal(feed["x"], X)
     assert feed["s"].tolist() == ["ab", "é"] * 5
     assert count(open_data(save(tmp_path / "b.npz", x=X[:0], m=M[:0]), ROWS)) == 0
+
+
+def test_large_arrays_lie_in_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "_LARGE", 16)
+    monkeypatch.setattr(files, "_PIECE", 7)
+    given = {"x": X, "f": np.asfortranarray(X), "s": np.array(["ab", "é"] * 5), "e": X[:0]}
+    path = save(tmp_path / "a.npz", **given)
+    found = files.read_npz(Path(path))
+    assert all(np.array_equal(found[n], given[n]) and found[n].dtype == given[n].dtype for n in given)
+    short = npz(tmp_path / "short.npz", x=header((4, 3)) + bytes(48))
+    stream = io.BytesIO(bytes(20))
+    with pytest.raises(EOFError, match="too early"):
+        files._filled(stream, 48)
+    assert not files.read_npz(Path(short))["x"].any()
 
 
 def npz(path: Path, **members: bytes) -> str:
