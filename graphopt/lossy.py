@@ -47,6 +47,8 @@ class Lossy:
     """What is to be emitted; its source is the original."""
     plan: Plan
     channels: Channels
+    sites: Channels
+    """The same, and choices between ways to write products, if it was planned here."""
     tried: tuple[Tried, ...]
     """Every plan that was compressed and measured; none where a recipe held the plan."""
     curves: Mapping[str, LossCurve]
@@ -123,22 +125,24 @@ def compress(
         skip=recipe.skip,
     )
     _check_measured(workshop, recipe.max_drop)
-    planner = _planner(groups, recipe, workshop)
-    bounds = _Bounds(source, first, groups, feed, rows)
-    plan, made = Plan.of(recipe.plan, groups), None
+    planned = recipe.planned or not recipe.cuts
+    sites = groups if planned else workshop.sites
+    planner = _planner(sites, recipe, workshop)
+    bounds = _Bounds(source, first, sites, feed, rows)
+    plan, made = Plan.of(recipe.plan, recipe.forms, groups), None
     tried: tuple[Tried, ...] = ()
-    if not recipe.plan and plan_only and recipe.budget:
+    if not recipe.planned and plan_only and recipe.budget:
         plan = planner.proposed(bounds(recipe.budget, workshop))
-    elif recipe.cuts and not recipe.plan:
+    elif recipe.cuts and not recipe.planned:
         best = _best(planner, recipe, bounds, workshop)
         plan, made, tried = best.plan, best.made.model, tuple(planner.tried)
-    done = replace(recipe, plan=plan.data())
+    done = replace(recipe, plan=plan.widths, forms=plan.forms)
     notes = (*moving.left(given), *_notes(workshop, mirrored=more is not None))
     first = replace(first, notes=(*first.notes, *notes))
     if plan_only:
         first = replace(first, recipe=done)
-        return Lossy(first, plan, groups, tried, planner.curves, (), (), None, split, {}, only=True)
-    made = made or workshop.compressed(plan.widths)
+        return Lossy(first, plan, groups, sites, tried, planner.curves, (), (), None, split, {}, only=True)
+    made = made or workshop.compressed(plan)
     zeros = _zeros(made, recipe, source.name)
     if recipe.quantize is None:
         last, integers = half.emitted(made.model, done), None
@@ -153,7 +157,7 @@ def compress(
         raise Verdict(f"the allowed drop cannot be kept: the result uses {used:.3g} times of it")
     outcome = _joined(replace(source, carried=half.carried), first, last, steps, zeros)
     return Lossy(
-        outcome, plan, groups, tried, planner.curves, made.refits, made.sparse, integers, split, metrics, noise
+        outcome, plan, groups, sites, tried, planner.curves, made.refits, made.sparse, integers, split, metrics, noise
     )
 
 
@@ -161,7 +165,8 @@ def _planner(groups: Channels, recipe: Recipe, workshop: Workshop) -> Planner:
     whole = _whole(groups, recipe.skip)
     return Planner(
         groups,
-        {key: (g.units,) if key in whole else candidates(g, workshop.step) for key, g in groups.groups.items()},
+        {key: (g.units,) if key in whole else candidates(g, workshop.step) for key, g in groups.groups.items()}
+        | {key: range(1, groups.groups[key].units + 1) for key in groups.choices},
         workshop,
         progress=workshop.machine.progress,
     )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import re
 import reprlib
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,8 +17,8 @@ from typing import Any
 
 import tomli_w
 
-from graphopt.compress.form import Sparsify
 from graphopt.compress.quantize import Quantize
+from graphopt.compress.sparsify import Sparsify
 from graphopt.compress.unquantize import Unquantize
 from graphopt.errors import InputError, UsageError
 from graphopt.fuse import (
@@ -51,6 +50,7 @@ from graphopt.rewrite import (
     Shape,
     Strip,
 )
+from graphopt.spelling import parse, spec
 from graphopt.targets import TARGETS
 from graphopt.upgrade import Upgrade
 
@@ -91,7 +91,6 @@ planned."""
 PASSES: Mapping[str, type[Named]] = {p.name: p for kinds in (LOSSLESS, ON_REQUEST, LOSSY) for p in kinds}
 """Every pass by name."""
 
-_SPEC = re.compile(r"(?P<name>[a-z][a-z0-9-]*)(?:\{(?P<fields>.*)\})?")
 _VERSION = 1
 _MOST_TEXT = 1 << 22
 """Characters of a recipe, most of them keys to skip."""
@@ -108,38 +107,8 @@ def _passes(text: str) -> Sequence[Named]:
 
 
 def parse_pass(text: str) -> Named:
-    """The pass that `text` describes.
-
-    Raises:
-        UsageError: unknown pass or field, or a value of another type or out of range.
-    """
-    found = _SPEC.fullmatch(text.strip())
-    if not found or found["name"] not in PASSES:
-        names = ", ".join((*PASSES, USUAL))
-        raise UsageError(f"no pass is called {text!r}: give one of {names}, as name or name{{field=value}}")
-    kind = PASSES[found["name"]]
-    try:
-        given = tomllib.loads("p = {" + (found["fields"] or "") + "}")["p"]
-    except (ValueError, RecursionError):  # what tomllib says of bad TOML, of numbers and of nesting without end
-        raise UsageError(f"{text[:80]!r} cannot be read: write {found['name']}{{field=value, field=value}}") from None
-    fields = {f.name: f for f in dataclasses.fields(kind)}
-    for name, value in given.items():
-        if name not in fields:
-            raise UsageError(f"{kind.name} has no field {name!r}: it has {', '.join(fields) or 'none'}")
-        expected = type(fields[name].default)
-        if type(value) is not expected and not (expected is float and type(value) is int):
-            raise UsageError(f"{kind.name}{{{name}}} is of type {expected.__name__}, not {type(value).__name__}")
-    return kind(**given)
-
-
-def spec(step: Named) -> str:
-    """The text that `parse_pass` reads as `step`: fields at their defaults are left out."""
-    changed = [
-        f"{f.name}={_toml(getattr(step, f.name))}"
-        for f in dataclasses.fields(step)
-        if getattr(step, f.name) != f.default
-    ]
-    return step.name + (f"{{{','.join(changed)}}}" if changed else "")
+    """The pass that `text` describes; see `spelling.parse`."""
+    return parse(text, PASSES, USUAL)
 
 
 def words(name: str, given: Any) -> tuple[str, ...] | None:
@@ -154,10 +123,6 @@ def words(name: str, given: Any) -> tuple[str, ...] | None:
     if any(not isinstance(item, str) for item in items):
         raise UsageError(f"{name} is a list of text, not {reprlib.repr(given)}")
     return items
-
-
-def _toml(value: Any) -> str:
-    return tomli_w.dumps({"value": value}).removeprefix("value = ").rstrip()
 
 
 @dataclass(frozen=True)
@@ -178,6 +143,8 @@ class Recipe:
     """By metric, how much worse the result may do."""
     plan: Mapping[str, int] = field(default_factory=dict)
     """By group of channels, how many stay: what was planned under a budget, for doing it again."""
+    forms: Mapping[str, str] = field(default_factory=dict)
+    """By key of a product, how it is written in another way: what was planned as well."""
     unquantize: Unquantize | None = None
     """Whether integers become floats, first of all. In texts it is one of the passes."""
     sparsify: Sparsify | None = None
@@ -195,7 +162,12 @@ class Recipe:
     @property
     def cuts(self) -> bool:
         """Whether channels may go. Beside other passes that give something up, an allowed drop alone limits those."""
-        return bool(self.budget or self.plan or (self.max_drop and not any(self._given)))
+        return bool(self.budget or self.planned or (self.max_drop and not any(self._given)))
+
+    @property
+    def planned(self) -> bool:
+        """Whether it holds a plan, for doing it again."""
+        return bool(self.plan or self.forms)
 
     @property
     def _given(self) -> tuple[Named | None, ...]:
@@ -221,6 +193,7 @@ class Recipe:
         budget: Mapping[str, float] | Sequence[str] | None = None,
         max_drop: Mapping[str, float] | Sequence[str] | None = None,
         plan: Mapping[str, int] | None = None,
+        forms: Mapping[str, str] | None = None,
         int8: bool = False,
         weight_bits: int | None = None,
         floats: Sequence[str] | None = None,
@@ -237,6 +210,7 @@ class Recipe:
             budget: as `plan.budget.shares` takes it.
             max_drop: as `plan.budget.drops` takes it.
             plan: as the field.
+            forms: as the field.
             int8: whether to quantize.
             weight_bits: of a quantized weight.
             floats: as the field.
@@ -266,7 +240,7 @@ class Recipe:
         options["max_drop"] = drops(max_drop) if max_drop else {}
         options |= _lossy(every)
         options["floats"] = words("floats", floats)
-        return cls(chosen, words("skip", skip) or (), plan=dict(plan or {}), **options)
+        return cls(chosen, words("skip", skip) or (), plan=dict(plan or {}), forms=dict(forms or {}), **options)
 
     @classmethod
     def read(cls, path: Path) -> Recipe:
@@ -351,7 +325,7 @@ def _lossy(steps: Sequence[Named]) -> dict[str, Any]:
 
 
 _LISTS = ("passes", "skip", "floats")
-_TABLES = ("budget", "max_drop", "plan")
+_TABLES = ("budget", "max_drop", "plan", "forms")
 _OPTIONS: Mapping[str, type] = {
     f.name: type(f.default)
     for f in dataclasses.fields(Recipe)

@@ -6,7 +6,7 @@ nothing was learned from.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -15,16 +15,18 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from graphopt.analysis.groups import Channels
+from graphopt.analysis.groups import Channels, Choice
 from graphopt.analysis.metrics import scores
+from graphopt.analysis.moments import Key
 from graphopt.analysis.robustness import LEVELS, Noisy, noisy
 from graphopt.analysis.samples import UNLEARNED, Split, is_finite
 from graphopt.analysis.segments import batches
 from graphopt.compress.axis import Curve, ranked
 from graphopt.compress.compress import Compressed, compress, kept
 from graphopt.compress.cut import cut
-from graphopt.compress.form import Sparsify, sparsify
+from graphopt.compress.offers import form_of, offers, with_choices
 from graphopt.compress.order import gathered, orders
+from graphopt.compress.sparsify import Sparsify, sparsify
 from graphopt.errors import InputError
 from graphopt.graph.carry import Carried
 from graphopt.graph.external import Runnable
@@ -32,7 +34,7 @@ from graphopt.graph.save import runnable
 from graphopt.plan.budget import macs
 from graphopt.plan.levels import LossCurve
 from graphopt.plan.outputs import alone, measure
-from graphopt.plan.plan import Made
+from graphopt.plan.plan import Made, Plan
 from graphopt.run.bench import bench
 from graphopt.run.data import Pair, rows_of
 from graphopt.run.machine import HERE, Machine
@@ -81,7 +83,7 @@ class Workshop:
     """Makes what is emitted of a model that was cut: that is what is timed."""
     form: Sparsify | None = None
     """Which weights become zero once channels are cut."""
-    skip: Container[str] = ()
+    skip: Collection[str] = ()
     """Keys of nodes whose weights do not."""
 
     @cached_property
@@ -115,8 +117,18 @@ class Workshop:
         return feeds[:most], sum(counts[:most])
 
     @cached_property
+    def sites(self) -> Channels:
+        """Groups and choices, which plans are made of."""
+        return self.channels if self.timed is not None else with_choices(self.channels, self.choices)
+
+    @cached_property
     def _orders(self) -> dict[str, NDArray[np.int64]]:
         return {key: curve.order for key, curve in self.curves.items()}
+
+    @cached_property
+    def choices(self) -> Mapping[str, Choice]:
+        """In which other ways each product may be written, by key."""
+        return offers(self.model, self.channels, self.split.calibration, self.machine, skip=self.skip)
 
     def losses(self) -> Mapping[str, LossCurve]:
         """See `plan.Workshop`.
@@ -132,7 +144,11 @@ class Workshop:
             known[key] = LossCurve.through({w: loss * gain for w, loss in curve.held.items()})
             if curve.partial:
                 rest.append(key)
-        return known | self._measured(rest, [key for key in known if key not in rest])
+        known |= self._measured(rest, [key for key in known if key not in rest])
+        for key, choice in self.sites.choices.items():
+            gain = self._survives([choice.product])
+            known[key] = LossCurve.through({n: loss * gain for n, loss in enumerate(choice.losses, 1)})
+        return known
 
     def _measured(self, keys: Sequence[str], others: Sequence[str]) -> dict[str, LossCurve]:
         """The losses of some groups at the outputs, in units of what readers of others lose that are not refit."""
@@ -155,22 +171,25 @@ class Workshop:
     def _gain(self, key: str) -> float:
         """What an error of each reader of a group counts at the outputs, about; see `losses`."""
         readers = self.channels.groups[key].readers
-        places = [place for place, name in enumerate(self.channels.products) if name in readers]
-        survives = np.exp(_REPAIRED * (np.mean(places) / len(self.channels.products) - 1))
-        return float(survives * sum(not self.channels.products[r].diagonal for r in readers))
+        return self._survives(readers) * sum(not self.channels.products[r].diagonal for r in readers)
 
-    def make(self, widths: Mapping[str, int]) -> Made:
+    def _survives(self, products: Collection[Key]) -> float:
+        """What is left of errors of some products at the outputs."""
+        places = [place for place, name in enumerate(self.channels.products) if name in products]
+        return float(np.exp(_REPAIRED * (np.mean(places) / len(self.channels.products) - 1)))
+
+    def make(self, plan: Plan) -> Made:
         """See `plan.Workshop`."""
-        made = self.compressed(widths)
+        made = self.compressed(plan)
         metrics = self.scores(runnable(made.model, Carried()))
         noise = 10 ** (-metrics["sqnr"][1] / 10) if "sqnr" in metrics else 0.0
         return Made(made, noise, metrics, None if self.timed is None else self._timed(made.model, self.timed))
 
-    def time(self, widths: Mapping[str, int]) -> float:
+    def time(self, plan: Plan) -> float:
         """See `plan.Workshop`."""
         if self.timed is None:
             raise ValueError("there is nothing to time plans on")
-        return self._timed(cut(self.model, self.channels, kept(self.channels, self._orders, widths)), self.timed)
+        return self._timed(cut(self.model, self.channels, kept(self.channels, self._orders, plan.widths)), self.timed)
 
     def _timed(self, model: ir.Model, feed: Feed) -> float:
         both = (self.reference, self.finish(model))
@@ -183,16 +202,17 @@ class Workshop:
             found = min(found, again, key=lambda t: t.high / t.low)
         return found.high
 
-    def compressed(self, widths: Mapping[str, int]) -> Compressed:
+    def compressed(self, plan: Plan) -> Compressed:
         """The model cut to a plan and refit, and then made sparse if that is asked for."""
         found = Compressed(self.model, ())
-        if widths:
+        if plan.widths or plan.forms:
             found = compress(
                 self.model,
                 self.channels,
-                kept(self.channels, self._orders, widths),
+                kept(self.channels, self._orders, plan.widths),
                 self.split.calibration,
                 self.machine,
+                forms={key: form_of(text) for key, text in plan.forms.items()},
             )
         if self.form is None:
             return found

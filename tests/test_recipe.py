@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graphopt import recipe as module
-from graphopt.compress.form import Sparsify
+from graphopt.compress.sparsify import Sparsify
 from graphopt.errors import InputError, UsageError
 from graphopt.graph.edit import Editor
 from graphopt.graph.record import Exactness

@@ -17,7 +17,7 @@ and what follows may say that some errors do not count: below the lower bound of
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
@@ -52,6 +52,11 @@ class Rows:
     """So many rows come first; the others are held back, to choose between fits."""
     pair: Pair | None = None
     """The same for the product and the one before it, where there is one."""
+
+    def through(self, first: NDArray[Any]) -> Rows:
+        """The same for a product that reads what another one, (rows, columns), makes of these columns."""
+        moved = first.astype(self.x.dtype)
+        return replace(self, x=moved @ self.x, mean=(moved @ self.mean[..., None])[..., 0])
 
     @property
     def finite(self) -> bool:

@@ -7,12 +7,12 @@ its gates. A *group* holds the units that play the same part in the graph, so th
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Channels", "Group", "Port", "Product", "Widths"]
+__all__ = ["Channels", "Choice", "Group", "Port", "Product", "Widths"]
 
 Widths = Mapping[str, int]
 """How many units of each group stay, by the group's key; groups that are not named keep all."""
@@ -82,6 +82,21 @@ class Group:
 
 
 @dataclass(frozen=True, eq=False)
+class Choice:
+    """Ways to write one product, of which a plan chooses: cheap ones first, as it is last."""
+
+    product: tuple[str, int]
+    """(key, index)."""
+    ways: tuple[str, ...]
+    """As passes are written; the last one is empty."""
+    losses: tuple[float, ...]
+    """Of each; never rising."""
+    left: Mapping[str, NDArray[np.float64]]
+    """By resource, (ways, 2): shares of the product's cost that are left, of what depends on its input and output
+    channels, and of what depends on its input channels alone. Neither falls."""
+
+
+@dataclass(frozen=True, eq=False)
 class Channels:
     """Every group of a model."""
 
@@ -93,6 +108,8 @@ class Channels:
     """Why the result of a product cannot be cut, by the key of its node."""
     values: Mapping[str, tuple[Port | None, ...]]
     """For each value that something can be cut from, by name, the units along each of its axes."""
+    choices: Mapping[str, Choice] = field(default_factory=dict)
+    """Of some groups, what their units are steps of: these have neither writers nor readers."""
 
     @property
     def units(self) -> dict[str, int]:

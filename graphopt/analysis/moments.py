@@ -9,7 +9,7 @@ less is kept than E[xxᵀ] (`Kind`), which the moment says.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from typing import Any, Final, Literal
 
@@ -20,13 +20,13 @@ from scipy.linalg import get_blas_funcs
 
 from graphopt import ops
 from graphopt.analysis.places import past_offset, past_sum, sampled
-from graphopt.analysis.segments import Samples, batches, first, tapped
+from graphopt.analysis.segments import Samples, batches, first, folded, tapped
 from graphopt.counted import counted
 from graphopt.errors import InputError
 from graphopt.graph.nodes import key
 from graphopt.run.machine import HERE, Machine
 
-__all__ = ["ROWS", "Key", "Kind", "Moment", "collect", "gather", "mirror", "precision", "products"]
+__all__ = ["ROWS", "Key", "Kind", "Moment", "collect", "gather", "halves", "mirror", "precision", "products"]
 
 Array = NDArray[Any]
 Key = tuple[str, int]
@@ -128,6 +128,20 @@ def collect(
             made = now.pop(0).moments()
             while made:
                 yield made.pop(0)
+
+
+def halves(
+    model: ir.Model, wanted: Iterable[Key], samples: Samples, machine: Machine = HERE
+) -> Iterator[tuple[Key, Moment, Moment]]:
+    """As `collect`, of the samples to learn from, and of those that judge what was learned."""
+    names = list(wanted)
+    sides = (
+        collect(model, names, part, replace(machine, memory=machine.memory // 2, progress=told))
+        for part, told in zip(folded(samples), (machine.progress, HERE.progress), strict=True)
+    )
+    for (name, moment), (_, held) in zip(*sides, strict=True):
+        yield name, moment, held
+        del moment, held
 
 
 def _names(sites: Iterable[_Site]) -> list[str]:

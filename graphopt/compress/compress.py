@@ -10,30 +10,41 @@ For the gates of recurrent layers see `recurrent`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any, Final
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from graphopt.analysis.frontier import Frontier, Site
+from graphopt.analysis.frontier import Frontier, Rows, Site
 from graphopt.analysis.groups import Channels
 from graphopt.analysis.layers import Layer
 from graphopt.analysis.segments import Samples
 from graphopt.compress import joint, recurrent
+from graphopt.compress.axis import NOTHING
 from graphopt.compress.cut import Keep, cut
+from graphopt.compress.form import Basis, Form, solved, write
 from graphopt.compress.joint import ROUNDS
-from graphopt.compress.refit import ROWS, STEPS, Refit, fit, row_count
+from graphopt.compress.refit import ROWS, STEPS, Fit, Refit, fit, row_count, times
 from graphopt.compress.sparse import Sparse
+from graphopt.graph import values
 from graphopt.ops.gate import OF_STATE
 from graphopt.run.machine import HERE, Machine
 
 __all__ = ["Compressed", "compress", "kept"]
 
+Array = NDArray[Any]
+
 PAIRED = 200_000
 """Positions of whole samples that two products are fitted to together."""
 _VALUES = 16_000_000
 """Elements of what both make there, at most: fits go over all of them again and again."""
+
+
+_DAMPING: Final = 1e-3
+"""Of what a product reads, where its first products are found."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,37 +67,34 @@ def compress(
     samples: Samples,
     machine: Machine = HERE,
     *,
+    forms: Mapping[str, Form] = MappingProxyType({}),
     rows: int = ROWS,
     steps: int = STEPS,
     rounds: int = ROUNDS,
 ) -> Compressed:
-    """A copy of a model with only some units of each group, refit.
+    """A copy of a model with only some units of each group, refit, and some products written in other ways.
 
     Args:
         model: canonical; it is not changed.
         channels: its groups.
         keep: which units of each group stay.
         samples: what is fed, in an order that does not depend on how it was given.
+        forms: how products are written, by key.
         rows: how many for each column a product is fitted to.
         steps: how often one-sided targets are moved.
         rounds: of fitting two products together; 0 fits each alone.
         machine: where to run, and what values between products, and the rows of one, may take.
     """
     thin = cut(model, channels, keep)
-    done: list[Refit] = []
-
-    def met(layer: Layer) -> None:
-        if not layer.intact:
-            machine.progress(f"refitting {layer.key}")
-            product = channels.products.get((layer.key, OF_STATE))
-            stays = None if product is None else product.source.kept(keep)
-            done.append(recurrent.refit(layer, stays, rows, machine.memory))
-
-    for site in Frontier(model, thin, samples, machine, layers=met):
-        if not site.intact:
+    work = _Work(channels, keep, dict(forms), machine, rows, steps, rounds)
+    for site in Frontier(model, thin, samples, machine, layers=work.recur):
+        if not site.intact or site.key in forms:
             machine.progress(f"refitting {site.key}")
-            done.append(_refit(site, channels, keep, rows, steps, rounds, machine))
-    return Compressed(thin, tuple(done))
+            work.done.append(work.refit(site))
+    if work.bases:
+        write(thin, work.bases)
+        values.follow(thin)
+    return Compressed(thin, tuple(work.done))
 
 
 def kept(channels: Channels, order: Mapping[str, NDArray[np.int64]], widths: Mapping[str, int]) -> Keep:
@@ -99,30 +107,69 @@ def kept(channels: Channels, order: Mapping[str, NDArray[np.int64]], widths: Map
     return found
 
 
-def _refit(
-    site: Site,
-    channels: Channels,
-    keep: Keep,
-    rows: int,
-    steps: int,
-    rounds: int,
-    machine: Machine,
-) -> Refit:
-    product = channels.products.get((site.key, 0))
-    stays = None if product is None else product.result.kept(keep)
-    if stays is not None and np.sum(stays) != site.linear.channels:
-        return Refit(site.key, 0, 0, None, "its channels are not those of a plain product", 0.0, 0.0)
-    paired = min(PAIRED, _VALUES // (site.linear.in_channels + site.linear.channels))
-    count = row_count(site.linear.reduction, rows, machine.memory, site.linear.groups)
-    sampled = site.sample(count, stays, paired if rounds else 0)
-    if not sampled.finite:
-        return Refit(site.key, 0, 0, None, "its values are not finite", 0.0, 0.0)
-    found = fit(sampled, site.matrix(), site.bias(), bounds=(site.low, site.high), biased=site.biased, steps=steps)
-    if found.damping is not None:
-        site.put(found.matrix, found.bias)
-    if sampled.pair is not None and site.before is not None and not site.before.intact:
-        both = joint.fit(site, sampled.pair, machine, rounds=rounds)
-        if both is not None:
-            site.put_before(*both.first)
-            site.put(*both.second)
-    return Refit(site.key, found.rows, found.columns, found.damping, found.form, found.before, found.after)
+@dataclass(frozen=True, eq=False)
+class _Work:
+    """What is done to one product after the other."""
+
+    channels: Channels
+    keep: Keep
+    forms: Mapping[str, Form]
+    machine: Machine
+    rows: int
+    steps: int
+    rounds: int
+    done: list[Refit] = field(default_factory=list)
+    bases: dict[str, Basis] = field(default_factory=dict)
+    """What the first of several products computes, by key."""
+
+    def recur(self, layer: Layer) -> None:
+        """Refit a recurrent layer."""
+        if not layer.intact:
+            self.machine.progress(f"refitting {layer.key}")
+            product = self.channels.products.get((layer.key, OF_STATE))
+            stays = None if product is None else product.source.kept(self.keep)
+            self.done.append(recurrent.refit(layer, stays, self.rows, self.machine.memory))
+
+    def refit(self, site: Site) -> Refit:
+        """Refit a product, write it in another way, and fit it once more together with the one before it."""
+        product = self.channels.products.get((site.key, 0))
+        stays = None if product is None else product.result.kept(self.keep)
+        if stays is not None and np.sum(stays) != site.linear.channels:
+            return Refit(site.key, 0, 0, None, "its channels are not those of a plain product", 0.0, 0.0)
+        paired = min(PAIRED, _VALUES // (site.linear.in_channels + site.linear.channels))
+        count = row_count(site.linear.reduction, self.rows, self.machine.memory, site.linear.groups)
+        sampled = site.sample(count, stays, paired if self.rounds else 0)
+        if not sampled.finite:
+            return Refit(site.key, 0, 0, None, "its values are not finite", 0.0, 0.0)
+        found = self._fit(site, sampled, site.matrix(), site.bias())
+        if found.damping is not None:
+            site.put(found.matrix, found.bias)
+        form = self.forms.get(site.key)
+        if form is not None and (rank := form.rank(site.linear)):
+            found = self._formed(site, sampled, form, rank, found)
+        before = site.before
+        if sampled.pair is not None and before is not None and (not before.intact or before.key in self.bases):
+            spans = (self._span(before), self._span(site))
+            both = joint.fit(site, sampled.pair, self.machine, rounds=self.rounds, spans=spans)
+            if both is not None:
+                site.put_before(*both.first)
+                site.put(*both.second)
+        return Refit(site.key, found.rows, found.columns, found.damping, found.form, found.before, found.after)
+
+    def _fit(self, site: Site, rows: Rows, matrix: Array, bias: Array) -> Fit:
+        return fit(rows, matrix, bias, bounds=(site.low, site.high), biased=site.biased, steps=self.steps)
+
+    def _formed(self, site: Site, rows: Rows, form: Form, rank: int, found: Fit) -> Fit:
+        """Let a product be of a form: its first products are found, and the last one is fitted behind them."""
+        gram = times(rows.x, rows.x)[0] / max(1, rows.x.shape[-1])
+        gram[np.diag_indices_from(gram)] += _DAMPING * np.trace(gram) / len(gram) + NOTHING
+        basis = form.spans(site.linear, found.matrix[0], gram)(rank)
+        span = basis.matrix
+        last = solved(span @ gram @ span.T, span @ gram @ found.matrix[0].T).T
+        again = self._fit(site, rows.through(span), last[None], found.bias)
+        site.put(again.matrix @ span, again.bias)
+        self.bases[site.key] = basis
+        return replace(again, before=found.before)
+
+    def _span(self, site: Site) -> Array | None:
+        return self.bases[site.key].matrix if site.key in self.bases else None

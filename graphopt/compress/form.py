@@ -1,265 +1,218 @@
-"""Sparse weights: a part of them becomes zero, and the others are fitted to what there was.
+"""A product written as several smaller ones in a row: y = P·(T·x), where T is what the first ones do to its columns.
 
-    sparsify{share=0.5}        such a part of all weights goes, where they are missed least
-    sparsify{threshold=1e-3}   the weights below it in magnitude go
-    sparsify{pattern="2:4"}    of every 4 weights in a row, at most 2 stay
+    lowrank{first="hw"}   Conv kh×kw to r channels ─► Conv 1×1           Zhang et al., 2015; of a matrix: two of rank r
+    lowrank{first="h"}    Conv kh×1 to r channels ─► Conv 1×kw           Jaderberg et al., 2014
+    lowrank{first=""}     Conv 1×1 to r channels ─► Conv kh×kw
+    tucker                Conv 1×1 ─► Conv kh×kw ─► Conv 1×1             Kim et al., 2016
+    separable             depthwise Conv, r for each channel ─► Conv 1×1
 
-Products are taken in topological order, each on what the ones before it really give, as they are when channels are cut.
+Which axes of the kernel each of them spans, and how T is found, is all that tells them apart. T is judged by what is left
+when P is solved for, with H = E[x·xᵀ] (less means, where a bias is free):
 
-A share is of all weights together. What each product loses without a part of its weights is computed for some parts on
-the model as given, relative to how much the product's result varies, and the parts are chosen so that the sum of these
-losses is least. So a small or sensitive product, often the first or the last one, keeps more, and none needs to be an
-exception; the same part of each was up to 9 dB worse on the networks tried. Magnitudes of different products do not
-compare: by these, each product loses the same part.
+    min over P of tr((W − P·T)·H·(W − P·T)ᵀ),    P = W·H·Tᵀ·(T·H·Tᵀ)⁻¹
 
-N:M runs along the input channels, for each output channel and each position of the kernel: that is what TensorRT looks
-for before it takes the sparse tensor cores for 2:4, where the number of input channels is a multiple of 4 (TensorRT
-documentation, "Structured Sparsity": weights [K, C, R, S] with C % 4 == 0, at most 2 nonzeros among every 4 of C). A
-product whose input channels, in each of its groups, are no multiple of M stays dense: its zeros would pay nowhere.
-
-A depthwise product stays dense in any case: it has few weights, and no other channel can stand in for one.
+Most forms say which share of the product is left; the rank follows from it, whatever channels the product still has.
 """
 
 from __future__ import annotations
 
-import re
-import time
-from collections.abc import Container, Mapping
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite
-from typing import Any, ClassVar, Final
+from math import prod
+from typing import Any, ClassVar, Final, Self
 
 import numpy as np
 import onnx_ir as ir
+import scipy.linalg
 from numpy.typing import NDArray
 
 from graphopt import ops
-from graphopt.analysis.frontier import Frontier, Rows, Site
-from graphopt.analysis.segments import Samples
-from graphopt.compress.compress import Compressed
-from graphopt.compress.refit import ROWS, fit, row_count, times
-from graphopt.compress.sparse import ROUNDS, Sparse, cheapest, dearest, fit_kept, thinned
 from graphopt.errors import UsageError
+from graphopt.graph.names import Names
+from graphopt.graph.nodes import key
 from graphopt.graph.record import Exactness
 from graphopt.protocol import Named
-from graphopt.run.machine import HERE, Machine
 
-__all__ = ["Sparsify", "sparsify"]
+__all__ = ["SHARES", "Basis", "Factor", "Form", "Left", "Shared", "Spans", "solved", "spanned", "write"]
 
 Array = NDArray[Any]
+_DAMPING: Final = 1e-6
+SHARES: Final = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2)
+"""Of a product, that are offered."""
 
-_PATTERN: Final = re.compile(r"(\d{1,4}):(\d{1,4})")
-_WAYS: Final = ("obs", "magnitude")
-SHARES: Final = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
-"""Of a product's weights, that are tried where a share of all is to go."""
-_PRICED: Final = 20
-"""Rows per column that losses are computed from."""
-_FINE: Final = 501
-_HALVINGS: Final = 60
+
+@dataclass(frozen=True, eq=False)
+class Factor:
+    """One of the first products."""
+
+    weight: Array
+    """(out, in/groups, kernel…); 1 along axes of the kernel that it does not span."""
+    axes: frozenset[int]
+    """Of the kernel, that it spans."""
+    groups: int = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Basis:
+    """What the first products compute."""
+
+    factors: tuple[Factor, ...]
+    matrix: Array
+    """(rows, columns): T. Its rows are what the last product reads: for each channel, each place of its kernel."""
 
 
 @dataclass(frozen=True)
-class Sparsify(Named):
-    """See the module's docstring. One of share, threshold and pattern is given."""
+class Left:
+    """What is left of a product, as shares of what it was."""
 
-    name: ClassVar[str] = "sparsify"
-    summary: ClassVar[str] = "set a share of the weights, small ones, or N:M of them to zero, and refit the others"
+    macs: float
+    params: float
+    loose: float = 0.0
+    """Which part of that does not depend on the number of output channels."""
+
+
+Spans = Callable[[int], Basis]
+"""The first products of a rank."""
+
+
+@dataclass(frozen=True)
+class Form(Named):
+    """A way to write a product. See the module's docstring."""
+
     exactness: ClassVar[Exactness] = Exactness.LOSSY
     rules: ClassVar[Mapping[str, str]] = {}
+    nested: ClassVar[bool] = False
+    """Whether the basis of a lower rank is the first rows of that of a higher one."""
 
-    share: float = 0.0
-    """Of the weights, how many become zero."""
-    threshold: float = 0.0
-    """Weights whose magnitude is below it become zero."""
-    pattern: str = ""
-    """"N:M": of every M consecutive input channels at most N weights stay."""
-    by: str = "obs"
-    """What decides which ones: "obs", what removing them costs, or "magnitude"."""
-    refit: bool = True
-    """Whether those that stay are fitted to what there was."""
+    @classmethod
+    @abstractmethod
+    def offered(cls, linear: ops.Linear) -> Iterator[Sequence[Self]]:
+        """What there is to choose from for a product: those with the same spans together, the largest first."""
+
+    @abstractmethod
+    def rank(self, linear: ops.Linear) -> int:
+        """What it comes to for a product; 0 where it is none."""
+
+    def rows(self, linear: ops.Linear, rank: int) -> int:
+        """Of a basis of some rank."""
+        return rank
+
+    @abstractmethod
+    def left(self, linear: ops.Linear, rank: int) -> Left:
+        """What is left of a product of some rank."""
+
+    @abstractmethod
+    def spans(self, linear: ops.Linear, matrix: Array, gram: Array) -> Spans:
+        """What the first products compute, for any rank.
+
+        Args:
+            linear: the product.
+            matrix: (out, columns): its weights.
+            gram: (columns, columns): H, positive definite.
+        """
+
+
+@dataclass(frozen=True)
+class Shared(Form):
+    """A form whose rank is as high as a share of the work allows."""
+
+    share: float = 0.5
+    """Of the product's multiply-accumulates and of its weights, how many may be left."""
 
     def __post_init__(self) -> None:
-        """Insist on one kind that makes sense.
+        """Insist on a share.
 
         Raises:
-            UsageError: there is none, or several, or a value is out of range.
+            UsageError: it is none.
         """
-        given = [name for name in ("share", "threshold", "pattern") if getattr(self, name)]
-        if len(given) != 1:
-            found = f"not {' and '.join(given)}" if given else "as in sparsify{share=0.5}"
-            raise UsageError(f"sparsify takes one of share, threshold and pattern: give one, {found}")
-        if self.share and not 0 < self.share < 1:
-            raise UsageError(f"sparsify{{share={self.share:g}}} is no share: give a number above 0 and below 1")
-        if self.threshold and not (self.threshold > 0 and isfinite(self.threshold)):
-            raise UsageError(f"sparsify{{threshold={self.threshold:g}}} is none: give a finite number above 0")
-        if self.pattern and not 0 < self.kept[0] < self.kept[1]:
-            raise UsageError(
-                f"{self.pattern!r} is no pattern of zeros: write N:M with N from 1 on and below M, as in 2:4"
-            )
-        if self.by not in _WAYS:
-            raise UsageError(f"sparsify cannot choose by {self.by!r}: give one of {', '.join(_WAYS)}")
+        if not 0 < self.share < 1:
+            raise UsageError(f"{self.name}{{share={self.share:g}}} is no share: give a number above 0 and below 1")
 
-    @property
-    def kept(self) -> tuple[int, int]:
-        """Of a pattern, N and M; zeros where it is none."""
-        found = _PATTERN.fullmatch(self.pattern)
-        return (int(found[1]), int(found[2])) if found else (0, 0)
+    @abstractmethod
+    def most(self, linear: ops.Linear) -> int:
+        """No rank is higher."""
 
-    @property
-    def measures(self) -> bool:
-        """Whether the choice depends on data."""
-        return self.by == "obs" and not self.threshold
-
-    def dense(self, linear: ops.Linear) -> str | None:
-        """Why a product stays dense; None where it does not."""
-        inputs = linear.in_channels // linear.groups
-        if linear.groups > 1 and inputs == 1:
-            return "it is depthwise"
-        if self.pattern and inputs % self.kept[1]:
-            return f"its {inputs} input channels are no multiple of {self.kept[1]}"
-        return None
+    def rank(self, linear: ops.Linear) -> int:
+        """See `Form`."""
+        low, high = 0, self.most(linear)
+        while low < high:
+            middle = (low + high + 1) // 2
+            left = self.left(linear, middle)
+            low, high = (middle, high) if max(left.macs, left.params) <= self.share else (low, middle - 1)
+        return low
 
 
-def sparsify(
-    model: ir.Model,
-    form: Sparsify,
-    samples: Samples,
-    machine: Machine = HERE,
-    *,
-    skip: Container[str] = (),
-) -> Compressed:
-    """A copy of a model in which weights are zero. A weight that several nodes read stays as it is.
+def spanned(first: Array, axes: frozenset[int], kernel: tuple[int, ...]) -> Array:
+    """(r·places, in·kernel): what a first product computes of columns, at each place of the rest of the kernel.
 
     Args:
-        model: it is not changed.
-        form: which weights go.
-        samples: what is fed, in an order that does not depend on how it was given.
-        skip: keys of nodes that are left as they are.
-        machine: where to run, and what values between products, and the rows of one, may take.
+        first: (r, in, kernel…), 1 along axes that it does not span.
+        axes: of the kernel, that it spans.
+        kernel: extents.
     """
-    begin = time.perf_counter()
-    copy, done, shares = model.clone(), list[Sparse](), dict[str, float]()
-    if form.share and form.measures:
-        machine.progress("pricing weights")
-        dense = Frontier(model, model.clone(), samples, machine)
-        shares = _shares(dense, form, skip, machine.memory)
-    for site in Frontier(model, copy, samples, machine):
-        reason = "it is skipped" if site.key in skip else form.dense(site.linear)
-        if site.key not in skip and (reason is None or (form.refit and site.drifted)):
-            machine.progress(f"making {site.key} sparse" if reason is None else f"refitting {site.key}")
-            done.append(_made(site, form, reason, shares.get(site.key, form.share), machine.memory))
-        else:
-            done.append(_left(site, reason or ""))
-    return Compressed(copy, (), tuple(done), time.perf_counter() - begin)
+    rest = [1 if i in axes else k for i, k in enumerate(kernel)]
+    found = np.zeros((len(first), *rest, first.shape[1], *kernel))
+    for place in np.ndindex(*rest):
+        at = tuple(slice(None) if i in axes else slice(p, p + 1) for i, p in enumerate(place))
+        found[(slice(None), *place, slice(None), *at)] = first
+    return found.reshape(len(first) * prod(rest), -1)
 
 
-def _left(site: Site, reason: str) -> Sparse:
-    return Sparse(site.key, site.matrix().size, 0, reason, None, 0.0, 0.0)
-
-
-def _made(site: Site, form: Sparsify, reason: str | None, share: float, memory: int) -> Sparse:
-    """Choose, refit and put."""
-    matrix, bias = site.matrix(), site.bias()
-    rows = site.sample(row_count(site.linear.reduction, ROWS, memory, site.linear.groups))
-    if not rows.finite:
-        return _left(site, "its values are not finite")
-    bounds = (site.low, site.high)
-    first = matrix
-    if reason is not None or (form.measures and form.refit and site.drifted):
-        found = fit(rows, matrix, bias, bounds=bounds, biased=site.biased)
-        if reason is not None:
-            if found.damping is not None:
-                site.put(found.matrix, found.bias)
-            return Sparse(site.key, matrix.size, 0, reason, found.damping, found.before, found.after)
-        first = found.matrix
-    stays, start = _chosen(site, form, share, first, rows)
-    zeros = int(np.sum(~stays))
-    kind = next(name for name in ("share", "threshold", "pattern") if getattr(form, name))
-    told = f"{kind} by {form.by if form.measures else 'magnitude'}" if zeros else "none of its weights is small enough"
-    if not form.refit:
-        site.put(np.where(stays, matrix, 0), bias)
-        return Sparse(site.key, matrix.size, zeros, told, None, 0.0, 0.0)
-    result = fit_kept(rows, matrix, bias, stays, start, bounds=bounds, biased=site.biased)
-    site.put(result.matrix, result.bias)
-    return Sparse(site.key, matrix.size, zeros, told, result.damping, result.before, result.after)
-
-
-def _chosen(site: Site, form: Sparsify, share: float, matrix: Array, rows: Rows) -> tuple[Array, Array]:
-    """Which weights stay, and what they are to start from: (groups, out, columns) both."""
-    given = site.matrix()
-    if form.threshold:
-        stays = np.abs(site.linear.matrix()) >= form.threshold
-        return stays, np.where(stays, given, 0)
-    columns = _along_channels(site.linear) if form.pattern else np.arange(site.linear.reduction)
-    back, among = np.argsort(columns), form.kept if form.pattern else None
-    share = 1 - among[0] / among[1] if among else share
-    if not form.measures:
-        cost = np.abs(given[..., columns]).reshape(-1, len(columns))
-        stays = dearest(cost, share) if among is None else ~cheapest(cost, *among)
-        stays = stays[:, back].reshape(given.shape)
-        return stays, np.where(stays, given, 0)
-    grams = _grams(rows, slice(rows.fitted))[:, columns[:, None], columns]
-    rounds = [share * r for r in ROUNDS]
-    *_, pairs = zip(
-        *(thinned(w[:, columns], g, rounds, among) for w, g in zip(matrix, grams, strict=True)), strict=True
-    )
-    stays, start = (np.stack(each)[..., back] for each in zip(*pairs, strict=True))
-    return stays, start
-
-
-def _shares(sites: Frontier, form: Sparsify, skip: Container[str], memory: int) -> dict[str, float]:
-    """By product, the part of its weights that goes where the sum of all products' losses is least."""
-    losses, sizes = dict[str, Array](), dict[str, int]()
-    for site in sites:
-        if site.key in skip or form.dense(site.linear) is not None:
-            continue
-        rows, matrix = site.sample(row_count(site.linear.reduction, _PRICED, memory, site.linear.groups)), site.matrix()
-        if not rows.finite:
-            continue
-        loss = np.zeros(len(SHARES))
-        for w, gram in zip(matrix, _grams(rows, slice(None)), strict=True):
-            changes = (weights - w for _, weights in thinned(w, gram, SHARES))
-            loss += [float(np.sum(d @ gram * d)) for d in changes]
-        scale = float(np.sum(np.var(rows.target, axis=-1, dtype=np.float64)))
-        losses[site.key], sizes[site.key] = loss / max(scale, float(np.finfo(np.float32).tiny)), matrix.size
-    if not losses:
-        return {}
-    found = allocated(np.array([*losses.values()]), np.array([*sizes.values()]), form.share)
-    return {key: float(each) for key, each in zip(losses, found, strict=True)}
-
-
-def allocated(losses: Array, sizes: Array, share: float) -> Array:
-    """(products,): which part of each goes so that the sum of losses is least, and the share of all goes.
-
-    Args:
-        losses: (products, len(SHARES)): of each, at each of `SHARES`.
-        sizes: (products,): how many weights each has.
-        share: of all weights.
-    """
-    fine = np.linspace(0, SHARES[-1], _FINE)
-    curves = np.stack([np.interp(fine, SHARES, loss) for loss in losses])
-
-    def at(price: float) -> Array:
-        found: Array = fine[np.argmin(curves - price * sizes[:, None] * fine, axis=1)]
-        return found
-
-    low, high, wanted = 1e-15, 1e3, share * np.sum(sizes)
-    for _ in range(_HALVINGS):
-        middle = float(np.sqrt(low * high))
-        low, high = (middle, high) if at(middle) @ sizes < wanted else (low, middle)
-    few, many = at(low), at(high)
-    between = float(wanted - few @ sizes) / max(float((many - few) @ sizes), 1e-12)
-    found: Array = few + min(max(between, 0.0), 1.0) * (many - few)
+def solved(square: Array, aim: Array) -> Array:
+    """(rows, out): Pᵀ, of T·H·Tᵀ and T·H·Wᵀ."""
+    damped = square + np.diag(np.full(len(square), _DAMPING * np.trace(square) / len(square)))
+    found: Array = scipy.linalg.solve(damped, aim, assume_a="pos", check_finite=False)
     return found
 
 
-def _grams(rows: Rows, at: slice) -> Array:
-    """(groups, columns, columns): second moments."""
-    x = rows.x[..., at]
-    gram: Array = times(x, x) / x.shape[-1]
-    return gram
+def write(model: ir.Model, made: Mapping[str, Basis]) -> None:
+    """Write products as several, in place. Keys, and names of results, stay with the last of each.
+
+    Args:
+        model: in it, the weights of these products are some P·T.
+        made: what their first products compute, by key.
+    """
+    names = Names(model)
+    for node in [n for n in model.graph if key(n) in made]:
+        (linear,), basis = ops.linears(node), made[key(node)]
+        if linear.parter is None:
+            raise ValueError(f"{key(node)} cannot be written as several products")
+        rest = frozenset(range(len(linear.kernel))).difference(*(f.axes for f in basis.factors))
+        final, value = linear.parter(linear, rest, 1), node.inputs[linear.x]
+        last = np.linalg.lstsq(basis.matrix.T, linear.matrix()[0].T.astype(np.float64), rcond=None)[0].T
+        for number, factor in enumerate(basis.factors):
+            weight = _constant(model, names, linear, factor.weight / linear.alpha, f"{key(node)}/weight_{number}")
+            part = linear.parter(linear, factor.axes, factor.groups)
+            inner = ir.Node(
+                node.domain, node.op_type, [value, weight], _attributes(node, part), name=names.fresh(f"{key(node)}/{number}")
+            )
+            inner.outputs[0].name = names.fresh(f"{inner.name}/output")
+            inner.outputs[0].type = node.outputs[0].type
+            model.graph.insert_before(node, inner)
+            value = inner.outputs[0]
+        old = node.inputs[linear.weight]
+        shape = (len(last), -1, *final.kernel)
+        weight = _constant(model, names, linear, last.reshape(shape), f"{key(node)}/weight")
+        node.replace_input_with(linear.x, value)
+        node.replace_input_with(linear.weight, weight)
+        attributes = _attributes(node, final)
+        node.attributes.clear()
+        node.attributes.update({a.name: a for a in attributes})
+        if old is not None and not old.uses() and not old.is_graph_input():
+            model.graph.initializers.pop(str(old.name), None)
 
 
-def _along_channels(linear: ops.Linear) -> NDArray[np.int64]:
-    """(columns,): all input channels of one position of the kernel after the other."""
-    return np.arange(linear.reduction).reshape(linear.in_channels // linear.groups, -1).T.reshape(-1)
+def _attributes(node: ir.Node, part: ops.Part) -> list[ir.Attr]:
+    changed = ir.convenience.convert_attributes({n: v for n, v in part.attributes.items() if v is not None})
+    return [*(a for name, a in node.attributes.items() if name not in part.attributes), *changed]
+
+
+def _constant(model: ir.Model, names: Names, linear: ops.Linear, weight: Array, name: str) -> ir.Value:
+    contents = linear.laid(weight).astype(linear.weights.dtype)
+    tensor = ir.tensor(contents)
+    value = ir.Value(
+        name=names.fresh(name), const_value=tensor, type=ir.TensorType(tensor.dtype), shape=ir.Shape(contents.shape)
+    )
+    model.graph.register_initializer(value)
+    return value

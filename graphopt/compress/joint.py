@@ -55,13 +55,21 @@ class Joint:
     after: float
 
 
-def fit(site: Site, pair: Pair, machine: Machine = HERE, *, rounds: int = ROUNDS) -> Joint | None:
+def fit(
+    site: Site,
+    pair: Pair,
+    machine: Machine = HERE,
+    *,
+    rounds: int = ROUNDS,
+    spans: tuple[Array | None, Array | None] = (None, None),
+) -> Joint | None:
     """Fit a product and the one before it; None where that is not possible, or brings nothing.
 
     Args:
         site: the second product; both have the weights that were found for each alone.
         pair: what the first one reads, and the second one should give.
         rounds: steps of the first product.
+        spans: (rows, columns) each: what the weights of either are made of, if they may not be any.
         machine: where and how to run.
     """
     first, count = site.before, len(pair.x)
@@ -71,8 +79,8 @@ def fit(site: Site, pair: Pair, machine: Machine = HERE, *, rounds: int = ROUNDS
         return None
     held = np.arange(count) % FOLD == FOLD - 1
     fitted, rest = _cut(pair, ~held), _cut(pair, held)
-    system = _System(first, site, fitted, machine)
-    judge = _System(first, site, rest, machine)
+    system = _System(first, site, fitted, machine, spans)
+    judge = _System(first, site, rest, machine, spans)
     weights = (first.matrix(), first.bias()), (site.matrix(), site.bias())
     best, before = weights, judge.error(*weights)
     least = before
@@ -101,8 +109,10 @@ def _cut(pair: Pair, at: NDArray[np.bool_]) -> Pair:
 class _System:
     """Both products on some samples."""
 
-    def __init__(self, first: Site, second: Site, pair: Pair, machine: Machine) -> None:
-        self._first, self._second = first, second
+    def __init__(
+        self, first: Site, second: Site, pair: Pair, machine: Machine, spans: tuple[Array | None, Array | None]
+    ) -> None:
+        self._first, self._second, self._spans = first, second, spans
         z, low, high = pair.target, np.float32(second.low), np.float32(second.high)
         self._given = {
             "x": pair.x,
@@ -117,7 +127,7 @@ class _System:
         ]
         self._given["k"] = np.zeros(along, np.float32)
         self._session = machine.session(_model(first, second, pair, hidden, along))
-        self._x = first.linear.unfold(pair.x)
+        self._x = _through(spans[0], first.linear.unfold(pair.x))
         self._gram, self._mean = _moments(self._x)
         self._inverse = _inverse(self._gram)
 
@@ -138,11 +148,11 @@ class _System:
     def second(self, first: tuple[Array, Array], second: tuple[Array, Array]) -> tuple[Array, Array]:
         """The second product, solved for."""
         hidden, residual = self._run(first, second, "h", "r")
-        x = self._second.linear.unfold(hidden)
+        x = _through(self._spans[1], self._second.linear.unfold(hidden))
         gram, mean = _moments(x)
         inverse = _inverse(gram)
         for _ in range(2):
-            second = _moved(second, self._second.linear.rows(residual), x, mean, inverse)
+            second = _moved(second, self._second.linear.rows(residual), x, mean, inverse, self._spans[1])
             (residual,) = self._run(first, second, "r")
         return second
 
@@ -150,7 +160,7 @@ class _System:
         """One step of the first product."""
         self._given["k"] = (1 / _bound(self._second, second[0])).astype(np.float32).reshape(self._given["k"].shape)
         (change,) = self._run(first, second, "c")
-        return _moved(first, self._first.linear.rows(change), self._x, self._mean, self._inverse)
+        return _moved(first, self._first.linear.rows(change), self._x, self._mean, self._inverse, self._spans[0])
 
 
 def _bound(site: Site, matrix: Array) -> Array:
@@ -175,13 +185,20 @@ def _inverse(gram: Array) -> Array:
     return found
 
 
-def _moved(weights: tuple[Array, Array], change: Array, x: Array, mean: Array, inverse: Array) -> tuple[Array, Array]:
+def _through(span: Array | None, x: Array) -> Array:
+    return x if span is None else span.astype(x.dtype) @ x
+
+
+def _moved(
+    weights: tuple[Array, Array], change: Array, x: Array, mean: Array, inverse: Array, span: Array | None
+) -> tuple[Array, Array]:
     """The weights that give a change of the result, as well as they can: (groups, out, rows)."""
     matrix, bias = weights
     level = change.mean(axis=-1, dtype=np.float64)
     across = (change @ x.transpose(0, 2, 1)).astype(np.float64) / x.shape[-1] - level[:, :, None] * mean[:, None, :]
     turn = across @ inverse
-    return matrix + turn, bias + level - (turn @ mean[..., None])[..., 0]
+    shift = bias + level - (turn @ mean[..., None])[..., 0]
+    return matrix + (turn if span is None else turn @ span), shift
 
 
 def _model(first: Site, second: Site, pair: Pair, hidden_shape: Sequence[int], along: Sequence[int]) -> ir.Model:

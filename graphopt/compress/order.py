@@ -17,9 +17,9 @@ from graphopt import ops
 from graphopt.analysis.frontier import Frontier
 from graphopt.analysis.groups import Channels, Group, Port
 from graphopt.analysis.layers import Layer
-from graphopt.analysis.moments import ROWS, Key, Moment, collect, products
+from graphopt.analysis.moments import ROWS, Key, Moment, halves, products
 from graphopt.analysis.places import past_offset
-from graphopt.analysis.segments import Samples, folded
+from graphopt.analysis.segments import Samples
 from graphopt.compress import recurrent
 from graphopt.compress.axis import NOTHING, Curve, Importance, Reader, curve, ranked
 from graphopt.compress.heldout import losses
@@ -88,11 +88,7 @@ def gathered(
         del open_[name]
         if mine := readers.pop(name):
             yield channels.groups[name], mine
-    sides = (
-        collect(model, wanted, part, replace(machine, memory=machine.memory // 2, progress=told))
-        for part, told in zip(folded(samples), (machine.progress, HERE.progress), strict=True)
-    )
-    for (reader, moment), (_, held) in zip(*sides, strict=True):
+    for reader, moment, held in halves(model, wanted, samples, machine):
         for name in [name for name, mine in open_.items() if reader in mine]:
             open_[name].remove(reader)
             if np.isfinite([moment.variance, *moment.mean.sum(axis=1), *held.mean.sum(axis=1)]).all():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from graphopt.ops.cost import Cost, cost, node_cost
 from graphopt.ops.domain import domains
 from graphopt.ops.gate import Gates
-from graphopt.ops.linear import Linear
+from graphopt.ops.linear import Linear, Part
 from graphopt.ops.noop import NOOPS, adds_zeros, noop
 from graphopt.ops.spec import OpSpec, ShapeOf
 from graphopt.ops.table import TABLE, Functions, gates, is_foldable, is_pure, known, linears, macs, spec_of
@@ -19,6 +19,7 @@ __all__ = [
     "Gates",
     "Linear",
     "OpSpec",
+    "Part",
     "ShapeOf",
     "adds_zeros",
     "cost",

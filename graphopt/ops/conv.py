@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from graphopt.graph.nodes import attr, input_at, is_constant
 from graphopt.ops.flow import Axes, opaque, tie_all
-from graphopt.ops.linear import Linear, Positions, Unfolder, is_weight
+from graphopt.ops.linear import Linear, Part, Positions, Unfolder, is_weight
 from graphopt.ops.resize import grouped
 from graphopt.ops.spec import OpSpec, ShapeOf
 
@@ -36,7 +36,20 @@ def _linear(w_out: int, unfolder: Unfolder) -> Callable[[ir.Node], tuple[Linear,
         spelled = attr(node, "auto_pad", "NOTSET") == "NOTSET" and attr(node, "output_shape") is None
         adjoint = _adjoint if spelled else None
         padded = bool(w_out) or _is_padded(node)
-        return (Linear(node, 1, 2, **axes, unfolder=unfolder, groups=groups, adjoint=adjoint, padded=padded),)
+        parter = _part if groups == 1 and not w_out else None
+        return (
+            Linear(
+                node,
+                weight=1,
+                bias=2,
+                **axes,
+                unfolder=unfolder,
+                groups=groups,
+                adjoint=adjoint,
+                padded=padded,
+                parter=parter,
+            ),
+        )
 
     return linears
 
@@ -56,6 +69,21 @@ def _adjoint(
         rest = [n - (m - pads[i] - pads[count + i]) for i, (n, m) in enumerate(zip(data[SPATIAL:], least, strict=True))]
         return [ir.node("ConvTranspose", [r, weight], kept | {"pads": pads, "output_padding": rest})]
     return [ir.node("Conv", [r, weight], kept | {"pads": pads})]
+
+
+def _part(linear: Linear, axes: frozenset[int], groups: int) -> Part:
+    """Strides, dilations and pads go with their axes: what one reads as padding would be zero in the other as well."""
+    node, kernel = linear.node, linear.kernel
+    count = len(kernel)
+
+    def along(name: str, default: int) -> list[int]:
+        given = _per_axis(node, name, count * (2 if name == "pads" else 1), default)
+        return [value if i % count in axes else default for i, value in enumerate(given)]
+
+    spanned, strides = [k if i in axes else 1 for i, k in enumerate(kernel)], along("strides", 1)
+    pads = along("pads", 0) if attr(node, "auto_pad", "NOTSET") == "NOTSET" else None
+    attributes = {"kernel_shape": spanned, "strides": strides, "dilations": along("dilations", 1), "pads": pads}
+    return Part(attributes | {"group": groups if groups > 1 else None}, tuple(spanned), prod(strides))
 
 
 def _per_axis(node: ir.Node, name: str, count: int, default: int) -> Sequence[int]:

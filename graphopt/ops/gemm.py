@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from graphopt.graph.nodes import attr, input_at, is_constant, rank, static_shape
 from graphopt.ops.flow import Axes, Axis, opaque
-from graphopt.ops.linear import Linear, Positions, is_weight
+from graphopt.ops.linear import Linear, Part, Positions, is_weight
 from graphopt.ops.spec import OpSpec, ShapeOf
 
 __all__ = ["SPECS"]
@@ -45,6 +45,10 @@ def _adjoint(
     return [turned, ir.node("MatMul", [r, turned.outputs[0]])]
 
 
+def _part(_linear: Linear, _axes: frozenset[int], _groups: int) -> Part:
+    return Part({})
+
+
 def _gemm(node: ir.Node) -> tuple[Linear, ...]:
     weight, transposed = input_at(node, 1), bool(attr(node, "transB", 0))
     shape = static_shape(weight)
@@ -64,6 +68,7 @@ def _gemm(node: ir.Node) -> tuple[Linear, ...]:
             alpha=attr(node, "alpha", 1.0),
             beta=attr(node, "beta", 1.0),
             adjoint=_adjoint,
+            parter=_part,
         ),
     )
 
@@ -71,7 +76,19 @@ def _gemm(node: ir.Node) -> tuple[Linear, ...]:
 def _matmul(node: ir.Node) -> tuple[Linear, ...]:
     if not is_weight(input_at(node, 1)) or rank(node.inputs[1]) != MATRIX:
         return ()
-    return (Linear(node, weight=1, bias=None, w_out=1, w_in=0, y_axis=-1, unfolder=_unfold, adjoint=_adjoint),)
+    return (
+        Linear(
+            node,
+            weight=1,
+            bias=None,
+            w_out=1,
+            w_in=0,
+            y_axis=-1,
+            unfolder=_unfold,
+            adjoint=_adjoint,
+            parter=_part,
+        ),
+    )
 
 
 def _product(node: ir.Node, shape: ShapeOf) -> int | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ Positions = NDArray[np.intp] | None
 """Which rows are wanted, by their numbers; None for all."""
 Unfolder = Callable[["Linear", NDArray[Any], Positions], NDArray[Any]]
 
-__all__ = ["Linear", "Positions", "Unfolder", "is_weight"]
+__all__ = ["Linear", "Part", "Parter", "Positions", "Unfolder", "is_weight"]
 
 
 def is_weight(value: ir.Value | None) -> bool:
@@ -31,6 +31,22 @@ def is_weight(value: ir.Value | None) -> bool:
 Adjoint = Callable[["Linear", ir.Value, ir.Value, tuple[int, ...], tuple[int, ...]], list[ir.Node]]
 """For a product, a value r like its result, its weight as the node reads it, and the shapes of its data and its result:
 the nodes that compute Wᵀ·r, shaped like the data. (alpha is left out.)"""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of some products in a row that do the work of one: the same operator with another weight."""
+
+    attributes: Mapping[str, Any]
+    """What its node has instead of the other's attributes; None stands for what goes."""
+    kernel: tuple[int, ...] = ()
+    """Extents of its kernel: 1 along axes that another one spans."""
+    stride: int = 1
+    """How many positions of what it reads there are for each of its result."""
+
+
+Parter = Callable[["Linear", frozenset[int], int], Part]
+"""Of a product that is to become several in a row, the one that spans these axes of the kernel, in so many groups."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +79,8 @@ class Linear:
     """The node that takes a value like the result back through the transposed product."""
     padded: bool = False
     """Whether some elements of the result sum over less than the whole kernel, as at the borders of an image."""
+    parter: Parter | None = None
+    """None where the product cannot be written as several."""
 
     @property
     def weights(self) -> NDArray[Any]:
@@ -86,6 +104,15 @@ class Linear:
     def in_channels(self) -> int:
         """Number of input channels."""
         return self._shape[self.w_in] * (self.groups if self.w_in > self.w_out else 1)
+
+    @property
+    def kernel(self) -> tuple[int, ...]:
+        """Extents of the kernel: of a plain matrix there are none."""
+        return tuple(self._shape[2:])
+
+    def laid(self, weight: NDArray[Any]) -> NDArray[Any]:
+        """A weight (out, in/groups, kernel…) of any extents as the node reads it."""
+        return np.ascontiguousarray(np.moveaxis(weight, (0, 1), (self.w_out, self.w_in)))
 
     @property
     def reduction(self) -> int:

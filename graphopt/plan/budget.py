@@ -56,7 +56,10 @@ class Cost(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Multilinear:
-    """rest + Σ over products of amount·(line₁·k)·(line₂·k)·(line₃·k), where k is (1, widths…)."""
+    """rest + Σ over products of amount·(line₁·k)·(line₂·k)·(line₃·k), where k is (1, widths…).
+
+    Where a product is written in another way, (line₂·k) is both·(line₂·k) + loose.
+    """
 
     amounts: Array
     """(products,)."""
@@ -64,11 +67,18 @@ class Multilinear:
     """(3, 1 + groups, products): which share of a product's inputs, outputs and repetitions stays."""
     rest: float = 0.0
     """What no plan changes."""
+    ways: tuple[tuple[int, int, Array], ...] = ()
+    """Of products that may be written in other ways: (product, group, (ways, 2)), see `Choice.left`."""
 
     def __call__(self, plans: Array) -> Array:
         """See `Cost`."""
         k = np.concatenate([np.ones((len(plans), 1)), plans], axis=1)
-        return np.asarray(self.rest + (k @ self.lines).prod(axis=0) @ self.amounts)
+        source, result, batch = k @ self.lines
+        left = source * result * batch
+        for product, group, shares in self.ways:
+            both, loose = shares[plans[:, group].astype(np.intp) - 1].T
+            left[:, product] = source[:, product] * batch[:, product] * (both * result[:, product] + loose)
+        return np.asarray(self.rest + left @ self.amounts)
 
 
 @dataclass(frozen=True)
@@ -158,11 +168,16 @@ def lines(channels: Channels) -> Array:
 
 def amounts(channels: Channels) -> dict[str, Multilinear]:
     """Multiply-accumulates and parameters of plans."""
-    shared = lines(channels)
-    return {
-        "macs": Multilinear(np.array([p.macs for p in channels.products.values()], np.float64), shared),
-        "params": Multilinear(np.array([p.params for p in channels.products.values()], np.float64), shared),
-    }
+    shared, found = lines(channels), dict[str, Multilinear]()
+    groups, products = list(channels.groups), list(channels.products)
+    for name in ("macs", "params"):
+        sizes = np.array([getattr(p, name) for p in channels.products.values()], np.float64)
+        ways = tuple(
+            (products.index(choice.product), groups.index(group), choice.left[name])
+            for group, choice in channels.choices.items()
+        )
+        found[name] = Multilinear(sizes, shared, ways=ways)
+    return found
 
 
 def macs(channels: Channels, widths: Widths) -> float:

@@ -38,28 +38,34 @@ _LEAST_SHARE: Final = 0.02
 
 @dataclass(frozen=True)
 class Plan:
-    """How many units of each group stay; groups that are not named keep all. A replay needs no more."""
+    """How many units of each group stay, and how products are written. A replay needs no more."""
 
     widths: Mapping[str, int]
-
-    def data(self) -> dict[str, int]:
-        """As it is written to a recipe or a report."""
-        return dict(sorted(self.widths.items()))
+    """By group; those that are not named keep all."""
+    forms: Mapping[str, str] = field(default_factory=dict)
+    """By key of a product, as passes are written."""
 
     @classmethod
-    def of(cls, data: Mapping[str, Any], channels: Channels) -> Plan:
+    def chosen(cls, widths: Mapping[str, int], sites: Channels) -> Plan:
+        """From widths of groups and steps of choices."""
+        picked = {choice.product[0]: choice.ways[widths[k] - 1] for k, choice in sites.choices.items() if k in widths}
+        left = {k: w for k, w in widths.items() if k not in sites.choices}
+        return cls(dict(sorted(left.items())), {k: way for k, way in sorted(picked.items()) if way})
+
+    @classmethod
+    def of(cls, widths: Mapping[str, Any], forms: Mapping[str, str], channels: Channels) -> Plan:
         """Read one back for a model.
 
         Raises:
             Verdict: the model has no such group, or it cannot have this width.
         """
-        for key, width in data.items():
+        for key, width in widths.items():
             group = channels.groups.get(key)
             if group is None:
                 raise Verdict(f"the plan names the group {key!r}, which this model does not have")
             if not isinstance(width, int) or not 0 < width <= group.units:
                 raise Verdict(f"the plan gives {key!r} {width} units; it has 1 to {group.units}")
-        return cls(dict(data))
+        return cls(dict(widths), dict(forms))
 
 
 @dataclass(frozen=True)
@@ -82,11 +88,11 @@ class Workshop(Protocol):
         """The loss of each group by its width, on the dense model."""
         ...
 
-    def make(self, widths: Mapping[str, int]) -> Made:
+    def make(self, plan: Plan) -> Made:
         """Compress the model to a plan, and measure it."""
         ...
 
-    def time(self, widths: Mapping[str, int]) -> float:
+    def time(self, plan: Plan) -> float:
         """As `Made.latency`, of the model that is cut to a plan and no more."""
         ...
 
@@ -96,6 +102,8 @@ class Tried:
     """One plan that was compressed and measured."""
 
     plan: Plan
+    widths: Mapping[str, int]
+    """Of groups, and steps of choices, which costs are of."""
     made: Made
     predicted: float
     """The sum of losses that it was chosen for."""
@@ -118,7 +126,7 @@ class Planner:
     """Plans for one model.
 
     Args:
-        channels: its groups.
+        channels: its groups, and choices.
         widths: by group, the widths to choose from, rising.
         workshop: measures and compresses.
         progress: told what begins.
@@ -150,7 +158,7 @@ class Planner:
         Raises:
             Unmet: no plan meets the limits.
         """
-        return Plan(self._allocated(self._curves(), limits))
+        return Plan.chosen(self._allocated(self._curves(), limits), self._channels)
 
     def within(self, limits: Sequence[Limit], allowed: Mapping[str, float] | None = None) -> Tried:
         """The best plan under a budget, and if a drop is allowed, within that.
@@ -264,7 +272,7 @@ class Planner:
         key = tuple(widths.items())
         if key not in self._times:
             self._progress("timing a plan")
-            self._times[key] = self._workshop.time(widths)
+            self._times[key] = self._workshop.time(Plan.chosen(widths, self._channels))
         return self._times[key]
 
     def _slow(self, time: float, best: Tried | None) -> Unmet:
@@ -289,10 +297,11 @@ class Planner:
 
     def _tried(self, widths: dict[str, int], curves: Mapping[str, LossCurve], limits: Sequence[Limit]) -> Tried:
         """Compress to a plan, unless that was done before."""
-        known = next((t for t in self.tried if t.plan.widths == widths), None)
+        plan = Plan.chosen(widths, self._channels)
+        known = next((t for t in self.tried if t.plan == plan), None)
         if known is None:
             self._progress("compressing to a plan")
-        entry = self._entry(widths, known.made if known else self._workshop.make(widths), curves, limits)
+        entry = self._entry(widths, known.made if known else self._workshop.make(plan), curves, limits)
         if known is None:
             self.tried.append(entry)
         return entry
@@ -308,7 +317,7 @@ class Planner:
         rows = row(self._channels, widths)
         predicted = sum(curves[k](w) for k, w in widths.items())
         costs = {limit.resource: float(limit.cost(rows)[0]) / max(limit.most, 1e-300) for limit in limits}
-        return Tried(Plan(widths), made, predicted, costs, _late(made, limits) <= 1)
+        return Tried(Plan.chosen(widths, self._channels), widths, made, predicted, costs, _late(made, limits) <= 1)
 
 
 def _late(made: Made, limits: Sequence[Limit]) -> float:

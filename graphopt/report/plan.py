@@ -115,13 +115,13 @@ class PlanReport:
         )
         tried = tuple(
             TriedReport(
-                macs(channels, t.plan.widths) / full,
+                macs(found.sites, t.widths) / full,
                 t.made.loss,
                 t.predicted,
                 {name: Metric(*values) for name, values in t.made.metrics.items()},
                 t.made.latency,
                 t.met and excess(t.made.metrics, recipe.max_drop) <= 1,
-                t.plan.widths == widths,
+                t.plan == found.plan,
             )
             for t in found.tried
         )

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from graphopt.analysis.frontier import Rows
-from graphopt.compress.form import SHARES, allocated
+from graphopt.compress.sparsify import SHARES, allocated
 from graphopt.compress.sparse import ROUNDS, dearest, fit_kept, solved, thinned
 
 Array = NDArray[Any]

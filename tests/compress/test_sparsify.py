@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from graphopt import ops
-from graphopt.compress.form import Sparsify, sparsify
+from graphopt.compress.sparsify import Sparsify, sparsify
 from graphopt.errors import UsageError
 from graphopt.graph.carry import Carried
 from graphopt.graph.nodes import key

@@ -1,0 +1,155 @@
+"""What a product loses if it is written in another way, on samples that took no part in finding it.
+
+Of all forms those are offered that lose less than any cheaper one. Losses are relative to how much the values vary that
+the product's result ends in, as those of its readers are where channels are cut, so that a plan can weigh both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import Any, Final
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from graphopt import ops
+from graphopt.analysis.groups import Channels, Choice, Group
+from graphopt.analysis.moments import Moment, halves, products
+from graphopt.analysis.places import past_offset
+from graphopt.analysis.segments import Samples
+from graphopt.compress.axis import NOTHING
+from graphopt.compress.form import Form, Left, solved
+from graphopt.compress.lowrank import LowRank, Tucker
+from graphopt.compress.separable import Separable
+from graphopt.run.machine import HERE, Machine
+from graphopt.spelling import parse, spec
+
+__all__ = ["FORMS", "form_of", "offers", "with_choices"]
+
+Array = NDArray[Any]
+FORMS: Final[tuple[type[Form], ...]] = (LowRank, Tucker, Separable)
+_DAMPING: Final = 1e-3
+_MOST: Final = 1.0
+"""A loss that nothing is worth."""
+_LARGE: Final = 2304
+"""Columns above which bases that are not nested take too long."""
+_PAYS: Final = 0.95
+"""What may be left of a product, for it to be written in another way."""
+
+
+def offers(
+    model: ir.Model, channels: Channels, samples: Samples, machine: Machine = HERE, *, skip: Collection[str] = ()
+) -> dict[str, Choice]:
+    """By key, ways to write each product that has any.
+
+    Args:
+        model: canonical.
+        channels: its products.
+        samples: as in `collect`.
+        machine: as in `collect`.
+        skip: keys of nodes that stay as they are.
+    """
+    linears = {name: linear for name, linear in products(model).items() if name in channels.products}
+    wanted = [name for name, linear in linears.items() if name[0] not in skip and _is_free(linear)]
+    found = {}
+    for name, moment, held in halves(model, wanted, samples, machine):
+        if moment.kind == held.kind == "full" and np.isfinite([moment.gram.sum(), held.gram.sum()]).all():
+            machine.progress(f"looking for other forms of {name[0]}")
+            choice = _choice(name, list(_ways(linears[name], moment, held)))
+            if choice is not None:
+                found[name[0]] = choice
+    return {key: found[key] for key, _ in linears if key in found}
+
+
+def form_of(text: str) -> Form:
+    """A form as passes are written; see `spec`."""
+    return parse(text, {kind.name: kind for kind in FORMS})
+
+
+def with_choices(channels: Channels, choices: Mapping[str, Choice]) -> Channels:
+    """The same groups, and one for each choice, whose units are its ways."""
+    named = {f"form of {key}": choice for key, choice in choices.items()}
+    more = {key: Group(key, len(choice.ways), "way", (), ()) for key, choice in named.items()}
+    return replace(channels, groups={**channels.groups, **more}, choices=named)
+
+
+def _is_free(linear: ops.Linear) -> bool:
+    """Whether it can be written in another way: its weight is its own, and it is all that its node does."""
+    weight = linear.node.inputs[linear.weight]
+    alone = weight is not None and len(weight.uses()) == 1 and len(ops.linears(linear.node)) == 1
+    return alone and linear.parter is not None and linear.groups == 1 and bool(linear.alpha)
+
+
+@dataclass(frozen=True, eq=False)
+class _Way:
+    """One form of a product."""
+
+    form: Form
+    left: Left
+    loss: float
+
+
+def _ways(linear: ops.Linear, moment: Moment, held: Moment) -> Iterator[_Way]:
+    """Every form of a product, and what it loses."""
+    matrix = linear.alpha * linear.matrix()[0].astype(np.float64)
+    biased = past_offset(linear)[1] is not None or (linear.bias is not None and linear.beta != 0)
+    gram, judge = (m.gram[0] - np.outer(m.mean[0], m.mean[0]) * biased for m in (moment, held))
+    gram[np.diag_indices_from(gram)] += _DAMPING * np.trace(gram) / len(gram) + NOTHING
+    lost, scale = _Lost(matrix, gram, judge), max(moment.variance, NOTHING)
+    for series in chain.from_iterable(kind.offered(linear) for kind in FORMS):
+        offered = [(form, rank) for form in series if (rank := form.rank(linear)) and _pays(form.left(linear, rank))]
+        if not offered or (len(gram) > _LARGE and not offered[0][0].nested):
+            continue
+        spans, error = offered[0][0].spans(linear, matrix, gram), None
+        for form, rank in offered:
+            if error is None or not form.nested:
+                error = lost.with_basis(spans(rank).matrix)
+            yield _Way(form, form.left(linear, rank), error(form.rows(linear, rank)) / scale)
+
+
+def _pays(left: Left) -> bool:
+    return max(left.macs, left.params) <= _PAYS
+
+
+class _Lost:
+    """What a product loses with bases that were found on some samples, on others."""
+
+    def __init__(self, matrix: Array, gram: Array, judge: Array) -> None:
+        self._gram, self._judge = gram, judge
+        self._aim, self._truth = gram @ matrix.T, judge @ matrix.T
+        self._whole = float(np.sum(matrix.T * self._truth))
+
+    def with_basis(self, basis: Array) -> Callable[[int], float]:
+        """The error with only so many of the first rows of a basis."""
+        own, held = basis @ self._gram @ basis.T, basis @ self._judge @ basis.T
+        aim, truth = basis @ self._aim, basis @ self._truth
+
+        def error(rows: int) -> float:
+            last = solved(own[:rows, :rows], aim[:rows])
+            found = self._whole - 2 * np.sum(last * truth[:rows]) + np.sum(last * (held[:rows, :rows] @ last))
+            return max(float(found), 0.0)
+
+        return error
+
+
+def _choice(name: tuple[str, int], ways: Sequence[_Way]) -> Choice | None:
+    """Those that lose less than any that is cheaper in either respect."""
+    best = list[_Way]()
+    for way in sorted(ways, key=lambda w: (max(w.left.macs, w.left.params), w.loss)):
+        cheaper = not best or min(way.left.macs - best[-1].left.macs, way.left.params - best[-1].left.params) >= 0
+        if cheaper and way.loss < (best[-1].loss if best else _MOST):
+            best.append(way)
+    if not best:
+        return None
+    left = {
+        resource: np.array([_parts(getattr(w.left, resource), w.left.loose) for w in best] + [(1.0, 0.0)])
+        for resource in ("macs", "params")
+    }
+    return Choice(name, (*(spec(w.form) for w in best), ""), (*(w.loss for w in best), 0.0), left)
+
+
+def _parts(share: float, loose: float) -> tuple[float, float]:
+    return share * (1 - loose), share * loose
