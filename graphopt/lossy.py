@@ -125,18 +125,10 @@ def compress(
         skip=recipe.skip,
     )
     _check_measured(workshop, recipe.max_drop)
-    planned = recipe.planned or not recipe.cuts
-    sites = groups if planned else workshop.sites
-    planner = _planner(sites, recipe, workshop)
-    bounds = _Bounds(source, first, sites, feed, rows)
-    plan, made = Plan.of(recipe.plan, recipe.forms, groups), None
-    tried: tuple[Tried, ...] = ()
-    if not recipe.planned and plan_only and recipe.budget:
-        plan = planner.proposed(bounds(recipe.budget, workshop))
-    elif recipe.cuts and not recipe.planned:
-        best = _best(planner, recipe, bounds, workshop)
-        plan, made, tried = best.plan, best.made.model, tuple(planner.tried)
-    done = replace(recipe, plan=plan.widths, forms=plan.forms)
+    sites = workshop.sites if recipe.cuts and not recipe.planned else groups
+    planner, bounds = _planner(sites, recipe, workshop), _Bounds(source, first, sites, feed, rows)
+    plan, made = _planned(planner, recipe, bounds, workshop, only=plan_only)
+    tried, done = tuple(planner.tried), replace(recipe, plan=plan.widths, forms=plan.forms)
     notes = (*moving.left(given), *_notes(workshop, mirrored=more is not None))
     first = replace(first, notes=(*first.notes, *notes))
     if plan_only:
@@ -152,8 +144,8 @@ def compress(
     settings.progress("judging")
     result = half.runnable(last.model) if last.content is None else last.content
     metrics, noise = workshop.scores(result), workshop.robustness(result)
-    planned = recipe.cuts and recipe.quantize is None
-    if not planned and (used := excess(metrics, recipe.max_drop)) > 1:
+    measured = recipe.cuts and recipe.quantize is None
+    if not measured and (used := excess(metrics, recipe.max_drop)) > 1:
         raise Verdict(f"the allowed drop cannot be kept: the result uses {used:.3g} times of it")
     outcome = _joined(replace(source, carried=half.carried), first, last, steps, zeros)
     return Lossy(
@@ -192,11 +184,19 @@ def _notes(workshop: Workshop, *, mirrored: bool) -> Iterator[str]:
         yield f"memory was short: channels were judged one by one, each without the others, in {', '.join(rough)}"
 
 
-def _best(planner: Planner, recipe: Recipe, bounds: _Bounds, workshop: Workshop) -> Tried:
-    """The best plan under the budget, or the smallest within the allowed drop."""
+def _planned(
+    planner: Planner, recipe: Recipe, bounds: _Bounds, workshop: Workshop, *, only: bool
+) -> tuple[Plan, Compressed | None]:
+    """The plan of the recipe, the best under its budget, or the smallest within the allowed drop; and what it made."""
+    if recipe.planned or not recipe.cuts:
+        return Plan.of(recipe.plan, recipe.forms, workshop.channels), None
+    if only and recipe.budget:
+        return planner.proposed(bounds(recipe.budget, workshop)), None
     if recipe.budget:
-        return planner.within(bounds(recipe.budget, workshop), recipe.max_drop)
-    return planner.smallest(lambda share: bounds({"macs": share}, workshop), recipe.max_drop)
+        best = planner.within(bounds(recipe.budget, workshop), recipe.max_drop)
+    else:
+        best = planner.smallest(lambda share: bounds({"macs": share}, workshop), recipe.max_drop)
+    return best.plan, best.made.model
 
 
 @dataclass(frozen=True, eq=False)

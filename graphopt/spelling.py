@@ -61,5 +61,3 @@ def spec(step: Named) -> str:
 
 def _toml(value: Any) -> str:
     return tomli_w.dumps({"value": value}).removeprefix("value = ").rstrip()
-
-

@@ -25,7 +25,7 @@ from graphopt.analysis.segments import Samples
 from graphopt.compress import joint, recurrent
 from graphopt.compress.axis import NOTHING
 from graphopt.compress.cut import Keep, cut
-from graphopt.compress.form import Basis, Form, solved, write
+from graphopt.compress.form import Basis, Form, refined, solved, write
 from graphopt.compress.joint import ROUNDS
 from graphopt.compress.refit import ROWS, STEPS, Fit, Refit, fit, row_count, times
 from graphopt.compress.sparse import Sparse
@@ -163,7 +163,8 @@ class _Work:
         """Let a product be of a form: its first products are found, and the last one is fitted behind them."""
         gram = times(rows.x, rows.x)[0] / max(1, rows.x.shape[-1])
         gram[np.diag_indices_from(gram)] += _DAMPING * np.trace(gram) / len(gram) + NOTHING
-        basis = form.spans(site.linear, found.matrix[0], gram)(rank)
+        rough = form.spans(site.linear, found.matrix[0], gram)(rank)
+        basis = refined(rough, found.matrix[0], gram, site.linear.kernel)
         span = basis.matrix
         last = solved(span @ gram @ span.T, span @ gram @ found.matrix[0].T).T
         again = self._fit(site, rows.through(span), last[None], found.bias)

@@ -6,8 +6,8 @@
     tucker                Conv 1×1 ─► Conv kh×kw ─► Conv 1×1             Kim et al., 2016
     separable             depthwise Conv, r for each channel ─► Conv 1×1
 
-Which axes of the kernel each of them spans, and how T is found, is all that tells them apart. T is judged by what is left
-when P is solved for, with H = E[x·xᵀ] (less means, where a bias is free):
+Which axes of the kernel each of them spans, and how T is found, is all that tells them apart. T is judged by what is
+left when P is solved for, with H = E[x·xᵀ] (less means, where a bias is free):
 
     min over P of tr((W − P·T)·H·(W − P·T)ᵀ),    P = W·H·Tᵀ·(T·H·Tᵀ)⁻¹
 
@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any, ClassVar, Final, Self
 
@@ -34,10 +34,12 @@ from graphopt.graph.nodes import key
 from graphopt.graph.record import Exactness
 from graphopt.protocol import Named
 
-__all__ = ["SHARES", "Basis", "Factor", "Form", "Left", "Shared", "Spans", "solved", "spanned", "write"]
+__all__ = ["SHARES", "Basis", "Factor", "Form", "Left", "Shared", "Spans", "refined", "solved", "spanned", "write"]
 
 Array = NDArray[Any]
 _DAMPING: Final = 1e-6
+_ROUNDS: Final = 4
+_STEPS: Final = 10
 SHARES: Final = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2)
 """Of a product, that are offered."""
 
@@ -94,7 +96,7 @@ class Form(Named):
     def rank(self, linear: ops.Linear) -> int:
         """What it comes to for a product; 0 where it is none."""
 
-    def rows(self, linear: ops.Linear, rank: int) -> int:
+    def rows(self, linear: ops.Linear, rank: int) -> int:  # noqa: ARG002 - others ask for it
         """Of a basis of some rank."""
         return rank
 
@@ -143,20 +145,70 @@ class Shared(Form):
         return low
 
 
-def spanned(first: Array, axes: frozenset[int], kernel: tuple[int, ...]) -> Array:
-    """(r·places, in·kernel): what a first product computes of columns, at each place of the rest of the kernel.
+def spanned(factor: Factor, kernel: tuple[int, ...]) -> Array:
+    """(out·places, in·kernel): what a first product computes of columns, at each place of the rest of the kernel."""
+    weight = _dense(factor)
+    rest = [1 if i in factor.axes else k for i, k in enumerate(kernel)]
+    found = np.zeros((len(weight), *rest, weight.shape[1], *kernel))
+    for place, at in _places(rest, factor.axes):
+        found[(slice(None), *place, slice(None), *at)] = weight
+    return found.reshape(len(weight) * prod(rest), -1)
 
-    Args:
-        first: (r, in, kernel…), 1 along axes that it does not span.
-        axes: of the kernel, that it spans.
-        kernel: extents.
-    """
-    rest = [1 if i in axes else k for i, k in enumerate(kernel)]
-    found = np.zeros((len(first), *rest, first.shape[1], *kernel))
+
+def _gathered(columns: Array, factor: Factor, kernel: tuple[int, ...]) -> Array:
+    """The adjoint of `spanned`: shaped as the weight."""
+    weight = _dense(factor)
+    rest = [1 if i in factor.axes else k for i, k in enumerate(kernel)]
+    columns = columns.reshape(len(weight), *rest, weight.shape[1], *kernel)
+    found = np.zeros(weight.shape)
+    for place, at in _places(rest, factor.axes):
+        found += columns[(slice(None), *place, slice(None), *at)]
+    return found if factor.groups == 1 else found[range(len(found)), _owners(factor)][:, None]
+
+
+def _places(rest: Sequence[int], axes: frozenset[int]) -> Iterator[tuple[tuple[int, ...], Any]]:
+    """Places of the rest of a kernel, and where they are in the whole of it."""
     for place in np.ndindex(*rest):
-        at = tuple(slice(None) if i in axes else slice(p, p + 1) for i, p in enumerate(place))
-        found[(slice(None), *place, slice(None), *at)] = first
-    return found.reshape(len(first) * prod(rest), -1)
+        yield place, tuple(slice(None) if i in axes else slice(p, p + 1) for i, p in enumerate(place))
+
+
+def _dense(factor: Factor) -> Array:
+    """(out, in, kernel…): its weight, with the zeros of a depthwise one."""
+    if factor.groups == 1:
+        return factor.weight
+    found = np.zeros((len(factor.weight), factor.groups, *factor.weight.shape[2:]))
+    found[range(len(found)), _owners(factor)] = factor.weight[:, 0]
+    return found
+
+
+def _owners(factor: Factor) -> NDArray[np.intp]:
+    """(out,): the input channel of each result of a depthwise product."""
+    return np.arange(len(factor.weight)) * factor.groups // len(factor.weight)
+
+
+def refined(basis: Basis, matrix: Array, gram: Array, kernel: tuple[int, ...]) -> Basis:
+    """A better basis of the same form: P and the first product are solved for in turn (alternating least squares).
+
+    With P as it is, what is sought is F in T = T(F), linear in it:  T*(Pᵀ·P·T(F)·H) = T*(Pᵀ·W·H), T* the adjoint, which
+    some steps of conjugate gradients come close to. Where there are several first products, they stay as they are.
+    """
+    if len(basis.factors) > 1:
+        return basis
+    (factor,), aim = basis.factors, matrix @ gram
+    for _ in range(_ROUNDS):
+        last = solved(basis.matrix @ gram @ basis.matrix.T, basis.matrix @ aim.T)
+        found, gap = factor.weight, _gathered(last @ (aim - last.T @ basis.matrix @ gram), factor, kernel)
+        way, size = gap, float(np.vdot(gap, gap))
+        for _ in range(_STEPS):
+            image = last @ (last.T @ spanned(replace(factor, weight=way), kernel) @ gram)
+            moved = _gathered(image, factor, kernel)
+            step = size / max(float(np.vdot(way, moved)), np.finfo(np.float64).tiny)
+            found, gap = found + step * way, gap - step * moved
+            before, size = size, float(np.vdot(gap, gap))
+            way = gap + size / max(before, np.finfo(np.float64).tiny) * way
+        factor = replace(factor, weight=found)
+        basis = Basis((factor,), spanned(factor, kernel))
+    return basis
 
 
 def solved(square: Array, aim: Array) -> Array:
@@ -184,9 +236,8 @@ def write(model: ir.Model, made: Mapping[str, Basis]) -> None:
         for number, factor in enumerate(basis.factors):
             weight = _constant(model, names, linear, factor.weight / linear.alpha, f"{key(node)}/weight_{number}")
             part = linear.parter(linear, factor.axes, factor.groups)
-            inner = ir.Node(
-                node.domain, node.op_type, [value, weight], _attributes(node, part), name=names.fresh(f"{key(node)}/{number}")
-            )
+            name, attributes = names.fresh(f"{key(node)}/{number}"), _attributes(node, part)
+            inner = ir.Node(node.domain, node.op_type, [value, weight], attributes, name=name)
             inner.outputs[0].name = names.fresh(f"{inner.name}/output")
             inner.outputs[0].type = node.outputs[0].type
             model.graph.insert_before(node, inner)

@@ -14,7 +14,7 @@ Tucker's form maps the result of such a first product to few channels once more.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from math import inf, prod
 from typing import Any, ClassVar, Final, Self
@@ -85,9 +85,13 @@ class LowRank(Shared):
     def spans(self, linear: ops.Linear, matrix: Array, gram: Array) -> Spans:
         """See `Form`."""
         axes = self.axes(linear.kernel)
-        firsts = _firsts(linear, matrix, gram, axes)
-        whole = spanned(firsts, axes, linear.kernel)
-        return lambda rank: Basis((Factor(firsts[:rank], axes),), whole[: self.rows(linear, rank)])
+        firsts = Factor(_firsts(linear, matrix, gram, axes), axes)
+        whole = spanned(firsts, linear.kernel)
+
+        def span(rank: int) -> Basis:
+            return Basis((replace(firsts, weight=firsts.weight[:rank]),), whole[: self.rows(linear, rank)])
+
+        return span
 
 
 @dataclass(frozen=True)
@@ -121,11 +125,11 @@ class Tucker(Shared):
 
         def span(rank: int) -> Basis:
             read, made = _ranks(linear, rank)
-            inner = spanned(firsts[:read], none, linear.kernel)
+            first = Factor(firsts[:read], none)
+            inner = spanned(first, linear.kernel)
             square = inner @ gram @ inner.T
             core = _leading(solved(square, inner @ gram @ matrix.T).T, square)[:made]
-            factors = Factor(firsts[:read], none), Factor(core.reshape(made, read, *linear.kernel), every)
-            return Basis(factors, core @ inner)
+            return Basis((first, Factor(core.reshape(made, read, *linear.kernel), every)), core @ inner)
 
         return span
 

@@ -1,12 +1,9 @@
 """Depthwise-separable factorization: each input channel is filtered on its own, then all are mixed by a 1×1 product.
 
-For input channel i with its r filters F_i (r, kernel) and their mixing weights P_i (out, r), W_i ≈ P_i·F_i. With
-L_i·L_iᵀ the moments of what channel i reads, the first filters are those of svd(W_i·L_i). Then both are solved for in
-turn, over all channels at once since these are correlated: P as in `form`, the filters with P as it is, from
+For input channel i, with L·Lᵀ the moments of what it reads, the first filters are those of svd(W_i·L), where W_i is
+what it does to all results; as channels are correlated, these are then refined together (`form.refined`).
 
-    Σ_j (P_iᵀ·P_j) ⊙ H_ij·F_j = (Pᵀ·W·H)_i        by conjugate gradients; H_ij: moments between channels
-
-(alternating least squares). With one filter for each channel, much is lost that training would not lose (Howard et al.,
+With one filter for each channel, much is lost that training would not lose (Howard et al.,
 MobileNets, 2017, train it): measured losses say where it pays.
 """
 
@@ -21,14 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphopt import ops
-from graphopt.compress.form import Basis, Factor, Form, Left, Spans, solved
+from graphopt.compress.form import Basis, Factor, Form, Left, Spans, refined, spanned
 from graphopt.errors import UsageError
 
 __all__ = ["Separable"]
 
 Array = NDArray[Any]
-_ROUNDS: Final = 3
-_STEPS: Final = 10
 _MOST: Final = 4
 """Filters of a channel."""
 
@@ -70,57 +65,14 @@ class Separable(Form):
     def spans(self, linear: ops.Linear, matrix: Array, gram: Array) -> Spans:
         """See `Form`."""
         count, kernel = linear.in_channels, linear.kernel
-        every = frozenset(range(len(kernel)))
+        size, every = prod(kernel), frozenset(range(len(kernel)))
+        own = gram.reshape(count, size, count, size)[range(count), :, range(count)]
+        root = np.linalg.cholesky(own)
+        _, _, seen = np.linalg.svd(matrix.reshape(-1, count, size).transpose(1, 0, 2) @ root, full_matrices=False)
+        filters = seen @ np.linalg.inv(root)
 
         def span(rank: int) -> Basis:
-            filters = _fitted(matrix, gram, count, rank)
-            weight = filters.reshape(count * rank, 1, *kernel)
-            return Basis((Factor(weight, every, count),), _spread(filters))
+            factor = Factor(filters[:, :rank].reshape(count * rank, 1, *kernel), every, count)
+            return refined(Basis((factor,), spanned(factor, kernel)), matrix, gram, kernel)
 
         return span
-
-
-def _fitted(matrix: Array, gram: Array, count: int, rank: int) -> Array:
-    """(channels, rank, kernel): filters."""
-    size = matrix.shape[1] // count
-    own = gram.reshape(count, size, count, size)[range(count), :, range(count)]
-    root = np.linalg.cholesky(own)
-    _, _, seen = np.linalg.svd(matrix.reshape(-1, count, size).transpose(1, 0, 2) @ root, full_matrices=False)
-    filters: Array = seen[:, :rank] @ np.linalg.inv(root)
-    aim = matrix @ gram
-    for _ in range(_ROUNDS):
-        basis = _spread(filters)
-        mixed = solved(basis @ gram @ basis.T, basis @ aim.T).T.reshape(-1, count, rank)
-        filters = _filtered(mixed, gram, np.einsum("oir,oik->irk", mixed, aim.reshape(-1, count, size)), filters)
-    return filters
-
-
-def _filtered(mixed: Array, gram: Array, aim: Array, start: Array) -> Array:
-    """The filters of least error for given mixing weights, as far as some steps of conjugate gradients lead."""
-
-    def applied(filters: Array) -> Array:
-        made = np.einsum("oir,irk->oik", mixed, filters)
-        seen = (made.reshape(len(made), -1) @ gram).reshape(made.shape)
-        found: Array = np.einsum("oir,oik->irk", mixed, seen)
-        return found
-
-    found = start.copy()
-    gap = aim - applied(found)
-    way, size = gap, float(np.vdot(gap, gap))
-    for _ in range(_STEPS):
-        if not size:
-            break
-        image = applied(way)
-        step = size / float(np.vdot(way, image))
-        found, gap = found + step * way, gap - step * image
-        last, size = size, float(np.vdot(gap, gap))
-        way = gap + size / last * way
-    return found
-
-
-def _spread(filters: Array) -> Array:
-    """(channels·rank, channels·kernel): each filter sees its channel."""
-    count, rank, size = filters.shape
-    found = np.zeros((count, rank, count, size))
-    found[range(count), :, range(count)] = filters
-    return found.reshape(count * rank, count * size)

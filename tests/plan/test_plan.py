@@ -33,15 +33,15 @@ class Fake:
             key: LossCurve.through({w: self.truth({key: w}) for w in (16, 12, 8, 4, 2)}) for key in self.channels.groups
         }
 
-    def make(self, widths: Mapping[str, int]) -> Made:
-        self.made.append(widths)
-        loss = self.truth(widths)
+    def make(self, plan: Plan) -> Made:
+        self.made.append(plan.widths)
+        loss = self.truth(plan.widths)
         accuracy = 0.9 - 0.01 * loss
-        return Made(None, loss, {"accuracy": (0.9, accuracy)}, self.jitter * self.time(widths))
+        return Made(None, loss, {"accuracy": (0.9, accuracy)}, self.jitter * self.time(plan))
 
-    def time(self, widths: Mapping[str, int]) -> float:
+    def time(self, plan: Plan) -> float:
         cost = amounts(self.channels)["macs"]
-        share = float(cost(row(self.channels, widths))[0] / cost(row(self.channels, {}))[0])
+        share = float(cost(row(self.channels, plan.widths))[0] / cost(row(self.channels, {}))[0])
         return min(1.0, self.fixed + (self.slow - self.fixed) * share)
 
 
