@@ -54,7 +54,7 @@ class Separable(Form):
 
     def rank(self, linear: ops.Linear) -> int:
         """See `Form`."""
-        return self.filters if linear.parter is not None and prod(linear.kernel) > self.filters else 0
+        return min(self.filters, linear.channels) if prod(linear.kernel) > self.filters else 0
 
     def left(self, linear: ops.Linear, rank: int) -> Left:
         """See `Form`."""

@@ -65,6 +65,10 @@ class Plan:
                 raise Verdict(f"the plan names the group {key!r}, which this model does not have")
             if not isinstance(width, int) or not 0 < width <= group.units:
                 raise Verdict(f"the plan gives {key!r} {width} units; it has 1 to {group.units}")
+        products = {key for key, _ in channels.products}
+        for key in forms:
+            if key not in products:
+                raise Verdict(f"the plan names the product {key!r}, which this model does not have")
         return cls(dict(widths), dict(forms))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -20,7 +20,7 @@ from graphopt.compress.offers import FORMS, offers, with_choices
 from graphopt.compress.separable import Separable
 from graphopt.errors import UsageError
 from graphopt.graph import values
-from graphopt.graph.nodes import key
+from graphopt.graph.nodes import key, static_shape
 from graphopt.plan.budget import amounts, row
 from graphopt.plan.plan import Plan
 from graphopt.spelling import parse, spec
@@ -46,7 +46,10 @@ def written(model: ir.Model, form: Form, rank: int) -> ir.Model:
     matrix = linear.matrix()[0].astype(np.float64)
     basis = form.spans(linear, matrix, np.eye(matrix.shape[1]))(rank)
     last = solved(basis.matrix @ basis.matrix.T, basis.matrix @ matrix.T).T
-    weight = ir.Value(name="projected", const_value=ir.tensor(linear.unmatrix((last @ basis.matrix)[None])))
+    tensor = ir.tensor(linear.unmatrix((last @ basis.matrix)[None]))
+    weight = ir.Value(
+        name="projected", const_value=tensor, type=ir.TensorType(tensor.dtype), shape=ir.Shape(tensor.shape.numpy())
+    )
     copy.graph.register_initializer(weight)
     node.replace_input_with(linear.weight, weight)
     write(copy, {key(node): basis})
@@ -67,6 +70,7 @@ _NORMAL = np.random.default_rng(0).standard_normal
 def test_a_convolution_of_full_rank_stays_what_it_is(
     kind: str, kernel: tuple[int, int], strides: tuple[int, int], dilations: tuple[int, int], pads: Any
 ) -> None:
+    assume(isinstance(pads, tuple) or dilations == (1, 1))  # onnxruntime takes no other
     where = f"pads={list(pads)}" if isinstance(pads, tuple) else f'auto_pad="{pads}"'
     lists = f"kernel_shape={list(kernel)}, strides={list(strides)}, dilations={list(dilations)}, {where}"
     model = model_of(
@@ -74,7 +78,7 @@ def test_a_convolution_of_full_rank_stays_what_it_is(
     )
     (linear,) = ops.linears(model.graph[0])
     form: Form = {"tucker": Tucker(), "separable": Separable(kernel[0] * kernel[1])}.get(kind) or LowRank(0.5, kind)
-    full = {"tucker": 64, "separable": kernel[0] * kernel[1]}.get(kind)
+    full = {"tucker": 64, "separable": min(5, kernel[0] * kernel[1])}.get(kind)
     rank = full or form.most(linear)  # type: ignore[attr-defined]
     feed = {"x": _NORMAL((2, 3, 7, 8)).astype(np.float32)}
     np.testing.assert_allclose(run(written(model, form, rank), feed), run(model, feed), rtol=1e-3, atol=1e-3)
@@ -104,7 +108,7 @@ def test_what_is_left_is_counted_right(kind: type[Form], strides: tuple[int, int
         if (rank := form.rank(linear)) == 0:
             continue
         thin, left = written(model, form, rank), form.left(linear, rank)
-        full, done = (sum(ops.macs(n, lambda v: tuple(v.shape.numpy())) or 0 for n in m.graph) for m in (model, thin))  # type: ignore[union-attr]
+        full, done = (sum(ops.macs(n, static_shape) or 0 for n in m.graph) for m in (model, thin))
         sizes = [sum(linear.weights.size for n in m.graph for linear in ops.linears(n)) for m in (model, thin)]
         assert left.macs == pytest.approx(done / full, rel=0.01)
         assert left.params == pytest.approx(sizes[1] / sizes[0])
@@ -164,18 +168,19 @@ def test_what_loses_nothing_is_offered_and_taken() -> None:
     assert error(model, made.model) < 1e-4
     sites = with_choices(found, choices)
     for name, cost in amounts(sites).items():
-        (plan,) = (Plan.chosen({k: cheap + 1 for k in sites.choices}, sites),)
-        assert plan.forms == {choice.product[0]: choice.ways[cheap]}
-        whole, less = (float(cost(row(sites, w))[0]) for w in ({}, {k: cheap + 1 for k in sites.choices}))
+        steps = dict.fromkeys(sites.choices, cheap + 1)
+        assert Plan.chosen(steps, sites).forms == {choice.product[0]: choice.ways[cheap]}
+        whole, less = (float(cost(row(sites, w))[0]) for w in ({}, steps))
         assert less == pytest.approx(whole * choice.left[name][cheap].sum())
 
 
 def test_channels_and_forms_together() -> None:
     """The form of a product is fitted to what is left of it, and both halves of a block are fitted together."""
     model, found = residual()
-    keep = {"a": np.arange(12) < 9}
+    (first, _), (second, _), *_ = found.products
+    keep = {next(k for k, g in found.groups.items() if (second, 0) in g.readers): np.arange(12) < 9}
     cut = compress(model, found, keep, data())
-    both = compress(model, found, keep, data(), forms={"a": LowRank(0.7, "h"), "b": LowRank(0.7, "w")})
+    both = compress(model, found, keep, data(), forms={first: LowRank(0.7, "h"), second: LowRank(0.7, "w")})
     names = [n.name for n in both.model.graph if ops.linears(n)]
     assert len(names) == len([n for n in cut.model.graph if ops.linears(n)]) + 2
     assert error(model, cut.model) < error(model, both.model) < 0.5
@@ -183,5 +188,5 @@ def test_channels_and_forms_together() -> None:
 
 def test_a_form_that_a_product_has_no_rank_for_is_left_out() -> None:
     model, found = residual()
-    made = compress(model, found, {}, data(), forms={"y": LowRank(0.01)})
+    made = compress(model, found, {}, data(), forms={list(found.products)[-1][0]: LowRank(0.01)})
     assert len(list(made.model.graph)) == len(list(model.graph))

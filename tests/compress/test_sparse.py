@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from graphopt.analysis.frontier import Rows
-from graphopt.compress.sparsify import SHARES, allocated
 from graphopt.compress.sparse import ROUNDS, dearest, fit_kept, solved, thinned
+from graphopt.compress.sparsify import SHARES, allocated
 
 Array = NDArray[Any]
 

@@ -141,9 +141,10 @@ def test_a_drop_that_nothing_smaller_keeps_is_told(channels: Channels) -> None:
 
 def test_plans_are_plain_data_and_replayed_only_where_they_fit(channels: Channels) -> None:
     plan = Plan({"p1": 4, "p0": 8})
-    assert plan.data() == {"p0": 8, "p1": 4}
-    assert Plan.of(plan.data(), channels).widths == plan.widths
+    assert Plan.of(plan.widths, {}, channels) == plan
     with pytest.raises(Verdict, match="the plan names the group 'p9', which this model does not have"):
-        Plan.of({"p9": 4}, channels)
+        Plan.of({"p9": 4}, {}, channels)
     with pytest.raises(Verdict, match="the plan gives 'p0' 17 units; it has 1 to 16"):
-        Plan.of({"p0": 17}, channels)
+        Plan.of({"p0": 17}, {}, channels)
+    with pytest.raises(Verdict, match="the plan names the product 'p9', which this model does not have"):
+        Plan.of({}, {"p9": "tucker"}, channels)
