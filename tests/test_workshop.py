@@ -12,6 +12,7 @@ from graphopt.analysis.groups import Channels
 from graphopt.analysis.samples import Split
 from graphopt.graph.carry import Carried
 from graphopt.graph.save import runnable
+from graphopt.plan.plan import Plan
 from graphopt.run.bench import Timing
 from tests.support.integers import filled
 
@@ -42,5 +43,5 @@ def test_an_interval_that_others_made_wide_is_measured_again(
     feed = {"x": np.zeros((1, 4), np.float32)}
     split = Split(feed, (feed,), (None,), 1, 1)
     found = workshop.Workshop(NET, Channels({}, {}, {}, {}), split, runnable(NET, Carried()), timed=feed)
-    assert found.time({}) == told
+    assert found.time(Plan({})) == told
     assert len(seen) - len(left) == runs
