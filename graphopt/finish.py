@@ -15,6 +15,7 @@ from graphopt import moving, pipeline
 from graphopt.analysis.audit import Audit, audit
 from graphopt.analysis.segments import Samples
 from graphopt.arguments import check_keys
+from graphopt.compress.equalize import Equalized, equalized
 from graphopt.compress.quantize import Quantize
 from graphopt.compress.unquantize import Unquantize
 from graphopt.errors import UsageError
@@ -45,6 +46,8 @@ class Integral:
     """What became of a model that was to compute on integers."""
 
     found: Quantized
+    even: Equalized
+    """What was done to channels before."""
     audit: Audit | None
     """What the runtime makes of it; None where that is not the one at hand."""
     timing: Timing | None
@@ -104,8 +107,11 @@ class Half:
         kept, skip = moved.undone.weights(thin, form.weight_bits), (*done.skip, *moved.floats(thin))
         emit = form.always or bool(target.integers.instead)
         again, asked = moved.intact and bool(moved.undone.products), None if emit else timed
+        even = Equalized(thin)
+        if form.equalize and not (kept or moved.ranges):
+            even = equalized(thin, target.integers, form, samples, skip=skip, machine=self.settings)
         regions = Regions(
-            thin,
+            even.model,
             target.integers,
             form,
             samples,
@@ -133,14 +139,14 @@ class Half:
         if not found.weights or (timing is not None and timing.slower and not emit):
             undo = Unquantize() if moved.undone.undone else None
             last = self.emitted(thin, replace(done, quantize=None, unquantize=undo))
-            return last, Integral(found, audited, timing, form.weight_bits, emitted=False)
+            return last, Integral(found, even, audited, timing, form.weight_bits, emitted=False)
         last = self.emitted(found.model, replace(done, floats=found.floats), ())
         step = pipeline.Step(spec(form), form.exactness.name, {form.name: len(found.weights)}, round(took, 4))
         attempt = replace(last.attempt, steps=(step, *last.attempt.steps))
         instead = [target.integers.instead] if target.integers.instead else []
         notes = (*last.notes, *moved.notes(found, kept), *regions.notes(), *instead)
         outcome = replace(last, attempt=attempt, notes=notes)
-        return outcome, Integral(found, audited, timing, form.weight_bits, emitted=True)
+        return outcome, Integral(found, even, audited, timing, form.weight_bits, emitted=True)
 
     def unchanged(self, done: Recipe) -> pipeline.Outcome:
         """The source as it came."""

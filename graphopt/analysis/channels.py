@@ -24,7 +24,7 @@ from graphopt.graph.nodes import bodies, is_constant, key, subgraphs
 from graphopt.graph.shapes import ShapeOf
 from graphopt.ops.flow import Axis, opaque
 
-__all__ = ["channels"]
+__all__ = ["Analysis", "channels"]
 
 
 def channels(model: ir.Model, shape: ShapeOf, *, inner: bool = True, samples: int = 1) -> Channels:
@@ -38,7 +38,7 @@ def channels(model: ir.Model, shape: ShapeOf, *, inner: bool = True, samples: in
     """
     barred: frozenset[_Choice] = frozenset()
     for _ in range(_MOST_WALKS):
-        analysis = _Analysis(model, shape, inner=inner, barred=barred)
+        analysis = Analysis(model, shape, inner=inner, barred=barred)
         analysis.walk()
         if not (failed := analysis.failed()):
             break
@@ -99,10 +99,12 @@ class _Ids:
         return np.array([self.find(i) for i in axis.tolist()], np.int64)
 
 
-class _Analysis:
+class Analysis:
     """One walk through the main graph. It is what `ops.flow.Axes` asks for."""
 
-    def __init__(self, model: ir.Model, shape: ShapeOf, *, inner: bool, barred: Collection[_Choice]) -> None:
+    def __init__(
+        self, model: ir.Model, shape: ShapeOf, *, inner: bool, barred: Collection[_Choice] = frozenset()
+    ) -> None:
         self.model = model
         self.inner = inner
         self._barred = barred
@@ -116,37 +118,45 @@ class _Analysis:
     # -- what entries of the table ask for --------------------------------------------------------------------------
 
     def shape(self, value: ir.Value) -> tuple[int, ...]:
+        """See `Axes`."""
         found = self._shape(value)
         return () if found is None else found
 
     def of(self, value: ir.Value) -> list[Axis]:
+        """See `Axes`."""
         if value not in self._axes:
             issue = self.fresh if is_constant(value) else lambda n: self.held(n, f"it is an axis of {value.name}")
             self._axes[value] = [issue(n) for n in self.shape(value)]
         return self._axes[value]
 
     def tie(self, a: Axis, b: Axis) -> None:
+        """See `Axes`."""
         if a is not b:
             for i, j in zip(a.tolist(), b.tolist(), strict=True):
                 if i != j:
                     self._ids.unite(i, j)
 
     def hold(self, axis: Axis, why: str) -> None:
+        """See `Axes`."""
         for i in dict.fromkeys(axis.tolist()):
             self._ids.why.setdefault(self._ids.find(i), why)
 
     def is_held(self, axis: Axis) -> bool:
+        """See `Axes`."""
         return all(self._ids.find(i) in self._ids.why for i in dict.fromkeys(axis.tolist()))
 
     def held(self, extent: int, why: str) -> Axis:
+        """See `Axes`."""
         axis = np.repeat(self.fresh(1), extent)
         self.hold(axis[:1], why)
         return axis
 
     def fresh(self, extent: int) -> Axis:
+        """See `Axes`."""
         return self._ids.fresh(extent)
 
     def put(self, value: ir.Value, axes: Sequence[Axis]) -> None:
+        """See `Axes`."""
         if not value.name:  # an output that is left out
             return
         if len(axes) != len(self.shape(value)) or any(
@@ -156,6 +166,7 @@ class _Analysis:
         self._axes[value] = list(axes)
 
     def choose(self, node: ir.Node, options: Mapping[int, Axis]) -> int:
+        """See `Axes`."""
         self._count[node] += 1
         left = [i for i in options if (node, self._count[node], i) not in self._barred]
         chosen = (left or list(options))[0]
@@ -175,6 +186,7 @@ class _Analysis:
         diagonal: bool = False,
         part: float = 1.0,
     ) -> None:
+        """See `Axes`."""
         constant = node.inputs[weight] if weight is not None and is_constant(node.inputs[weight]) else None
         if index >= 0 and not ops.linears(node):
             index = -1
@@ -183,6 +195,7 @@ class _Analysis:
     # -- the walk ---------------------------------------------------------------------------------------------------
 
     def walk(self) -> None:
+        """Follow all axes from the inputs to the outputs."""
         for node in self.model.graph:
             self._flow(node)
         for value in self.model.graph.outputs:
@@ -211,7 +224,11 @@ class _Analysis:
         ):
             opaque(node, self)
         else:
-            spec.flow(node, self)
+            self.follow(node, spec)
+
+    def follow(self, node: ir.Node, spec: ops.OpSpec) -> None:
+        """Say how the axes of a node that something is known of hang together."""
+        spec.flow(node, self)
 
     def _keep(self, value: ir.Value, why: str) -> None:
         for axis in self.of(value):
@@ -220,6 +237,7 @@ class _Analysis:
     # -- what was found ---------------------------------------------------------------------------------------------
 
     def found(self, samples: int) -> Channels:
+        """What turned out to belong together, with work counted for one of so many samples."""
         sides = list(self._sides())
         touched: dict[int, Counter[tuple[int, str]]] = defaultdict(Counter)
         for number, side, roots in sides:

@@ -11,6 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from graphopt import ops
+from graphopt.analysis.segments import Samples, batches
 from graphopt.errors import InputError
 from graphopt.graph import probes, shapes, values
 from graphopt.graph.carry import Carried
@@ -18,7 +19,7 @@ from graphopt.graph.nodes import graphs
 from graphopt.graph.save import EXTERNAL_ABOVE, serialize, weight_bytes
 from graphopt.run.session import Feed, Session
 
-__all__ = ["Facts", "extents", "facts"]
+__all__ = ["Facts", "extents", "facts", "few"]
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,14 @@ def facts(model: ir.Model, carried: Carried, feed: Feed | None) -> Facts:
 def extents(model: ir.Model, feed: Feed) -> shapes.ShapeOf:
     """The shapes of values when the model runs on a feed, as far as they follow from its inputs'."""
     return values.bound(model, {name: np.shape(v) for name, v in feed.items() if isinstance(v, np.ndarray)})
+
+
+def few(model: ir.Model, samples: Samples, count: tuple[int, int], work: float) -> Samples:
+    """The first samples, as many as take so many multiply-accumulates, at least and at most `count`."""
+    feeds, counts = batches(model, samples, 1)
+    each = ops.cost(model, extents(model, feeds[0])).macs / counts[0]
+    most = int(np.clip(work / max(each, 1), *count))
+    return {n: v[:most] for n, v in samples.items()} if isinstance(samples, Mapping) else samples[:most]
 
 
 def _told(model: ir.Model, carried: Carried, feed: Feed, shape: shapes.ShapeOf) -> shapes.ShapeOf:

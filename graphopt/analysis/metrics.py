@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from math import isfinite
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,9 +12,9 @@ from scipy.special import betaincinv
 from graphopt.graph.external import Runnable
 from graphopt.run.data import Pair
 from graphopt.run.machine import HERE, Machine
-from graphopt.run.session import Feed
+from graphopt.run.session import Feed, Session
 
-__all__ = ["BATCH", "RIGHT", "Tally", "interval", "is_scores", "scores"]
+__all__ = ["BATCH", "RIGHT", "Tally", "distance", "interval", "is_scores", "scores"]
 
 BATCH = 64
 """Rows of a feed on which models are scored, where there is a choice."""
@@ -30,6 +31,20 @@ def scores(
     for feed, labels in pairs:
         tally.add(feed, first.run(feed), second.run(feed), labels)
     return tally.metrics()
+
+
+def distance(expected: Iterable[tuple[Feed, Mapping[str, object]]], result: Session) -> float:
+    """Signal over noise of all float outputs, in decibels; 0 where there is none or nothing differs.
+
+    Args:
+        expected: feeds, and what the original gives for each.
+        result: what is judged.
+    """
+    tally = Tally()
+    for feed, before in expected:
+        tally.add(feed, before, result.run(feed), None)
+    found = tally.metrics().get("sqnr", (0.0, 0.0))[1]
+    return found if isfinite(found) else 0.0
 
 
 def interval(share: float, count: int) -> tuple[float, float]:

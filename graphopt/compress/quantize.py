@@ -67,6 +67,8 @@ class Quantize(Named):
     """Of each weight: 8, or with coarser grids that 8-bit kernels still compute with, 4 or 3."""
     ranges: str = "mse"
     """How the range of an activation is chosen: one of `analysis.ranges`."""
+    equalize: bool = True
+    """Whether ranges of channels are evened out before, where the outputs gain by it (`equalize`)."""
     always: bool = False
     """Whether the clock is not asked: all that can be is on integers, and emitted even if floats are faster."""
 
@@ -82,6 +84,11 @@ class Quantize(Named):
             )
         if self.ranges not in get_args(Method):
             raise UsageError(f"ranges are chosen by {', '.join(get_args(Method))}, not by {self.ranges!r}")
+
+    @property
+    def method(self) -> Method:
+        """How ranges are chosen."""
+        return next(m for m in get_args(Method) if m == self.ranges)
 
 
 def grids(

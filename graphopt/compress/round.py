@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from graphopt.analysis.frontier import Rows
 from graphopt.compress.refit import Goal, fit, times
 
-__all__ = ["BITS", "BLIND", "Rounded", "rounded"]
+__all__ = ["BITS", "BLIND", "Rounded", "nearest", "rounded"]
 
 Array = NDArray[Any]
 
@@ -136,6 +136,19 @@ def _spread(x: Array) -> float:
     reach = np.maximum(x.max(axis=2), -x.min(axis=2)).reshape(-1)
     reach = reach[reach > 0]
     return float(reach.max() / np.median(reach)) if reach.size else 1.0
+
+
+def nearest(matrix: Array, bias: Array, bits: int) -> Rounded:
+    """What needs no data: codes that reach as far as each channel's largest weight. Errors are not measured.
+
+    Args:
+        matrix: (groups, out, columns).
+        bias: (groups, out): kept.
+        bits: as `rounded` takes it.
+    """
+    most = 2 ** (bits - 1) - 1
+    scale = (np.maximum(np.abs(matrix).max(axis=-1), np.finfo(np.float32).tiny * most) / most).astype(np.float32)
+    return Rounded(_nearest(matrix, scale, most).astype(np.int8), scale, bias, "nearest", 0.0, 0.0)
 
 
 def _ways(matrix: Array, gram: Array, bits: int) -> Iterator[tuple[str, Array, Array]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -12,9 +12,9 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from graphopt.graph.domain import Bound, Domain
-from graphopt.graph.nodes import input_at
+from graphopt.graph.nodes import input_at, is_constant
 from graphopt.ops.flow import first_only, pointwise
-from graphopt.ops.spec import OpSpec, admit, carry, contents, family
+from graphopt.ops.spec import Factors, OpSpec, admit, carry, contents, every_input, family, first_input
 
 __all__ = ["SPECS"]
 
@@ -62,6 +62,11 @@ def _real_power(node: ir.Node) -> Domain | None:
     """A fractional power of a negative number is not a number."""
     exponent = contents(input_at(node, 1))
     return None if exponent is not None and np.all(exponent == np.floor(exponent)) else Domain(0)
+
+
+def _constant_factor(node: ir.Node) -> Collection[int]:
+    """Of a product of two, the one that is known; then the other one may stay as it is."""
+    return [i for i, value in enumerate(node.inputs) if is_constant(value)][:1]
 
 
 ARITHMETIC = (
@@ -193,10 +198,17 @@ _SETTINGS = frozenset({"Clip", "CastLike"})
 _POSITIVE = frozenset({"Abs", "Exp", "HardSigmoid", "Relu", "Sigmoid", "Softplus", "Sqrt"})
 _KEPT = frozenset({"Add", "Div", "HardSwish", "LeakyRelu", "Mean", "Mul", "Sum", "Swish"})
 
+_FACTORS: Mapping[str, Factors] = {
+    **dict.fromkeys(("Abs", "LeakyRelu", "Neg", "PRelu", "Relu"), first_input),
+    **dict.fromkeys(("Add", "Max", "Mean", "Min", "Sub", "Sum"), every_input),
+    "Mul": _constant_factor,
+}
+
 SPECS = tuple(
     replace(
         spec,
         flow=first_only if spec.op in _SETTINGS else pointwise,
+        factors=_FACTORS.get(spec.op, spec.factors),
         positive="always" if spec.op in _POSITIVE else "kept" if spec.op in _KEPT else "",
     )
     for spec in (*ARITHMETIC, *VARIADIC, *LOGIC, *ROUNDING, *FUNCTIONS, *ACTIVATIONS)

@@ -22,7 +22,7 @@ from graphopt.ops.reshape import (
     transpose,
 )
 from graphopt.ops.resize import expanded, padded, reshaped, sliced, splitted, tiled
-from graphopt.ops.spec import COUNT, OpSpec, admit, axis_of_data, carry, family
+from graphopt.ops.spec import COUNT, OpSpec, admit, axis_of_data, carry, every_input, family, first_input
 
 __all__ = ["SPECS"]
 
@@ -33,15 +33,20 @@ def _to_all(node: ir.Node) -> Iterable[tuple[ir.Value, ir.Value]]:
 
 
 SPECS = (
-    OpSpec(op="Identity", summary="the input as it is", carries=carry(0), flow=pointwise),
+    OpSpec(op="Identity", summary="the input as it is", carries=carry(0), flow=pointwise, factors=first_input),
     OpSpec(
         op="Flatten",
         summary="a matrix: the axes before `axis` become the rows, the others the columns",
         carries=carry(0),
         flow=regrouped,
+        factors=first_input,
     ),
     OpSpec(
-        op="Transpose", summary="axes in the order of `perm`, reversed by default", carries=carry(0), flow=transpose
+        op="Transpose",
+        summary="axes in the order of `perm`, reversed by default",
+        carries=carry(0),
+        flow=transpose,
+        factors=first_input,
     ),
     OpSpec(
         op="DepthToSpace",
@@ -61,6 +66,7 @@ SPECS = (
         admits=admit({1: Domain(-1, 0)}),
         carries=carry(0),
         flow=reshape,
+        factors=first_input,
         resize=reshaped,
     ),
     *family(
@@ -68,13 +74,21 @@ SPECS = (
         admits=admit({1: Domain(0, 1)}),
         carries=carry(0),
         flow=regrouped,
+        factors=first_input,
     ),
-    OpSpec(op="Concat", summary="the inputs one after another along `axis`", carries=carry(), flow=concat),
+    OpSpec(
+        op="Concat",
+        summary="the inputs one after another along `axis`",
+        carries=carry(),
+        flow=concat,
+        factors=every_input,
+    ),
     OpSpec(
         op="Split",
         summary="consecutive parts along `axis`, one per output",
         carries=_to_all,
         flow=split,
+        factors=first_input,
         resize=splitted,
     ),
     OpSpec(
@@ -83,6 +97,7 @@ SPECS = (
         admits=admit({1: Domain(0, 1), 2: COUNT, 3: axis_of_data, 4: Domain(1, 3)}),
         carries=carry(0),
         flow=slice_,
+        factors=first_input,
         resize=sliced,
     ),
     OpSpec(

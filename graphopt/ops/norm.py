@@ -107,6 +107,7 @@ SPECS = (
             "RMSNormalization": "all axes from `axis` on divided by their root mean square, then scale",
         },
         flow=along(_from_axis),
+        factors=lambda node: range(1, len(node.inputs)),
     ),
     OpSpec(
         op="MeanVarianceNormalization",

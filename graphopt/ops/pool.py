@@ -7,7 +7,7 @@ import onnx_ir as ir
 from graphopt.graph.domain import Domain
 from graphopt.graph.nodes import is_used
 from graphopt.ops.flow import Axes, windowed
-from graphopt.ops.spec import OpSpec, admit, carry, family
+from graphopt.ops.spec import OpSpec, admit, carry, family, first_input
 
 __all__ = ["SPECS"]
 
@@ -27,6 +27,7 @@ SPECS = (
             "GlobalMaxPool": "largest element of each channel",
         },
         flow=_flow,
+        factors=first_input,
         carries=carry(0),
     ),
     *family(
@@ -37,6 +38,7 @@ SPECS = (
             "GlobalLpPool": "p-norm of each channel",
         },
         flow=windowed,
+        factors=first_input,
         positive="kept",
     ),
     OpSpec(

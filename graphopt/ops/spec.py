@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -21,14 +21,17 @@ __all__ = [
     "COUNT",
     "Admits",
     "Carries",
+    "Factors",
     "OpSpec",
     "ShapeOf",
     "admit",
     "axis_of_data",
     "carry",
     "contents",
+    "every_input",
     "extent",
     "family",
+    "first_input",
     "index_into",
     "is_off",
     "length_up_to",
@@ -37,6 +40,7 @@ __all__ = [
 
 Admits = Callable[[ir.Node, int], Domain | None]
 Carries = Callable[[ir.Node], Iterable[tuple[ir.Value, ir.Value]]]
+Factors = Callable[[ir.Node], Collection[int]]
 
 
 def _no_linears(_node: ir.Node) -> tuple[Linear, ...]:
@@ -52,6 +56,10 @@ def _anything(_node: ir.Node, _index: int) -> Domain | None:
 
 
 def _no_pairs(_node: ir.Node) -> Iterable[tuple[ir.Value, ir.Value]]:
+    return ()
+
+
+def _no_factors(_node: ir.Node) -> Collection[int]:
     return ()
 
 
@@ -111,6 +119,10 @@ class OpSpec:
     positive: Literal["", "always", "kept"] = ""
     """Whether results are never below 0: always, or if nothing is that it computes with. What carries keeps it too."""
 
+    factors: Factors = _no_factors
+    """Indices of the inputs that, multiplied by positive numbers, one for each index of an axis, multiply the result by
+    the same; none where there are no such inputs. Whatever else is computed must be left as it is."""
+
     flow: Flow = opaque
     """How the indices of its axes hang together, for cutting channels; see `ops.flow`."""
 
@@ -162,6 +174,19 @@ def carry(*inputs: int) -> Carries:
         return [(source, node.outputs[0]) for source in sources if source is not None]
 
     return pairs
+
+
+# -- words for `factors` ---------------------------------------------------------------------------------------------
+
+
+def first_input(_node: ir.Node) -> Collection[int]:
+    """The data; what else there is are settings."""
+    return (0,)
+
+
+def every_input(node: ir.Node) -> Collection[int]:
+    """As of sums."""
+    return range(len(node.inputs))
 
 
 # -- words for `admits` ---------------------------------------------------------------------------------------------

@@ -13,20 +13,16 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
-from math import isfinite
 from pathlib import Path
-from typing import Any, Final, get_args
+from typing import Any, Final
 
-import numpy as np
 import onnx_ir as ir
 
-from graphopt import ops
 from graphopt.analysis.calibration import observe, recalled
 from graphopt.analysis.causes import Seen, Weighed, cause
-from graphopt.analysis.facts import extents
+from graphopt.analysis.facts import few
 from graphopt.analysis.histogram import Histogram
-from graphopt.analysis.metrics import Tally
-from graphopt.analysis.ranges import Method
+from graphopt.analysis.metrics import distance
 from graphopt.analysis.samples import UNLEARNED
 from graphopt.analysis.segments import Samples, batches
 from graphopt.compress.quantize import Quantize, Ranged, assembled, grids, weights
@@ -181,20 +177,12 @@ class Regions:
         """Of all that can be quantized, on so many samples as take some minutes at most."""
         plan = layout(self.model, self.target, self.skip)
         self.machine.progress("rounding weights")
-        some = self._some(_ROUNDED, _WORK)
+        some = few(self.model, self.samples, _ROUNDED, _WORK)
         bits = self.form.weight_bits
         made = weights(self.model, plan, self._grids(plan), some, self.machine, bits=bits, kept=self.kept)
         if made and all(one.way == BLIND for one in made.values()):
             raise InputError(UNLEARNED)
         return made
-
-    def _some(self, count: tuple[int, int], work: float) -> Samples:
-        """The first samples, so many as take so many multiply-accumulates, within limits."""
-        feeds, counts = batches(self.model, self.samples, 1)
-        each = ops.cost(self.model, extents(self.model, feeds[0])).macs / counts[0]
-        most = int(np.clip(work / max(each, 1), *count))
-        given = self.samples
-        return {n: v[:most] for n, v in given.items()} if isinstance(given, Mapping) else given[:most]
 
     def notes(self) -> Iterator[str]:
         """Where ranges came from, if not from the samples."""
@@ -212,9 +200,13 @@ class Regions:
         return observe(self.model, names, self.samples, self.machine) if names else {}, 0
 
     def _grids(self, plan: Layout) -> dict[int, Ranged]:
-        method: Method = next(m for m in get_args(Method) if m == self.form.ranges)
         return grids(
-            plan, self._observed[0], method, unsigned=self.target.unsigned, known=self.known, memory=self._settled
+            plan,
+            self._observed[0],
+            self.form.method,
+            unsigned=self.target.unsigned,
+            known=self.known,
+            memory=self._settled,
         )
 
     @cached_property
@@ -224,16 +216,12 @@ class Regions:
 
     def _gains(self, first: Quantized) -> dict[str, float]:
         """See `Quantized.gains`."""
-        feeds, _ = batches(self.model, self._some(_SAMPLES, _WORK / _SHARE), _AT_ONCE)
+        feeds, _ = batches(self.model, few(self.model, self.samples, _SAMPLES, _WORK / _SHARE), _AT_ONCE)
         session = self.machine.session(self.model)
-        dense = [session.run(feed) for feed in feeds]
+        expected = [(feed, session.run(feed)) for feed in feeds]
 
         def noise(model: ir.Model) -> float:
-            tally, other = Tally(), self.machine.session(model)
-            for feed, expected in zip(feeds, dense, strict=True):
-                tally.add(feed, expected, other.run(feed), None)
-            found = tally.metrics().get("sqnr", (0.0, 0.0))[1]
-            return found if isfinite(found) else 0.0
+            return distance(expected, self.machine.session(model))
 
         at, found = noise(first.model), {}
         for name in first.layout.products:

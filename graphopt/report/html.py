@@ -6,6 +6,7 @@ What is in it came from a model, so a policy in the page itself forbids a browse
 from __future__ import annotations
 
 from math import isfinite
+from typing import Final
 
 from graphopt.compress.refit import Refit
 from graphopt.compress.sparse import Sparse
@@ -252,6 +253,9 @@ def _zeros(found: Sparse) -> tuple[object, ...]:
     return (found.key, found.form, *counts, _damping(found.damping), f"{found.before:.3g}", f"{found.after:.3g}")
 
 
+_EVENED: Final = ("read by", ">power", ">largest factor over smallest", ">dB there")
+
+
 def _integers(found: IntegersReport) -> list[Html]:
     """What was quantized, over which ranges, and what each product costs."""
     ranges = [
@@ -284,6 +288,7 @@ def _integers(found: IntegersReport) -> list[Html]:
         "are quantized already; dB are what the outputs gain with that product alone on floats"
     )
     columns = ("value", "by", ">from", ">to", ">clipped", ">dB", "")
+    evened = [(", ".join(g.products), f"{g.power:g}", f"{g.spread:.3g}", f"{g.gain:+.2f}") for g in found.evened]
     kernels = [(name, f"{count:,}") for name, count in found.kernels.items()]
     return [
         element("h2", "On integers"),
@@ -294,6 +299,7 @@ def _integers(found: IntegersReport) -> list[Html]:
             f"Products ({len(products):,})",
             table(("product", "weights", ">error, floats", ">error, integers", ">dB", "why", "runs on"), products),
         ),
+        *([fold(f"Channels brought to one range ({len(evened):,})", table(_EVENED, evened))] if evened else []),
         *([fold(f"Kernels ({len(kernels):,})", table(("operator", ">times"), kernels))] if kernels else []),
     ]
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from graphopt.analysis.histogram import Histogram
+from graphopt.compress.equalize import Evened
 from graphopt.compress.quantize import Ranged
 from graphopt.finish import Integral
 from graphopt.lossy import Lossy
@@ -92,6 +93,10 @@ class IntegersReport:
     """Of a weight."""
     tensors: tuple[TensorReport, ...]
     products: tuple[ProductReport, ...]
+    evened: tuple[Evened, ...]
+    """Groups of channels that were brought to one range before."""
+    evened_gain: float
+    """Decibels that the outputs gain by that on samples held back."""
     floats: tuple[str, ...]
     """Keys of products that stay on floats for what that brings."""
     slower: float | None
@@ -117,6 +122,8 @@ class IntegersReport:
             integers.bits,
             tuple(TensorReport.of(name, made.ranges[number]) for name, number in made.layout.values.items()),
             _products(integers),
+            integers.even.groups,
+            integers.even.gain,
             made.floats,
             made.slower,
             dict(integers.audit.kernels) if integers.audit else {},

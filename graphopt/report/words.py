@@ -129,6 +129,9 @@ def integers(found: IntegersReport) -> list[str]:
     elif not found.kernels:
         away = "the target is not the runtime at hand, whose milliseconds say nothing of it"
         lines.append(f"placed by rule, not measured: {away}")
+    if found.evened:
+        what = f"channels of {counted(len(found.evened), 'group')} were brought to one range"
+        lines.append(f"{what} before they share a quantizer: {found.evened_gain:+.2f} dB at the outputs")
     costly = sorted((p for p in found.products if p.done), key=lambda p: -(p.gain or 0))
     told = {p.key for p in costly[:_COSTLY]}
     for product in costly[:_COSTLY]:
