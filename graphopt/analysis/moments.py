@@ -206,6 +206,7 @@ class _Site:
         self.kind = next((k for k in kinds if sizes[k] <= most), "diagonal")
         self.bytes = sizes[self.kind] + _COPIES * values // few * max(counts)
 
+    @np.errstate(invalid="ignore")  # infinities of both signs have no sum
     def add(self, found: Mapping[str, Array], first: int, samples: int) -> None:
         """Sum over one batch."""
         linear = self.linear
