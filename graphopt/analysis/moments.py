@@ -233,6 +233,7 @@ class _Site:
             y = reader.rows(found[self.ends[name]], at).reshape(reader.channels, -1).astype(np.float64)
             self._seen[name] += y.sum(axis=1), np.einsum("cr,cr->c", y, y)
 
+    @np.errstate(invalid="ignore")
     def moments(self) -> list[tuple[Key, Moment]]:
         """What was summed, for each product; nothing of it stays here."""
         gram = np.concatenate(self._held, axis=2) if self.kind == "rows" else self._gram

@@ -56,7 +56,9 @@ def offers(
     wanted = [name for name, linear in linears.items() if name[0] not in skip and _is_free(linear)]
     found = {}
     for name, moment, held in halves(model, wanted, samples, machine):
-        if moment.kind == held.kind == "full" and np.isfinite([moment.gram.sum(), held.gram.sum()]).all():
+        with np.errstate(invalid="ignore"):
+            finite = np.isfinite([moment.variance, moment.gram.sum(), held.gram.sum()]).all()
+        if finite and moment.kind == held.kind == "full":
             machine.progress(f"looking for other forms of {name[0]}")
             choice = _choice(name, list(_ways(linears[name], moment, held)))
             if choice is not None:
