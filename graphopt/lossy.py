@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import get_args
 
 from graphopt import moving, pipeline
 from graphopt.analysis.channels import channels
@@ -19,6 +20,7 @@ from graphopt.analysis.robustness import Noisy
 from graphopt.analysis.samples import Split
 from graphopt.arguments import check_keys
 from graphopt.compress.compress import Compressed
+from graphopt.compress.offers import Stored
 from graphopt.compress.refit import Refit
 from graphopt.compress.sparse import Sparse
 from graphopt.counted import counted
@@ -119,6 +121,7 @@ def compress(
         reference=source.runnable,
         step=TARGETS[recipe.target].multiple,
         machine=settings,
+        limited=tuple(name for name in get_args(Stored) if name in recipe.budget),
         timed=feed if "latency" in recipe.budget else None,
         finish=partial(half.finished, recipe),
         form=recipe.sparsify,
@@ -137,7 +140,7 @@ def compress(
     made = made or workshop.compressed(plan)
     zeros = _zeros(made, recipe, source.name)
     if recipe.quantize is None:
-        last, integers = half.emitted(made.model, done), None
+        last, integers = half.emitted(made.model, done, () if made.coded else None), None
     else:
         moved = moving.Moved(given, intact=made.model is first.model, rewritten=bool(first.attempt.edits))
         last, integers = half.quantized(made.model, done, workshop, split.calibration, moved)

@@ -24,7 +24,7 @@ from graphopt.analysis.segments import batches
 from graphopt.compress.axis import Curve, ranked
 from graphopt.compress.compress import Compressed, compress, kept
 from graphopt.compress.cut import cut
-from graphopt.compress.offers import form_of, offers, with_choices
+from graphopt.compress.offers import Stored, form_of, offers, with_choices
 from graphopt.compress.order import gathered, orders
 from graphopt.compress.sparsify import Sparsify, sparsify
 from graphopt.errors import InputError
@@ -77,6 +77,8 @@ class Workshop:
     step: int = 8
     """Multiples of widths that the target likes."""
     machine: Machine = HERE
+    limited: tuple[Stored, ...] = ()
+    """What is to be saved, time apart."""
     timed: Feed | None = None
     """What plans are timed on, where time is limited."""
     finish: Callable[[ir.Model], Runnable] = field(default=lambda model: runnable(model, Carried()))
@@ -128,7 +130,10 @@ class Workshop:
     @cached_property
     def choices(self) -> Mapping[str, Choice]:
         """In which other ways each product may be written, by key."""
-        return offers(self.model, self.channels, self.split.calibration, self.machine, skip=self.skip)
+        resources: tuple[Stored, ...] = self.limited or ("macs",)
+        return offers(
+            self.model, self.channels, self.split.calibration, self.machine, resources=resources, skip=self.skip
+        )
 
     def losses(self) -> Mapping[str, LossCurve]:
         """See `plan.Workshop`.

@@ -18,18 +18,22 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from graphopt import ops
 from graphopt.analysis.frontier import Frontier, Rows, Site
 from graphopt.analysis.groups import Channels
 from graphopt.analysis.layers import Layer
 from graphopt.analysis.segments import Samples
-from graphopt.compress import joint, recurrent
+from graphopt.compress import codebook, factor, joint, recurrent
 from graphopt.compress.axis import NOTHING
+from graphopt.compress.codebook import Codebook, Coded
 from graphopt.compress.cut import Keep, cut
-from graphopt.compress.form import Basis, Form, refined, solved, write
+from graphopt.compress.factor import Basis, Factored, refined, solved
+from graphopt.compress.form import Form
 from graphopt.compress.joint import ROUNDS
 from graphopt.compress.refit import ROWS, STEPS, Fit, Refit, fit, row_count, times
 from graphopt.compress.sparse import Sparse
 from graphopt.graph import values
+from graphopt.graph.nodes import key
 from graphopt.ops.gate import OF_STATE
 from graphopt.run.machine import HERE, Machine
 
@@ -56,6 +60,8 @@ class Compressed:
     """Of every product that reads or writes something else than the original, in order."""
     sparse: tuple[Sparse, ...] = ()
     """Where weights were set to zero: every product with a constant weight of its own, in order."""
+    coded: bool = False
+    """Whether weights are made of tables, which nothing must fold."""
     seconds: float = 0.0
     """Spent on that."""
 
@@ -88,13 +94,16 @@ def compress(
     thin = cut(model, channels, keep)
     work = _Work(channels, keep, dict(forms), machine, rows, steps, rounds)
     for site in Frontier(model, thin, samples, machine, layers=work.recur):
-        if not site.intact or site.key in forms:
+        if not site.intact or isinstance(forms.get(site.key), Factored):
             machine.progress(f"refitting {site.key}")
             work.done.append(work.refit(site))
+    coded = any(isinstance(form, Codebook) for form in forms.values())
+    if coded:
+        work.code(Frontier(model, thin, samples, machine, pairs=False), thin)
     if work.bases:
-        write(thin, work.bases)
+        factor.write(thin, work.bases)
         values.follow(thin)
-    return Compressed(thin, tuple(work.done))
+    return Compressed(thin, tuple(work.done), coded=coded)
 
 
 def kept(channels: Channels, order: Mapping[str, NDArray[np.int64]], widths: Mapping[str, int]) -> Keep:
@@ -130,10 +139,39 @@ class _Work:
             stays = None if product is None else product.source.kept(self.keep)
             self.done.append(recurrent.refit(layer, stays, self.rows, self.machine.memory))
 
+    def code(self, sites: Frontier, thin: ir.Model) -> None:
+        """Let products be made of entries of tables, one after the other, once all others are what they will be."""
+        lengths, matrices = dict[str, int](), dict[int, list[Array]]()
+        for node in thin.graph:
+            form, linears = self.forms.get(key(node)), ops.linears(node)
+            if isinstance(form, Codebook) and form.suits(linears[0]):
+                lengths[key(node)] = form.length
+                matrices.setdefault(form.length, []).append(linears[0].matrix()[0])
+        tables = {length: codebook.table(found, length) for length, found in matrices.items()}
+        made = dict[str, Coded]()
+        for site in sites:
+            if site.key not in lengths:
+                continue
+            self.machine.progress(f"coding {site.key}")
+            count = row_count(site.linear.reduction, self.rows, self.machine.memory, site.linear.groups)
+            rows, bounds = site.sample(count, self._stays(site)), (site.low, site.high)
+            if not rows.finite:
+                continue
+            given, entries = (site.matrix(), site.bias()), tables[lengths[site.key]]
+            one, bias, before, after = codebook.fitted(rows, *given, entries, bounds=bounds, biased=site.biased)
+            site.put(one.matrix[None], bias)
+            made[site.key] = one
+            self.done.append(Refit(site.key, count, site.linear.reduction, None, "codebook", before, after))
+        codebook.write(thin, made, tables)
+
+    def _stays(self, site: Site) -> NDArray[np.bool_] | None:
+        """Which channels of the original's result stay."""
+        product = self.channels.products.get((site.key, 0))
+        return None if product is None else product.result.kept(self.keep)
+
     def refit(self, site: Site) -> Refit:
         """Refit a product, write it in another way, and fit it once more together with the one before it."""
-        product = self.channels.products.get((site.key, 0))
-        stays = None if product is None else product.result.kept(self.keep)
+        stays = self._stays(site)
         if stays is not None and np.sum(stays) != site.linear.channels:
             return Refit(site.key, 0, 0, None, "its channels are not those of a plain product", 0.0, 0.0)
         paired = min(PAIRED, _VALUES // (site.linear.in_channels + site.linear.channels))
@@ -145,7 +183,7 @@ class _Work:
         if found.damping is not None:
             site.put(found.matrix, found.bias)
         form = self.forms.get(site.key)
-        if form is not None and (rank := form.rank(site.linear)):
+        if isinstance(form, Factored) and (rank := form.rank(site.linear)):
             found = self._formed(site, sampled, form, rank, found)
         before = site.before
         if sampled.pair is not None and before is not None and (not before.intact or before.key in self.bases):
@@ -159,7 +197,7 @@ class _Work:
     def _fit(self, site: Site, rows: Rows, matrix: Array, bias: Array) -> Fit:
         return fit(rows, matrix, bias, bounds=(site.low, site.high), biased=site.biased, steps=self.steps)
 
-    def _formed(self, site: Site, rows: Rows, form: Form, rank: int, found: Fit) -> Fit:
+    def _formed(self, site: Site, rows: Rows, form: Factored, rank: int, found: Fit) -> Fit:
         """Let a product be of a form: its first products are found, and the last one is fitted behind them."""
         gram = times(rows.x, rows.x)[0] / max(1, rows.x.shape[-1])
         gram[np.diag_indices_from(gram)] += _DAMPING * np.trace(gram) / len(gram) + NOTHING

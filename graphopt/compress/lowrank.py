@@ -1,4 +1,4 @@
-"""Low rank: what a product reads is mapped to few channels first. See `form` for what is made of it.
+"""Low rank: what a product reads is mapped to few channels first. See `factor` for what is made of it.
 
 The first product is a matrix of some rank over (channels, the axes of the kernel that it spans), one for all places of
 the other axes. With L·Lᵀ the mean over these places of what is read there,
@@ -24,7 +24,8 @@ import scipy.linalg
 from numpy.typing import NDArray
 
 from graphopt import ops
-from graphopt.compress.form import SHARES, Basis, Factor, Left, Shared, Spans, solved, spanned
+from graphopt.compress.factor import SHARES, Basis, Factor, Shared, Spans, solved, spanned
+from graphopt.compress.form import Left
 from graphopt.errors import UsageError
 
 __all__ = ["LowRank", "Tucker"]
@@ -61,29 +62,29 @@ class LowRank(Shared):
 
     @classmethod
     def offered(cls, linear: ops.Linear) -> Iterator[Sequence[Self]]:
-        """See `Form`."""
+        """See `Factored`."""
         long = [name for name, extent in zip(_named(linear.kernel), linear.kernel, strict=True) if extent > 1]
         for first in dict.fromkeys("".join(c) for n in range(len(long) + 1) for c in combinations(long, n)):
             yield [cls(share, first) for share in SHARES]
 
     def rows(self, linear: ops.Linear, rank: int) -> int:
-        """See `Form`."""
+        """See `Factored`."""
         axes = self.axes(linear.kernel)
         return rank * prod(k for i, k in enumerate(linear.kernel) if i not in axes)
 
     def left(self, linear: ops.Linear, rank: int) -> Left:
-        """See `Form`."""
+        """See `Factored`."""
         axes = self.axes(linear.kernel)
         rest = frozenset(range(len(linear.kernel))) - axes
         return _left(linear, [(linear.in_channels, rank, axes), (rank, linear.channels, rest)])
 
     def most(self, linear: ops.Linear) -> int:
-        """See `Form`."""
+        """See `Factored`."""
         inner = prod(k for i, k in enumerate(linear.kernel) if i in self.axes(linear.kernel))
         return min(linear.in_channels * inner, linear.channels * prod(linear.kernel) // inner)
 
     def spans(self, linear: ops.Linear, matrix: Array, gram: Array) -> Spans:
-        """See `Form`."""
+        """See `Factored`."""
         axes = self.axes(linear.kernel)
         firsts = Factor(_firsts(linear, matrix, gram, axes), axes)
         whole = spanned(firsts, linear.kernel)
@@ -103,23 +104,23 @@ class Tucker(Shared):
 
     @classmethod
     def offered(cls, linear: ops.Linear) -> Iterator[Sequence[Self]]:
-        """See `Form`."""
+        """See `Factored`."""
         if prod(linear.kernel) > 1:
             yield [cls(share) for share in SHARES]
 
     def left(self, linear: ops.Linear, rank: int) -> Left:
-        """See `Form`."""
+        """See `Factored`."""
         read, made = _ranks(linear, rank)
         every = frozenset(range(len(linear.kernel)))
         none = frozenset[int]()
         return _left(linear, [(linear.in_channels, read, none), (read, made, every), (made, linear.channels, none)])
 
     def most(self, linear: ops.Linear) -> int:
-        """See `Form`."""
+        """See `Factored`."""
         return _PARTS if prod(linear.kernel) > 1 else 0
 
     def spans(self, linear: ops.Linear, matrix: Array, gram: Array) -> Spans:
-        """See `Form`."""
+        """See `Factored`."""
         every, none = frozenset(range(len(linear.kernel))), frozenset[int]()
         firsts = _firsts(linear, matrix, gram, none)
 
@@ -148,14 +149,14 @@ def _left(linear: ops.Linear, chain: list[tuple[int, int, frozenset[int]]]) -> L
     """What is left of a product as some in a row: inputs, outputs and axes of each."""
     macs = params = 0.0
     if linear.parter is None:
-        return Left(inf, inf)
+        return Left(inf, inf, inf)
     parts = [linear.parter(linear, axes, 1) for _, _, axes in chain]
     for number, ((read, made, _), part) in enumerate(zip(chain, parts, strict=True)):
         size = read * made * prod(part.kernel)
         params += size
         macs += size * prod(later.stride for later in parts[number + 1 :])
     full = linear.channels * linear.reduction
-    return Left(macs / full, params / full)
+    return Left(macs / full, params / full, params / full)
 
 
 def _firsts(linear: ops.Linear, matrix: Array, gram: Array, axes: frozenset[int]) -> Array:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Any, Final
+from typing import Any, Final, Literal, get_args
 
 import numpy as np
 import onnx_ir as ir
@@ -21,27 +21,40 @@ from graphopt.analysis.moments import Moment, halves, products
 from graphopt.analysis.places import past_offset
 from graphopt.analysis.segments import Samples
 from graphopt.compress.axis import NOTHING
-from graphopt.compress.form import Form, Left, solved
+from graphopt.compress.codebook import Codebook, coded, table
+from graphopt.compress.factor import Factored, solved
+from graphopt.compress.form import Form, Left
 from graphopt.compress.lowrank import LowRank, Tucker
 from graphopt.compress.separable import Separable
 from graphopt.run.machine import HERE, Machine
 from graphopt.spelling import parse, spec
 
-__all__ = ["FORMS", "form_of", "offers", "with_choices"]
+__all__ = ["FACTORED", "FORMS", "Stored", "form_of", "offers", "with_choices"]
 
 Array = NDArray[Any]
-FORMS: Final[tuple[type[Form], ...]] = (LowRank, Tucker, Separable)
+Stored = Literal["macs", "params", "bytes"]
+"""What a form may save, apart from time."""
+FACTORED: Final[tuple[type[Factored], ...]] = (LowRank, Tucker, Separable)
+FORMS: Final[tuple[type[Form], ...]] = (*FACTORED, Codebook)
 _DAMPING: Final = 1e-3
 _MOST: Final = 1.0
 """A loss that nothing is worth."""
 _LARGE: Final = 2304
 """Columns above which bases that are not nested take too long."""
+_SWEEPS: Final = 1
+"""Of descent, where nothing but the loss is wanted."""
 _PAYS: Final = 0.95
 """What may be left of a product, for it to be written in another way."""
 
 
 def offers(
-    model: ir.Model, channels: Channels, samples: Samples, machine: Machine = HERE, *, skip: Collection[str] = ()
+    model: ir.Model,
+    channels: Channels,
+    samples: Samples,
+    machine: Machine = HERE,
+    *,
+    resources: Sequence[Stored] = ("macs", "params"),
+    skip: Collection[str] = (),
 ) -> dict[str, Choice]:
     """By key, ways to write each product that has any.
 
@@ -50,17 +63,18 @@ def offers(
         channels: its products.
         samples: as in `collect`.
         machine: as in `collect`.
+        resources: what is limited: a way that leaves more of any of these than a better one is no way.
         skip: keys of nodes that stay as they are.
     """
     linears = {name: linear for name, linear in products(model).items() if name in channels.products}
     wanted = [name for name, linear in linears.items() if name[0] not in skip and _is_free(linear)]
-    found = {}
+    found, tables = {}, _tables([linears[name] for name in wanted]) if "bytes" in resources else {}
     for name, moment, held in halves(model, wanted, samples, machine):
         with np.errstate(invalid="ignore"):
             finite = np.isfinite([moment.variance, moment.gram.sum(), held.gram.sum()]).all()
         if finite and moment.kind == held.kind == "full":
             machine.progress(f"looking for other forms of {name[0]}")
-            choice = _choice(name, list(_ways(linears[name], moment, held)))
+            choice = _choice(name, list(_ways(linears[name], moment, held, tables)), resources)
             if choice is not None:
                 found[name[0]] = choice
     return {key: found[key] for key, _ in linears if key in found}
@@ -94,14 +108,23 @@ class _Way:
     loss: float
 
 
-def _ways(linear: ops.Linear, moment: Moment, held: Moment) -> Iterator[_Way]:
+def _tables(linears: Sequence[ops.Linear]) -> dict[Codebook, Array]:
+    """Of each length, made of all products."""
+    found = dict[Codebook, list[Array]]()
+    for linear in linears:
+        for (form,) in Codebook.offered(linear):
+            found.setdefault(form, []).append(linear.matrix()[0])
+    return {form: table(matrices, form.length) for form, matrices in found.items()}
+
+
+def _ways(linear: ops.Linear, moment: Moment, held: Moment, tables: Mapping[Codebook, Array]) -> Iterator[_Way]:
     """Every form of a product, and what it loses."""
     matrix = linear.alpha * linear.matrix()[0].astype(np.float64)
     biased = past_offset(linear)[1] is not None or (linear.bias is not None and linear.beta != 0)
     gram, judge = (m.gram[0] - np.outer(m.mean[0], m.mean[0]) * biased for m in (moment, held))
     gram[np.diag_indices_from(gram)] += _DAMPING * np.trace(gram) / len(gram) + NOTHING
     lost, scale = _Lost(matrix, gram, judge), max(moment.variance, NOTHING)
-    for series in chain.from_iterable(kind.offered(linear) for kind in FORMS):
+    for series in chain.from_iterable(kind.offered(linear) for kind in FACTORED):
         offered = [(form, rank) for form in series if (rank := form.rank(linear)) and _pays(form.left(linear, rank))]
         if not offered or (len(gram) > _LARGE and not offered[0][0].nested):
             continue
@@ -110,6 +133,10 @@ def _ways(linear: ops.Linear, moment: Moment, held: Moment) -> Iterator[_Way]:
             if error is None or not form.nested:
                 error = lost.with_basis(spans(rank).matrix)
             yield _Way(form, form.left(linear, rank), error(form.rows(linear, rank)) / scale)
+    for code, entries in tables.items():
+        if code.suits(linear):
+            gap = coded(matrix, gram, entries, sweeps=_SWEEPS).matrix - matrix
+            yield _Way(code, code.left(linear), float(np.sum((gap @ judge) * gap)) / scale)
 
 
 def _pays(left: Left) -> bool:
@@ -137,18 +164,18 @@ class _Lost:
         return error
 
 
-def _choice(name: tuple[str, int], ways: Sequence[_Way]) -> Choice | None:
-    """Those that lose less than any that is cheaper in either respect."""
-    best = list[_Way]()
-    for way in sorted(ways, key=lambda w: (max(w.left.macs, w.left.params), w.loss)):
-        cheaper = not best or min(way.left.macs - best[-1].left.macs, way.left.params - best[-1].left.params) >= 0
-        if cheaper and way.loss < (best[-1].loss if best else _MOST):
+def _choice(name: tuple[str, int], ways: Sequence[_Way], resources: Sequence[Stored]) -> Choice | None:
+    """Those that lose less than any that is cheaper in some respect."""
+    best, sizes = list[_Way](), {id(way): [getattr(way.left, r) for r in resources] for way in ways}
+    for way in sorted(ways, key=lambda w: (max(sizes[id(w)]), w.loss)):
+        more = not best or all(a >= b for a, b in zip(sizes[id(way)], sizes[id(best[-1])], strict=True))
+        if more and max(sizes[id(way)]) <= _PAYS and way.loss < (best[-1].loss if best else _MOST):
             best.append(way)
     if not best:
         return None
     left = {
         resource: np.array([_parts(getattr(w.left, resource), w.left.loose) for w in best] + [(1.0, 0.0)])
-        for resource in ("macs", "params")
+        for resource in get_args(Stored)
     }
     return Choice(name, (*(spec(w.form) for w in best), ""), (*(w.loss for w in best), 0.0), left)
 

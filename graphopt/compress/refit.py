@@ -163,6 +163,14 @@ class Goal:
         x = self._rows.x[..., at]
         return matrix.astype(x.dtype) @ x + bias[..., None].astype(x.dtype)
 
+    def balanced(self, matrix: Array, bias: Array, at: slice) -> Array:
+        """The bias with which the mean of the result is right, where clipping does not hide it."""
+        plain, found = self.predicted(matrix, np.zeros_like(bias), at), bias
+        for _ in range(3 if self.clips else 1):
+            target = self.moved(plain + found[..., None].astype(plain.dtype), at)
+            found = (target - plain).mean(axis=-1, dtype=np.float64)
+        return found
+
     def solver(self, part: _Part, matrix: Array, bias: Array) -> Callable[..., tuple[Array, Array]]:
         """What fits the product to some rows, given a damping and how often one-sided targets are moved."""
         target = self._rows.target[..., part.at]

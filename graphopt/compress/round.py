@@ -123,7 +123,7 @@ def rounded(
             made = Rounded(codes, scale, offset, name + way, before, inf)
             choices = [(made.way, offset)]
             if biased:
-                choices.append((made.way + " bias", _balanced(goal, made.matrix, offset, learned)))
+                choices.append((made.way + " bias", goal.balanced(made.matrix, offset, learned)))
             for told, shift in choices:
                 error = judge(made.matrix, shift)
                 back = shift - (made.matrix @ rows.mean[..., None])[..., 0]
@@ -249,13 +249,3 @@ def _solved(matrix: Array, system: Array, scale: Array, codes: Array) -> Array:
     good = found.astype(np.float32) >= np.finfo(np.float32).tiny
     solved: Array = np.where(good, found.astype(np.float32).astype(np.float64), scale)
     return solved
-
-
-def _balanced(goal: Goal, matrix: Array, level: Array, at: slice) -> Array:
-    """The bias with which the mean of the result is right, where clipping does not hide it."""
-    plain = goal.predicted(matrix, np.zeros_like(level), at)
-    found = level
-    for _ in range(3 if goal.clips else 1):
-        target = goal.moved(plain + found[..., None].astype(plain.dtype), at)
-        found = (target - plain).mean(axis=-1, dtype=np.float64)
-    return found

@@ -1,7 +1,7 @@
 """Depthwise-separable factorization: each input channel is filtered on its own, then all are mixed by a 1×1 product.
 
 For input channel i, with L·Lᵀ the moments of what it reads, the first filters are those of svd(W_i·L), where W_i is
-what it does to all results; as channels are correlated, these are then refined together (`form.refined`).
+what it does to all results; as channels are correlated, these are then refined together (`factor.refined`).
 
 With one filter for each channel, much is lost that training would not lose (Howard et al.,
 MobileNets, 2017, train it): measured losses say where it pays.
@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphopt import ops
-from graphopt.compress.form import Basis, Factor, Form, Left, Spans, refined, spanned
+from graphopt.compress.factor import Basis, Factor, Factored, Spans, refined, spanned
+from graphopt.compress.form import Left
 from graphopt.errors import UsageError
 
 __all__ = ["Separable"]
@@ -29,7 +30,7 @@ _MOST: Final = 4
 
 
 @dataclass(frozen=True)
-class Separable(Form):
+class Separable(Factored):
     """A depthwise product with some filters for each channel, and a 1×1 product."""
 
     name: ClassVar[str] = "separable"
@@ -49,21 +50,21 @@ class Separable(Form):
 
     @classmethod
     def offered(cls, linear: ops.Linear) -> Iterator[Sequence[Self]]:
-        """See `Form`."""
+        """See `Factored`."""
         yield [cls(n) for n in range(min(_MOST, prod(linear.kernel) - 1), 0, -1)]
 
     def rank(self, linear: ops.Linear) -> int:
-        """See `Form`."""
+        """See `Factored`."""
         return min(self.filters, linear.channels) if prod(linear.kernel) > self.filters else 0
 
     def left(self, linear: ops.Linear, rank: int) -> Left:
-        """See `Form`."""
+        """See `Factored`."""
         kernel, out = prod(linear.kernel), linear.channels
         left = rank * (kernel + out) / (kernel * out)
-        return Left(left, left, kernel / (kernel + out))
+        return Left(left, left, left, kernel / (kernel + out))
 
     def spans(self, linear: ops.Linear, matrix: Array, gram: Array) -> Spans:
-        """See `Form`."""
+        """See `Factored`."""
         count, kernel = linear.in_channels, linear.kernel
         size, every = prod(kernel), frozenset(range(len(kernel)))
         own = gram.reshape(count, size, count, size)[range(count), :, range(count)]

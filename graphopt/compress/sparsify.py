@@ -150,7 +150,7 @@ def sparsify(
             done.append(_made(site, form, reason, shares.get(site.key, form.share), machine.memory))
         else:
             done.append(_left(site, reason or ""))
-    return Compressed(copy, (), tuple(done), time.perf_counter() - begin)
+    return Compressed(copy, (), tuple(done), seconds=time.perf_counter() - begin)
 
 
 def _left(site: Site, reason: str) -> Sparse:

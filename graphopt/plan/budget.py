@@ -167,11 +167,12 @@ def lines(channels: Channels) -> Array:
 
 
 def amounts(channels: Channels) -> dict[str, Multilinear]:
-    """Multiply-accumulates and parameters of plans."""
+    """Multiply-accumulates, parameters and bytes of plans."""
     shared, found = lines(channels), dict[str, Multilinear]()
     groups, products = list(channels.groups), list(channels.products)
-    for name in ("macs", "params"):
-        sizes = np.array([getattr(p, name) for p in channels.products.values()], np.float64)
+    per = {"macs": ("macs", 1), "params": ("params", 1), "bytes": ("params", _BYTES)}
+    for name, (of, unit) in per.items():
+        sizes = unit * np.array([getattr(p, of) for p in channels.products.values()], np.float64)
         ways = tuple(
             (products.index(choice.product), groups.index(group), choice.left[name])
             for group, choice in channels.choices.items()
@@ -197,7 +198,6 @@ def limits(
         now: the same of the model at hand, which a plan changes.
     """
     costs = amounts(channels)
-    costs["bytes"] = replace(costs["params"], amounts=_BYTES * costs["params"].amounts)
     found = list[Limit]()
     for name, cost in costs.items():
         if name in budget:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from graphopt.analysis.frontier import Rows
 from graphopt.compress.refit import Goal
-from graphopt.compress.round import BITS, Rounded, _balanced, _ways, rounded
+from graphopt.compress.round import BITS, Rounded, _ways, rounded
 
 Array = NDArray[Any]
 TINY = np.finfo(np.float32).tiny
@@ -138,9 +138,9 @@ def test_what_is_clipped_does_not_move_the_mean() -> None:
     clipped = np.maximum(target, 0)
     goal = Goal(rows(x, clipped), (0.0, inf))
     level = bias + (matrix @ x.mean(axis=-1)[..., None])[..., 0]
-    np.testing.assert_allclose(_balanced(goal, matrix, level, slice(400)), level, atol=1e-4)
+    np.testing.assert_allclose(goal.balanced(matrix, level, slice(400)), level, atol=1e-4)
     plain = Goal(rows(x, clipped), (-inf, inf))
-    assert np.abs(_balanced(plain, matrix, level, slice(400)) - level).max() > 0.1
+    assert np.abs(plain.balanced(matrix, level, slice(400)) - level).max() > 0.1
 
 
 def test_an_operand_of_a_sum_counts() -> None:

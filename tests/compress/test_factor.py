@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from graphopt import ops
 from graphopt.analysis.channels import channels
 from graphopt.compress.compress import compress
-from graphopt.compress.form import Basis, Factor, Form, refined, solved, spanned, write
+from graphopt.compress.factor import Basis, Factor, Factored, refined, solved, spanned, write
 from graphopt.compress.lowrank import LowRank, Tucker
-from graphopt.compress.offers import FORMS, offers, with_choices
+from graphopt.compress.offers import FACTORED, FORMS, offers, with_choices
 from graphopt.compress.separable import Separable
 from graphopt.errors import UsageError
 from graphopt.graph import values
@@ -38,7 +38,7 @@ def model_of(nodes: str, x: str, y: str, **weights: Array) -> ir.Model:
     return source(f'<ir_version: 10, opset_import: ["" : 21]> g ({x} x) => ({y} y) <{declared}> {{ {nodes} }}').model
 
 
-def written(model: ir.Model, form: Form, rank: int) -> ir.Model:
+def written(model: ir.Model, form: Factored, rank: int) -> ir.Model:
     """The model with its only product in this form, found for white data."""
     copy = model.clone()
     (node,) = [n for n in copy.graph if ops.linears(n)]
@@ -77,7 +77,7 @@ def test_a_convolution_of_full_rank_stays_what_it_is(
         f"y = Conv<{lists}>(x, w, b)", "float[N,3,7,8]", "float[N,5,H,W]", w=_NORMAL((5, 3, *kernel)), b=_NORMAL(5)
     )
     (linear,) = ops.linears(model.graph[0])
-    form: Form = {"tucker": Tucker(), "separable": Separable(kernel[0] * kernel[1])}.get(kind) or LowRank(0.5, kind)
+    form: Factored = {"tucker": Tucker(), "separable": Separable(kernel[0] * kernel[1])}.get(kind) or LowRank(0.5, kind)
     full = {"tucker": 64, "separable": min(5, kernel[0] * kernel[1])}.get(kind)
     rank = full or form.most(linear)  # type: ignore[attr-defined]
     feed = {"x": _NORMAL((2, 3, 7, 8)).astype(np.float32)}
@@ -96,9 +96,9 @@ def test_a_matrix_of_full_rank_stays_what_it_is(node: str) -> None:
     np.testing.assert_allclose(run(thin, feed), run(model, feed), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("kind", FORMS)
+@pytest.mark.parametrize("kind", FACTORED)
 @pytest.mark.parametrize("strides", [(1, 1), (2, 1)])
-def test_what_is_left_is_counted_right(kind: type[Form], strides: tuple[int, int]) -> None:
+def test_what_is_left_is_counted_right(kind: type[Factored], strides: tuple[int, int]) -> None:
     """Against the nodes that were written, on an image so large that borders do not count."""
     lists = f"kernel_shape=[3,3], strides={list(strides)}, pads=[1,1,1,1]"
     model = model_of(f"y = Conv<{lists}>(x, w)", "float[1,8,64,64]", "float[1,12,H,64]", w=_NORMAL((12, 8, 3, 3)))
