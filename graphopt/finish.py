@@ -20,10 +20,11 @@ from graphopt.compress.quantize import Quantize
 from graphopt.compress.unquantize import Unquantize
 from graphopt.errors import UsageError
 from graphopt.graph.carry import Carried
-from graphopt.graph.external import Runnable
+from graphopt.graph.external import Runnable, weight_of
 from graphopt.graph.load import Source
 from graphopt.graph.nodes import key
 from graphopt.graph.save import runnable
+from graphopt.plan.plan import Plan
 from graphopt.plan.regions import Quantized, Regions
 from graphopt.protocol import Pass
 from graphopt.recipe import Recipe, spec
@@ -37,6 +38,8 @@ __all__ = ["Half", "Integral"]
 
 _OPSET = 13
 """Of standard ONNX, from which on integers may have one scale for each channel."""
+_STAMP = 400
+"""Bytes of the notes on where a model comes from, about."""
 _SECONDS = 5.0
 """That timing integers against floats may take."""
 
@@ -82,6 +85,10 @@ class Half:
         settings = replace(self.settings, measure=False)
         last = pipeline.optimize(self._given(thin), recipe, None, settings, self.child)
         return self.runnable(last.model) if last.content is None else last.content
+
+    def packed(self, recipe: Recipe, thin: ir.Model, plan: Plan) -> int:
+        """Bytes of what is emitted, about: with its recipe, but not rewritten."""
+        return weight_of(self.runnable(thin)) + len(replace(recipe, plan=plan.widths, forms=plan.forms).text()) + _STAMP
 
     def emitted(self, thin: ir.Model, done: Recipe, passes: Sequence[Pass] | None = None) -> pipeline.Outcome:
         """Rewritten by these passes, or those of the recipe, verified, and with a word on all that was done."""

@@ -20,7 +20,7 @@ from graphopt.analysis.robustness import Noisy
 from graphopt.analysis.samples import Split
 from graphopt.arguments import check_keys
 from graphopt.compress.compress import Compressed
-from graphopt.compress.offers import Stored
+from graphopt.compress.offers import Stored, everywhere
 from graphopt.compress.refit import Refit
 from graphopt.compress.sparse import Sparse
 from graphopt.counted import counted
@@ -107,8 +107,6 @@ def compress(
     rows = rows_of(feed) if isinstance(split.calibration, Mapping) else 1
     settings.progress("looking for groups")
     groups = channels(model, extents(model, feed), samples=rows) if recipe.cuts else Channels({}, {}, {}, {})
-    if recipe.cuts and not groups.groups:
-        raise Verdict(f"nothing in {source.name} can be cut: `graphopt inspect MODEL --groups` says why")
     check_keys(source, recipe.skip, {*groups.groups, *(node for node, _ in groups.products)})
     more = None
     if recipe.cuts or recipe.sparsify is not None:
@@ -124,14 +122,17 @@ def compress(
         limited=tuple(name for name in get_args(Stored) if name in recipe.budget),
         timed=feed if "latency" in recipe.budget else None,
         finish=partial(half.finished, recipe),
+        packed=partial(half.packed, recipe),
         form=recipe.sparsify,
         skip=recipe.skip,
     )
     _check_measured(workshop, recipe.max_drop)
-    sites = workshop.sites if recipe.cuts and not recipe.planned else groups
+    sites = workshop.sites if recipe.cuts and not (recipe.planned or recipe.form) else groups
+    if recipe.cuts and not (sites.groups or recipe.form or recipe.forms):
+        raise Verdict(f"nothing in {source.name} can be cut: `graphopt inspect MODEL --groups` says why")
     planner, bounds = _planner(sites, recipe, workshop), _Bounds(source, first, sites, feed, rows)
     plan, made = _planned(planner, recipe, bounds, workshop, only=plan_only)
-    tried, done = tuple(planner.tried), replace(recipe, plan=plan.widths, forms=plan.forms)
+    tried, done = tuple(planner.tried), replace(recipe, plan=plan.widths, forms=plan.forms, form=None)
     notes = (*moving.left(given), *_notes(workshop, mirrored=more is not None))
     first = replace(first, notes=(*first.notes, *notes))
     if plan_only:
@@ -147,7 +148,7 @@ def compress(
     settings.progress("judging")
     result = half.runnable(last.model) if last.content is None else last.content
     metrics, noise = workshop.scores(result), workshop.robustness(result)
-    measured = recipe.cuts and recipe.quantize is None
+    measured = recipe.cuts and recipe.form is None and recipe.quantize is None
     if not measured and (used := excess(metrics, recipe.max_drop)) > 1:
         raise Verdict(f"the allowed drop cannot be kept: the result uses {used:.3g} times of it")
     outcome = _joined(replace(source, carried=half.carried), first, last, steps, zeros)
@@ -191,6 +192,8 @@ def _planned(
     planner: Planner, recipe: Recipe, bounds: _Bounds, workshop: Workshop, *, only: bool
 ) -> tuple[Plan, Compressed | None]:
     """The plan of the recipe, the best under its budget, or the smallest within the allowed drop; and what it made."""
+    if recipe.form is not None:
+        return Plan({}, everywhere(workshop.model, recipe.form, recipe.skip)), None
     if recipe.planned or not recipe.cuts:
         return Plan.of(recipe.plan, recipe.forms, workshop.channels), None
     if only and recipe.budget:

@@ -17,6 +17,8 @@ from typing import Any
 
 import tomli_w
 
+from graphopt.compress.form import Form
+from graphopt.compress.offers import FORMS
 from graphopt.compress.quantize import Quantize
 from graphopt.compress.sparsify import Sparsify
 from graphopt.compress.unquantize import Unquantize
@@ -84,9 +86,9 @@ LOSSLESS: tuple[type[Pass], ...] = (
 ON_REQUEST: tuple[type[Pass], ...] = (Upgrade, Border, Onnxsim)
 """Further passes, which only run where they are asked for; the second one also where work is to be saved."""
 
-LOSSY: tuple[type[Named], ...] = (Unquantize, Sparsify, Quantize)
-"""Passes that give something up. Wherever they are named, the first comes before all else, the others after all that is
-planned."""
+LOSSY: tuple[type[Named], ...] = (Unquantize, *FORMS, Sparsify, Quantize)
+"""Passes that give something up. Wherever they are named, the first comes before all else, forms in place of a plan,
+the others after all that is planned."""
 
 PASSES: Mapping[str, type[Named]] = {p.name: p for kinds in (LOSSLESS, ON_REQUEST, LOSSY) for p in kinds}
 """Every pass by name."""
@@ -143,6 +145,8 @@ class Recipe:
     """By metric, how much worse the result may do."""
     plan: Mapping[str, int] = field(default_factory=dict)
     """By group of channels, how many stay: what was planned under a budget, for doing it again."""
+    form: Form | None = None
+    """The way in which every product is written that can be, in place of a plan. In texts it is one of the passes."""
     forms: Mapping[str, str] = field(default_factory=dict)
     """By key of a product, how it is written in another way: what was planned as well."""
     unquantize: Unquantize | None = None
@@ -161,8 +165,8 @@ class Recipe:
 
     @property
     def cuts(self) -> bool:
-        """Whether channels may go. Beside other passes that give something up, an allowed drop alone limits those."""
-        return bool(self.budget or self.planned or (self.max_drop and not any(self._given)))
+        """Whether products change. Beside other passes that give something up, an allowed drop alone limits those."""
+        return bool(self.budget or self.planned or self.form or (self.max_drop and not any(self._given)))
 
     @property
     def planned(self) -> bool:
@@ -171,9 +175,11 @@ class Recipe:
 
     @property
     def _given(self) -> tuple[Named | None, ...]:
-        return self.unquantize, self.sparsify, self.quantize
+        return self.unquantize, self.form, self.sparsify, self.quantize
 
     def __post_init__(self) -> None:
+        if self.form is not None and (self.budget or self.planned):
+            raise UsageError(f"a budget chooses among all forms by itself: give it, or {self.form.name}")
         if self.target not in TARGETS:
             raise UsageError(f"no target is called {self.target!r}: give one of {', '.join(TARGETS)}")
         if self.quantize is not None and TARGETS[self.target].integers is None:
@@ -316,20 +322,28 @@ def _quantize(int8: object, weight_bits: object) -> list[Named]:
 def _lossy(steps: Sequence[Named]) -> dict[str, Any]:
     """What is given up, by the fields of a recipe."""
     found = dict[str, Any]()
-    for kind in LOSSY:
+    for name, kind in _GIVEN.items():
         given = [p for p in steps if isinstance(p, kind)]
         if len(given) > 1:
-            raise UsageError(f"{kind.name} is given twice: give it once, with all that it is to do")
-        found[kind.name] = given[0] if given else None
+            names = tuple(dict.fromkeys(p.name for p in given))
+            if len(names) > 1:
+                raise UsageError(f"{' and '.join(names)} exclude each other: give one of them")
+            raise UsageError(f"{names[0]} is given twice: give it once, with all that it is to do")
+        found[name] = given[0] if given else None
     return found
 
 
+_GIVEN: Mapping[str, type[Named]] = {
+    "unquantize": Unquantize,
+    "form": Form,
+    "sparsify": Sparsify,
+    "quantize": Quantize,
+}
+"""Passes that are fields of their own."""
 _LISTS = ("passes", "skip", "floats")
 _TABLES = ("budget", "max_drop", "plan", "forms")
 _OPTIONS: Mapping[str, type] = {
-    f.name: type(f.default)
-    for f in dataclasses.fields(Recipe)
-    if f.name not in {*_LISTS, *_TABLES, *(kind.name for kind in LOSSY)}
+    f.name: type(f.default) for f in dataclasses.fields(Recipe) if f.name not in {*_LISTS, *_TABLES, *_GIVEN}
 }
 """The fields that are one value each, with their types."""
 

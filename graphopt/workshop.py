@@ -22,14 +22,15 @@ from graphopt.analysis.robustness import LEVELS, Noisy, noisy
 from graphopt.analysis.samples import UNLEARNED, Split, is_finite
 from graphopt.analysis.segments import batches
 from graphopt.compress.axis import Curve, ranked
-from graphopt.compress.compress import Compressed, compress, kept
+from graphopt.compress.compress import Compressed, compress, kept, outlined
 from graphopt.compress.cut import cut
+from graphopt.compress.form import Form
 from graphopt.compress.offers import Stored, form_of, offers, with_choices
 from graphopt.compress.order import gathered, orders
 from graphopt.compress.sparsify import Sparsify, sparsify
 from graphopt.errors import InputError
 from graphopt.graph.carry import Carried
-from graphopt.graph.external import Runnable
+from graphopt.graph.external import Runnable, weight_of
 from graphopt.graph.save import runnable
 from graphopt.plan.budget import macs
 from graphopt.plan.levels import LossCurve
@@ -83,6 +84,8 @@ class Workshop:
     """What plans are timed on, where time is limited."""
     finish: Callable[[ir.Model], Runnable] = field(default=lambda model: runnable(model, Carried()))
     """Makes what is emitted of a model that was cut: that is what is timed."""
+    packed: Callable[[ir.Model, Plan], int] = field(default=lambda model, _: weight_of(runnable(model, Carried())))
+    """Bytes of what is emitted of a model that was compressed to a plan."""
     form: Sparsify | None = None
     """Which weights become zero once channels are cut."""
     skip: Collection[str] = ()
@@ -196,6 +199,11 @@ class Workshop:
             raise ValueError("there is nothing to time plans on")
         return self._timed(cut(self.model, self.channels, kept(self.channels, self._orders, plan.widths)), self.timed)
 
+    def size(self, plan: Plan) -> int:
+        """See `plan.Workshop`."""
+        keep = kept(self.channels, self._orders, plan.widths)
+        return self.packed(outlined(self.model, self.channels, keep, _forms(plan)), plan)
+
     def _timed(self, model: ir.Model, feed: Feed) -> float:
         both = (self.reference, self.finish(model))
         first, second = (self.machine.session(m) for m in both)
@@ -217,7 +225,7 @@ class Workshop:
                 kept(self.channels, self._orders, plan.widths),
                 self.split.calibration,
                 self.machine,
-                forms={key: form_of(text) for key, text in plan.forms.items()},
+                forms=_forms(plan),
             )
         if self.form is None:
             return found
@@ -243,6 +251,10 @@ class Workshop:
             return noisy(self.reference, result, pairs, most - left, self.machine)
         except InputError:  # what runs on samples need not run on what is near them
             return ()
+
+
+def _forms(plan: Plan) -> dict[str, Form]:
+    return {key: form_of(text) for key, text in plan.forms.items()}
 
 
 def _first(feed: Feed, labels: NDArray[Any] | None, most: int) -> Pair:

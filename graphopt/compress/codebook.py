@@ -17,6 +17,7 @@ then chosen product by product, on what coded products before it really give, wi
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
@@ -36,12 +37,12 @@ from graphopt.errors import UsageError
 from graphopt.graph.names import Names
 from graphopt.graph.nodes import key
 
-__all__ = ["LENGTHS", "Codebook", "Coded", "coded", "fitted", "table", "write"]
+__all__ = ["ENTRIES", "LENGTHS", "Codebook", "Coded", "blank", "coded", "fitted", "table", "write"]
 
 Array = NDArray[Any]
 LENGTHS: Final = (1, 2, 4, 8)
 """Weights of one vector that are offered: 8, 4, 2 and 1 bits for each."""
-_ENTRIES: Final = 256
+ENTRIES: Final = 256
 _TRAINED: Final = 60_000
 """Vectors that the table is found from, at most."""
 _ROUNDS: Final = 20
@@ -68,8 +69,8 @@ class Codebook(Form):
         Raises:
             UsageError: it is none.
         """
-        if not 0 < self.length <= _ENTRIES:
-            raise UsageError(f"codebook{{length={self.length}}} is no length: give a number from 1 to {_ENTRIES}")
+        if not 0 < self.length <= ENTRIES:
+            raise UsageError(f"codebook{{length={self.length}}} is no length: give a number from 1 to {ENTRIES}")
 
     @classmethod
     def offered(cls, linear: ops.Linear) -> Iterator[Sequence[Self]]:
@@ -105,10 +106,19 @@ def table(matrices: Sequence[Array], length: int) -> Array:
     vectors = np.concatenate([(m / _power(m)).reshape(-1, length) for m in matrices])
     random = np.random.default_rng(0)
     some = vectors[np.sort(random.permutation(len(vectors))[:_TRAINED])]
-    start = some[np.sort(random.permutation(len(some))[:_ENTRIES])]
-    start = np.concatenate([start, np.zeros((_ENTRIES - len(start), length))])
-    found, _ = kmeans2(some, start, iter=_ROUNDS, minit="matrix", missing="warn")
+    start = some[np.sort(random.permutation(len(some))[:ENTRIES])]
+    start = np.concatenate([start, np.zeros((ENTRIES - len(start), length))])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of entries that are nearest to nothing
+        found, _ = kmeans2(some, start, iter=_ROUNDS, minit="matrix", missing="warn")
     return np.asarray(found, np.float32)
+
+
+def blank(linear: ops.Linear, length: int) -> Coded:
+    """As large as what `coded` makes of a product, and no more."""
+    out, columns = linear.channels, linear.reduction
+    codes, scale = np.zeros((out, columns // length), np.uint8), np.ones((out, 1), np.float32)
+    return Coded(codes, scale, np.broadcast_to(np.float64(0), (out, columns)))
 
 
 def _power(matrix: Array) -> Array:

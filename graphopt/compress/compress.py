@@ -37,7 +37,7 @@ from graphopt.graph.nodes import key
 from graphopt.ops.gate import OF_STATE
 from graphopt.run.machine import HERE, Machine
 
-__all__ = ["Compressed", "compress", "kept"]
+__all__ = ["Compressed", "compress", "kept", "outlined"]
 
 Array = NDArray[Any]
 
@@ -104,6 +104,23 @@ def compress(
         factor.write(thin, work.bases)
         values.follow(thin)
     return Compressed(thin, tuple(work.done), coded=coded)
+
+
+def outlined(model: ir.Model, channels: Channels, keep: Keep, forms: Mapping[str, Form]) -> ir.Model:
+    """A copy of a model of the extents that `compress` would give it, at once; its weights are none of use."""
+    thin = cut(model, channels, keep)
+    bases, codes, lengths = dict[str, Basis](), dict[str, Coded](), set[int]()
+    for node in thin.graph:
+        form, linears = forms.get(key(node)), ops.linears(node)
+        if isinstance(form, Factored) and (rank := form.rank(linears[0])):
+            columns = linears[0].reduction
+            bases[key(node)] = form.spans(linears[0], np.eye(linears[0].channels, columns), np.eye(columns))(rank)
+        elif isinstance(form, Codebook) and form.suits(linears[0]):
+            codes[key(node)] = codebook.blank(linears[0], form.length)
+            lengths.add(form.length)
+    factor.write(thin, bases)
+    codebook.write(thin, codes, {length: np.zeros((codebook.ENTRIES, length), np.float32) for length in lengths})
+    return thin
 
 
 def kept(channels: Channels, order: Mapping[str, NDArray[np.int64]], widths: Mapping[str, int]) -> Keep:

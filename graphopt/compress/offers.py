@@ -26,10 +26,12 @@ from graphopt.compress.factor import Factored, solved
 from graphopt.compress.form import Form, Left
 from graphopt.compress.lowrank import LowRank, Tucker
 from graphopt.compress.separable import Separable
+from graphopt.errors import UsageError
+from graphopt.graph.nodes import key
 from graphopt.run.machine import HERE, Machine
 from graphopt.spelling import parse, spec
 
-__all__ = ["FACTORED", "FORMS", "Stored", "form_of", "offers", "with_choices"]
+__all__ = ["FACTORED", "FORMS", "Stored", "everywhere", "form_of", "offers", "with_choices"]
 
 Array = NDArray[Any]
 Stored = Literal["macs", "params", "bytes"]
@@ -77,7 +79,26 @@ def offers(
             choice = _choice(name, list(_ways(linears[name], moment, held, tables)), resources)
             if choice is not None:
                 found[name[0]] = choice
-    return {key: found[key] for key, _ in linears if key in found}
+    return {name: found[name] for name, _ in linears if name in found}
+
+
+def everywhere(model: ir.Model, form: Form, skip: Collection[str] = ()) -> dict[str, str]:
+    """The form, as passes are written, for each product that there is less of with it, by key.
+
+    Raises:
+        UsageError: there is none.
+    """
+    linears = [linear for name, linear in products(model).items() if name[0] not in skip and _is_free(linear)]
+    found = {key(linear.node): spec(form) for linear in linears if _has(linear, form)}
+    if not found:
+        raise UsageError(f"no product of the model is smaller as {spec(form)}: ask for less, or for another form")
+    return found
+
+
+def _has(linear: ops.Linear, form: Form) -> bool:
+    if isinstance(form, Codebook):
+        return form.suits(linear) and form.left(linear).bytes < _PAYS
+    return isinstance(form, Factored) and bool(rank := form.rank(linear)) and _pays(form.left(linear, rank))
 
 
 def form_of(text: str) -> Form:
@@ -87,8 +108,8 @@ def form_of(text: str) -> Form:
 
 def with_choices(channels: Channels, choices: Mapping[str, Choice]) -> Channels:
     """The same groups, and one for each choice, whose units are its ways."""
-    named = {f"form of {key}": choice for key, choice in choices.items()}
-    more = {key: Group(key, len(choice.ways), "way", (), ()) for key, choice in named.items()}
+    named = {f"form of {name}": choice for name, choice in choices.items()}
+    more = {name: Group(name, len(choice.ways), "way", (), ()) for name, choice in named.items()}
     return replace(channels, groups={**channels.groups, **more}, choices=named)
 
 

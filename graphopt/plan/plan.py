@@ -34,6 +34,8 @@ _PROBES: Final = 8
 _CLOSE: Final = 0.01
 """Shares that differ by less are one."""
 _LEAST_SHARE: Final = 0.02
+_SLACK: Final = 1e-3
+"""Of a limit of bytes: what is aimed at below it once a file was too large."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,10 @@ class Workshop(Protocol):
 
     def time(self, plan: Plan) -> float:
         """As `Made.latency`, of the model that is cut to a plan and no more."""
+        ...
+
+    def size(self, plan: Plan) -> int:
+        """Bytes of what would be emitted of a plan."""
         ...
 
 
@@ -294,10 +300,20 @@ class Planner:
         return self._dense
 
     def _allocated(self, curves: Mapping[str, LossCurve], limits: Sequence[Limit]) -> dict[str, int]:
-        try:
-            return allocate(self._channels, curves, self._widths, limits)
-        except Unreachable as problem:
-            raise Unmet(str(problem), None, self.tried) from problem
+        """The best plan; where bytes are limited, the best whose file is no larger, all that comes with it included."""
+        counted = [*limits]
+        while True:
+            try:
+                widths = allocate(self._channels, curves, self._widths, counted)
+            except Unreachable as problem:
+                raise Unmet(str(problem), None, self.tried) from problem
+            index = next((i for i, limit in enumerate(limits) if limit.resource == "bytes"), None)
+            if index is None:
+                return widths
+            beyond = self._workshop.size(Plan.chosen(widths, self._channels)) - limits[index].most
+            if beyond <= 0:
+                return widths
+            counted[index] = replace(counted[index], most=counted[index].most - beyond - _SLACK * limits[index].most)
 
     def _tried(self, widths: dict[str, int], curves: Mapping[str, LossCurve], limits: Sequence[Limit]) -> Tried:
         """Compress to a plan, unless that was done before."""

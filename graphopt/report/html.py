@@ -28,7 +28,7 @@ from graphopt.report.markup import (
     scatter,
     table,
 )
-from graphopt.report.plan import PlanReport, WidthReport
+from graphopt.report.plan import FormReport, PlanReport, WidthReport
 
 __all__ = ["page"]
 
@@ -81,7 +81,7 @@ def page(report: Report, recipe: str = "") -> str:
         *_came_out(report),
         *(_verification(report.verification) if report.verification else ()),
         *(_noise(report.verification) if report.verification else ()),
-        *(_plan(plan) if plan and plan.groups else ()),
+        *(_plan(plan) if plan and (plan.groups or plan.forms) else ()),
         *(_sparse(plan) if plan and plan.sparse else ()),
         *(_integers(report.integers) if report.integers else ()),
         *_rewritten(report),
@@ -216,6 +216,10 @@ def _plan(plan: PlanReport) -> list[Html]:
     ]
     if kept:
         parts.append(fold(f"Groups that stay ({len(kept):,})", table(columns, kept)))
+    if plan.forms:
+        lost = ("product", "written as", ">MACs", ">parameters", ">bytes", ">error")
+        parts.append(element("h3", "Products that are written in another way"))
+        parts.append(fold(f"Products ({len(plan.forms):,})", table(lost, map(_form, plan.forms))))
     if plan.refits:
         rows = table(("product", "solved", *fitted), map(_refit, plan.refits))
         parts.append(fold(f"Products fitted anew ({len(plan.refits):,})", rows))
@@ -227,6 +231,11 @@ def _group(group: WidthReport) -> tuple[object, ...]:
     widths = (f"{group.before:,}", f"{group.after:,}", bar(group.before, group.after))
     error = f"{group.curve[group.after]:.2g}" if group.after in group.curve else ""
     return (path(group.key), *widths, saved, error, curve(group.curve, group.after), group.kind)
+
+
+def _form(found: FormReport) -> tuple[object, ...]:
+    left = (f"{found.left[n]:.1%}" if n in found.left else "" for n in ("macs", "params", "bytes"))
+    return (path(found.key), found.form, *left, "" if found.loss is None else f"{found.loss:.2g}")
 
 
 def _refit(refit: Refit) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from graphopt.analysis.groups import Choice
 from graphopt.analysis.robustness import Noisy
 from graphopt.compress.refit import Refit
 from graphopt.compress.sparse import Sparse
@@ -14,7 +15,7 @@ from graphopt.plan.budget import excess, macs
 from graphopt.plan.levels import LossCurve
 from graphopt.recipe import spec
 
-__all__ = ["Metric", "NoiseReport", "PlanReport", "TriedReport", "WidthReport"]
+__all__ = ["FormReport", "Metric", "NoiseReport", "PlanReport", "TriedReport", "WidthReport"]
 
 
 class Metric(NamedTuple):
@@ -56,6 +57,19 @@ class WidthReport:
 
 
 @dataclass(frozen=True)
+class FormReport:
+    """One product that is written in another way under the plan."""
+
+    key: str
+    form: str
+    """As passes are written."""
+    left: Mapping[str, float]
+    """By resource, the share of the product that is left at full width; nothing where a recipe held the plan."""
+    loss: float | None
+    """What that alone costs, on samples held back, as a part of what its result varies."""
+
+
+@dataclass(frozen=True)
 class TriedReport:
     """One plan that was compressed and measured."""
 
@@ -79,6 +93,8 @@ class PlanReport:
     budget: Mapping[str, float]
     max_drop: Mapping[str, float]
     groups: tuple[WidthReport, ...]
+    forms: tuple[FormReport, ...]
+    """Of products that are written in another way."""
     tried: tuple[TriedReport, ...]
     refits: tuple[Refit, ...]
     calibrated: int
@@ -113,6 +129,8 @@ class PlanReport:
             )
             for key, group in channels.groups.items()
         )
+        known = {choice.product[0]: choice for choice in found.sites.choices.values()}
+        forms = tuple(_form(key, form, known.get(key)) for key, form in found.plan.forms.items())
         tried = tuple(
             TriedReport(
                 macs(found.sites, t.widths) / full,
@@ -129,6 +147,7 @@ class PlanReport:
             dict(recipe.budget),
             dict(recipe.max_drop),
             groups,
+            forms,
             tried,
             found.refits,
             found.split.calibrated,
@@ -137,6 +156,13 @@ class PlanReport:
             "" if recipe.sparsify is None else spec(recipe.sparsify),
             found.sparse,
         )
+
+
+def _form(key: str, form: str, choice: Choice | None) -> FormReport:
+    if choice is None:
+        return FormReport(key, form, {}, None)
+    place = choice.ways.index(form)
+    return FormReport(key, form, {n: float(x[place].sum()) for n, x in choice.left.items()}, choice.losses[place])
 
 
 def _told(curve: LossCurve, width: int) -> dict[int, float]:

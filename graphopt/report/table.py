@@ -87,12 +87,15 @@ def _lost(report: Report) -> list[RenderableType]:
 def _widths(plan: PlanReport | None) -> list[RenderableType]:
     """What was cut from each group."""
     cut = [g for g in plan.groups if g.after < g.before] if plan else []
-    if plan is None or not cut:
+    if plan is None or not (cut or plan.forms):
         return []
+    parts = list[RenderableType]()
     table = _table("to be cut" if plan.only else "cut", "of", ">before", ">after", ">MACs alone")
     for group in cut:
         table.add_row(shown(group.key), group.kind, str(group.before), str(group.after), f"-{group.macs:.1%}")
-    return [Text(), table] if plan.sparse else [Text(), table, _learned(plan)]
+    parts += [Text(), table] if cut else []
+    parts += [Text(), _line(words.forms(plan))] if plan.forms else []
+    return parts if plan.sparse else [*parts, _learned(plan)]
 
 
 def _zeros(plan: PlanReport | None) -> list[RenderableType]:

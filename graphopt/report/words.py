@@ -151,6 +151,13 @@ def integers(found: IntegersReport) -> list[str]:
     return lines
 
 
+def forms(plan: PlanReport) -> str:
+    """How products are written."""
+    ways = Counter(form.form for form in plan.forms).most_common()
+    told = ", ".join(f"{counted(count, 'product')} as {way}" for way, count in ways)
+    return f"{'to be written' if plan.only else 'written'} in another way: {told}"
+
+
 def zeros(plan: PlanReport) -> str:
     """How many weights became zero, and what for."""
     count, every = plan.zeros

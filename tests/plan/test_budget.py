@@ -99,7 +99,8 @@ def left(channels: Channels, product: Product, plan: dict[str, int], name: str) 
     """What one product takes, by the channels that stay."""
     keep = {key: np.arange(group.units) < plan[key] for key, group in channels.groups.items()}
     source, result = (p.kept(keep).mean() if len(p.group) else 1.0 for p in (product.source, product.result))
-    return float(getattr(product, name) * source * result)
+    full = product.macs if name == "macs" else product.params * (4 if name == "bytes" else 1)
+    return float(full * source * result)
 
 
 def test_a_depthwise_product_is_linear_in_its_width_and_repetitions_count() -> None:

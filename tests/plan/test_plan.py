@@ -23,6 +23,7 @@ class Fake:
     def __init__(self, channels: Channels, *, slow: float = 1.0, fixed: float = 0.0, jitter: float = 1.0) -> None:
         self.channels, self.slow, self.fixed, self.jitter = channels, slow, fixed, jitter
         self.made: list[Mapping[str, int]] = []
+        self.extra = 0
 
     def truth(self, widths: Mapping[str, int]) -> float:
         cut = [(i + 1) * (1 - widths.get(k, 16) / 16) ** 2 for i, k in enumerate(self.channels.groups)]
@@ -38,6 +39,10 @@ class Fake:
         loss = self.truth(plan.widths)
         accuracy = 0.9 - 0.01 * loss
         return Made(None, loss, {"accuracy": (0.9, accuracy)}, self.jitter * self.time(plan))
+
+    def size(self, plan: Plan) -> int:
+        """A file has more in it than weights."""
+        return int(amounts(self.channels)["bytes"](row(self.channels, plan.widths))[0]) + self.extra
 
     def time(self, plan: Plan) -> float:
         cost = amounts(self.channels)["macs"]
@@ -78,6 +83,14 @@ def test_a_budget_that_drops_too_much_carries_the_best_plan(channels: Channels) 
         planner(channels, Fake(channels)).within([limit(channels, 0.3)], {"accuracy": 1e-4})
     assert caught.value.best is not None
     assert caught.value.tried
+
+
+def test_bytes_are_those_of_the_file(channels: Channels) -> None:
+    fake, cost = Fake(channels), amounts(channels)["bytes"]
+    most = 0.5 * float(cost(row(channels, {}))[0])
+    fake.extra = int(0.2 * most)
+    best = planner(channels, fake).within([Limit("bytes", cost, most)])
+    assert 0.9 * most < fake.size(best.plan) <= most
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from graphopt.report.data import LeftOutReport, Report
 from graphopt.report.html import page
 from graphopt.report.markup import code, curve, lines, path, scatter
 from graphopt.report.plan import (
+    FormReport,
     Metric,
     NoiseReport,
     PlanReport,
@@ -39,6 +40,7 @@ PLAN = PlanReport(
         WidthReport("conv7", "channel", 64, 24, 0.3125, {64: 0.0, 32: 0.01, 24: 0.0234, 8: 0.7}),
         WidthReport("conv8", "block", 12, 12, 0.0, {}),
     ),
+    forms=(FormReport("conv5", 'lowrank{first="h"}', {"macs": 0.5, "params": 0.5, "bytes": 0.5}, 0.0321),),
     tried=(
         TriedReport(0.625, 0.02, 0.015, {"accuracy": Metric(0.98, 0.9765)}, 0.8, met=True),
         TriedReport(0.5, 0.03, 0.02, {"accuracy": Metric(0.98, 0.9712)}, None, met=True, chosen=True),
@@ -163,7 +165,7 @@ def test_the_page_of_a_report_with_zeros() -> None:
         Sparse("conv9", 640, 480, "share by obs", math.inf, 0.5, 0.25),
         Sparse("conv<3>", 160, 0, "it is depthwise", None, 0.0, 0.0),
     )
-    plan = replace(PLAN, groups=(), tried=(), sparsify="sparsify{share=0.75}", sparse=sparse)
+    plan = replace(PLAN, groups=(), forms=(), tried=(), sparsify="sparsify{share=0.75}", sparse=sparse)
     text = page(replace(report(), plan=plan))
     found = list(rows(read(text)))
     assert ["conv9", "share by obs", "640", "75.0%", "", "bias only", "0.5", "0.25"] in found
@@ -234,7 +236,7 @@ def test_of_a_plan_alone_nothing_is_said_to_be_written() -> None:
         ("verification", None),
         ("data", None),
         ("timing", None),
-        ("plan", replace(PLAN, groups=(), tried=(), refits=())),
+        ("plan", replace(PLAN, groups=(), forms=(), tried=(), refits=())),
     ],
 )
 def test_what_is_not_there_is_left_out(name: str, value: Any) -> None:

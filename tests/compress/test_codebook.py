@@ -1,0 +1,117 @@
+"""Weights as entries of a table: near in the metric of the data, and written so that a runtime folds them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from numpy.typing import NDArray
+
+from graphopt import ops
+from graphopt.compress import codebook
+from graphopt.compress.codebook import Codebook, Coded
+from graphopt.compress.compress import compress, outlined
+from graphopt.errors import UsageError
+from graphopt.graph import values
+from graphopt.graph.carry import Carried
+from graphopt.graph.nodes import key
+from graphopt.graph.save import serialize
+from graphopt.run.optimized import optimized
+from tests.compress.test_compress import data, error, residual, run
+from tests.compress.test_factor import model_of
+
+Array = NDArray[Any]
+_NORMAL = np.random.default_rng(0).standard_normal
+
+
+def lost(matrix: Array, made: Array, gram: Array) -> float:
+    gap = matrix - made
+    return float(np.sum((gap @ gram) * gap))
+
+
+@pytest.mark.parametrize("length", codebook.LENGTHS)
+def test_entries_are_chosen_by_what_the_data_says(length: int) -> None:
+    matrix, x = _NORMAL((400, 48)), _NORMAL((48, 30)) @ _NORMAL((30, 200))
+    gram = x @ x.T / 200 + 0.1 * np.eye(48)
+    entries = codebook.table([matrix], length)
+    assert entries.shape == (256, length)
+    plain = codebook.coded(matrix, np.eye(48), entries, sweeps=0)
+    turns = codebook.coded(matrix, gram, entries, sweeps=0)
+    found = codebook.coded(matrix, gram, entries)
+    assert lost(matrix, found.matrix, gram) <= lost(matrix, turns.matrix, gram)
+    assert lost(matrix, turns.matrix, gram) < 0.8 * lost(matrix, plain.matrix, gram)
+    written = entries[found.codes].astype(np.float64) * found.scale[..., None]
+    np.testing.assert_allclose(written.reshape(matrix.shape), found.matrix, rtol=1e-5, atol=1e-6)
+
+
+def test_weights_that_are_entries_already_stay_what_they_are() -> None:
+    entries = _NORMAL((256, 4)).astype(np.float32)
+    codes, scale = np.random.default_rng(1).integers(256, size=(16, 8)), 1 + np.abs(_NORMAL((16, 1)))
+    matrix = (entries[codes] * scale[..., None]).reshape(16, 32)
+    made = codebook.coded(matrix, np.eye(32), (entries / np.sqrt(np.mean(entries**2))))
+    assert lost(matrix, made.matrix, np.eye(32)) < 0.1 * np.sum(matrix**2)
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        "y = MatMul(x, w)",
+        "y = Gemm<alpha=0.5, beta=2.0>(x, w, b)",
+        "y = Gemm<transB=1>(x, t, b)",
+    ],
+)
+def test_what_is_written_computes_what_was_coded(node: str) -> None:
+    w = _NORMAL((8, 6))
+    model = model_of(node, "float[N,8]", "float[N,6]", w=w, t=w.T, b=_NORMAL(6))
+    (linear,) = ops.linears(model.graph[0])
+    entries = codebook.table([linear.matrix()[0]], 2)
+    made = codebook.coded(linear.alpha * linear.matrix()[0], np.eye(8), entries)
+    feed = {"x": _NORMAL((5, 8)).astype(np.float32)}
+    bias = 0 if node.startswith("y = MatMul") else linear.beta * linear.bias_vector()
+    codebook.write(model, {key(model.graph[0]): made}, {2: entries})
+    values.follow(model)
+    np.testing.assert_allclose(run(model, feed), feed["x"] @ made.matrix.T + bias, rtol=1e-4, atol=1e-4)
+
+
+def test_a_runtime_folds_it_and_the_file_is_small() -> None:
+    model, found = residual()
+    forms = {k: Codebook(2) for k, _ in found.products}
+    made = compress(model, found, {}, data(), forms=forms)
+    assert made.coded
+    assert error(model, made.model) < 0.02
+    kinds = {n.op_type for n in made.model.graph}
+    assert {"Gather", "Cast"} <= kinds
+    assert not {"Gather", "Cast"} & {n.op_type for n in optimized(made.model).graph}
+    coded = [v for v in made.model.graph.initializers.values() if v.dtype == ir.DataType.UINT8]
+    dense = sum(linear.weights.size for n in model.graph for linear in ops.linears(n) if linear.groups == 1)
+    assert sum(v.const_value.size for v in coded if v.const_value is not None) * 2 == dense
+
+
+def test_an_outline_is_as_large_as_the_real_thing() -> None:
+    model, found = residual()
+    (first, _), (second, _), *_ = found.products
+    keep = {next(k for k, g in found.groups.items() if (second, 0) in g.readers): np.arange(12) < 8}
+    forms = {first: Codebook(4), second: Codebook(1)}
+    real = compress(model, found, keep, data(60), forms=forms).model
+    rough = outlined(model, found, keep, forms)
+    assert abs(len(serialize(real, Carried())) - len(serialize(rough, Carried()))) < 100
+
+
+def test_what_does_not_fit_stays_as_it_is() -> None:
+    model, found = residual()
+    depthwise = next(k for k, p in found.products.items() if p.diagonal)[0]
+    made = compress(model, found, {}, data(60), forms={depthwise: Codebook(3)})
+    assert "Gather" not in {n.op_type for n in made.model.graph}
+    with pytest.raises(UsageError, match="is no length"):
+        Codebook(0)
+
+
+def test_blanks_are_of_the_right_extents() -> None:
+    model = model_of("y = MatMul(x, w)", "float[N,8]", "float[N,6]", w=_NORMAL((8, 6)))
+    (linear,) = ops.linears(model.graph[0])
+    blank: Coded = codebook.blank(linear, 4)
+    real = codebook.coded(linear.matrix()[0], np.eye(8), codebook.table([linear.matrix()[0]], 4))
+    assert (blank.codes.shape, blank.scale.shape) == (real.codes.shape, real.scale.shape)
+    assert Codebook(4).left(linear).bytes > 1 / 16
