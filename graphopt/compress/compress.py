@@ -93,7 +93,8 @@ def compress(
     """
     thin = cut(model, channels, keep)
     work = _Work(channels, keep, dict(forms), machine, rows, steps, rounds)
-    for site in Frontier(model, thin, samples, machine, layers=work.recur):
+    factored = any(isinstance(form, Factored) for form in forms.values())
+    for site in Frontier(model, thin, samples, machine, layers=work.recur) if keep or factored else ():
         if not site.intact or isinstance(forms.get(site.key), Factored):
             machine.progress(f"refitting {site.key}")
             work.done.append(work.refit(site))

@@ -13,6 +13,7 @@ closest to what is allowed, by false position between a share that passes and on
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from math import inf, isfinite, log
 from typing import Any, Final, Protocol
@@ -223,7 +224,7 @@ class Planner:
         curves = self._curves()
         pace = next((limit for limit in limits if limit.resource == "latency"), None)
         if pace is None:
-            return self._tried(self._allocated(curves, limits), curves, limits)
+            return self._better(curves, limits)
         found = list[Tried]()
         for aim in _AIMS:
             found.append(self._tried(self._timely(curves, limits, pace, aim), curves, limits))
@@ -231,6 +232,19 @@ class Planner:
                 return found[-1]
         best = min(found, key=lambda t: t.made.latency or inf)
         raise self._slow(best.made.latency or inf, best)
+
+    def _better(self, curves: Mapping[str, LossCurve], limits: Sequence[Limit]) -> Tried:
+        """The best plan; where bytes are limited, of one that may cut and one that may not, as measured.
+
+        What is lost by codes is less than predicted, compared with what is lost by cutting: how much less, depends on
+        the network.
+        """
+        found = [self._tried(self._allocated(curves, limits), curves, limits)]
+        forms = {key: curve for key, curve in curves.items() if key in self._channels.choices}
+        if forms and any(limit.resource == "bytes" for limit in limits):
+            with suppress(Unmet):
+                found.append(self._tried(self._allocated(forms, limits), curves, limits))
+        return min(found, key=lambda t: t.made.loss)
 
     def _timely(
         self, curves: Mapping[str, LossCurve], limits: Sequence[Limit], pace: Limit, aim: float

@@ -48,7 +48,7 @@ def test_the_plan_in_the_file_gives_the_same_file_again(small: tuple[graphopt.Re
 
 @pytest.mark.parametrize(
     ("form", "operator", "size"),
-    [("codebook{length=2}", "Gather", 0.3), ('lowrank{first="hw",share=0.6}', "Conv", 0.85)],
+    [("codebook{length=2}", "Gather", 0.3), ('lowrank{share=0.6,first="hw"}', "Conv", 0.85)],
 )
 def test_a_form_for_every_product(form: str, operator: str, size: float, tmp_path: Path) -> None:
     result = graphopt.optimize(NET, passes=["lossless", form], **WORDS)
