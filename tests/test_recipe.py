@@ -134,6 +134,10 @@ def test_passes_are_known_by_name() -> None:
         "border",
         "onnxsim",
         "unquantize",
+        "lowrank",
+        "tucker",
+        "separable",
+        "codebook",
         "sparsify",
         "quantize",
     ]
