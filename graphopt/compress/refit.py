@@ -39,6 +39,8 @@ _SHARE: Final = 4
 """The part of the memory that the rows of one product may take."""
 _BLOCK: Final = 1024
 """Rows that are multiplied at once."""
+_PANEL: Final = 1024
+"""Rows of a large matrix that are made at once."""
 _NOTHING: Final = 1e-9
 """An error that is none."""
 _PATIENCE: Final = 1
@@ -110,7 +112,7 @@ def fit(
     held, damping, worse = slice(rows.fitted, count), None, 0
     before = after = goal.error(*start, held)
     if 1 < rows.fitted < count and before > _NOTHING:
-        solve = goal.solver(system.part(slice(rows.fitted)), *start)
+        solve = goal.solver(system.part(rows.fitted), *start)
         for candidate in (inf, *sorted(dampings, reverse=True)):
             error = goal.error(*solve(candidate), held)
             worse = 0 if error < after else worse + 1
@@ -118,9 +120,10 @@ def fit(
                 damping, after = candidate, error
             elif damping is not None and worse > _PATIENCE:
                 break
+        del solve  # what it holds may be large
     if damping is None:
         return Fit(matrix, bias, None, system.form, before, before, count, columns)
-    matrix, bias = goal.solver(system.part(slice(count)), *start)(damping, steps)
+    matrix, bias = goal.solver(system.part(count), *start)(damping, steps)
     return Fit(
         matrix, bias - (matrix @ rows.mean[..., None])[..., 0], damping, system.form, before, after, count, columns
     )
@@ -195,26 +198,30 @@ class _System:
     def __init__(self, rows: Rows, *, biased: bool) -> None:
         self.x, self.biased = rows.x, biased
         self.form = "primal" if rows.x.shape[1] <= rows.x.shape[2] else "dual"
-        if self.form == "dual":
-            across = rows.x.transpose(0, 2, 1)
-            self._sums = [times(across, across)]
-        else:
-            self._sums = [times(x, x) for x in (rows.x[..., : rows.fitted], rows.x[..., rows.fitted :])]
-        self._fitted = rows.fitted
+        self._sum, self._summed = np.zeros(()), 0
 
-    def part(self, at: slice) -> _Part:
-        """The rows before the ones held back, or all."""
-        x = self.x[..., at]
+    def part(self, stop: int) -> _Part:
+        """So many of the first rows, and no fewer than the last time."""
+        x = self.x[..., :stop]
         mean = x.mean(axis=-1, dtype=np.float64) * self.biased
         if self.form == "dual":
-            gram = self._sums[0][:, at, at] / x.shape[-1]
+            if not self._summed:
+                across = self.x.transpose(0, 2, 1)
+                self._sum, self._summed = times(across, across), self.x.shape[-1]
+            gram = self._sum[:, :stop, :stop] / stop
             if self.biased:
                 gram -= gram.mean(axis=1, keepdims=True)
                 gram -= gram.mean(axis=2, keepdims=True)
         else:
-            gram = self._sums[0] + self._sums[1] if at.stop > self._fitted else self._sums[0]
-            gram = gram / x.shape[-1] - mean[:, :, None] * mean[:, None, :]
-        return _Part(at, x, mean, gram, self.form, biased=self.biased)
+            more = self.x[..., self._summed : stop]
+            total = times(more, more)
+            total += self._sum
+            self._sum, self._summed = total, stop
+            gram = self._sum / stop
+            for some, own in zip(gram, mean, strict=True):
+                for at in range(0, len(own), _PANEL):
+                    some[at : at + _PANEL] -= own[at : at + _PANEL, None] * own
+        return _Part(slice(stop), x, mean, gram, self.form, biased=self.biased)
 
 
 class _Part:
@@ -250,21 +257,29 @@ class _Part:
     def _factor(self, group: int, damping: float) -> tuple[Array, bool]:
         damped = self._gram[group].copy()
         damped[np.diag_indices_from(damped)] += damping * self._scale[group]
-        factor: tuple[Array, bool] = scipy.linalg.cho_factor(damped, overwrite_a=True, check_finite=False)
+        factor: tuple[Array, bool] = scipy.linalg.cho_factor(damped.T, overwrite_a=True, check_finite=False)
         return factor
 
 
 def times(a: Array, b: Array) -> Array:
     """a·bᵀ of each group, summed up in float64: (groups, n, rows), (groups, m, rows) to (groups, n, m).
 
-    A Gram matrix is multiplied in float64, since what is added to its diagonal may be small; so is what overflows.
+    A Gram matrix is multiplied in float64, since what is added to its diagonal may be small; so is what overflows. Of
+    a large one, only what is not below the diagonal is multiplied, and some of its rows at once.
     """
-    kind = np.dtype(np.float64 if a is b else np.float32)
+    same = a is b
+    kind = np.dtype(np.float64 if same else np.float32)
     total: Array = np.zeros((len(a), a.shape[1], b.shape[1]))
     for start in range(0, a.shape[-1], _BLOCK):
         left = a[..., start : start + _BLOCK].astype(kind, copy=False)
-        right = left if a is b else b[..., start : start + _BLOCK].astype(kind, copy=False)
-        with np.errstate(over="ignore", invalid="ignore"):
-            part = left @ right.transpose(0, 2, 1)
-        total += part if np.isfinite(part).all() else left.astype(np.float64) @ right.transpose(0, 2, 1)
+        right = left if same else b[..., start : start + _BLOCK].astype(kind, copy=False)
+        for top in range(0, a.shape[1], _PANEL):
+            some, from_there = left[:, top : top + _PANEL], right[:, top * same :].transpose(0, 2, 1)
+            with np.errstate(over="ignore", invalid="ignore"):
+                part = some @ from_there
+            if not np.isfinite(part).all():
+                part = some.astype(np.float64) @ from_there
+            total[:, top : top + _PANEL, top * same :] += part
+    for top in range(_PANEL, a.shape[1] * same, _PANEL):
+        total[:, top : top + _PANEL, :top] = total[:, :top, top : top + _PANEL].transpose(0, 2, 1)
     return total

@@ -21,6 +21,7 @@ from math import inf
 from typing import Any, Final
 
 import numpy as np
+import scipy.linalg
 from numpy.typing import NDArray
 
 from graphopt.analysis.frontier import Rows
@@ -100,14 +101,12 @@ def rounded(
         biased: whether there is a place for a bias.
     """
     if not rows.finite:
-        even = np.broadcast_to(np.eye(matrix.shape[-1]), (len(matrix), matrix.shape[-1], matrix.shape[-1]))
+        even = np.broadcast_to(_damped(np.eye(matrix.shape[-1])[None]), (len(matrix), *2 * matrix.shape[-1:]))
         _, codes, scale = next(_ways(matrix, even, bits))
         return Rounded(codes, scale, bias, BLIND, 0.0, 0.0)
     goal, count = Goal(rows, bounds), rows.x.shape[2]
     learned = slice(rows.fitted if 0 < rows.fitted < count else count)
     judged = slice(rows.fitted, count) if learned.stop < count else learned
-    x = rows.x[..., learned]
-    gram = times(x, x) / max(1, x.shape[-1])
     level = bias + (matrix @ rows.mean[..., None])[..., 0]
 
     def judge(weights: Array, offset: Array) -> float:
@@ -118,8 +117,12 @@ def rounded(
     if refit.damping is not None and refit.after < refit.before:
         starts.append(("refit ", refit.matrix, refit.bias + (refit.matrix @ rows.mean[..., None])[..., 0]))
     before, found = judge(matrix, level), list[tuple[float, Rounded]]()
+    x = rows.x[..., learned]
+    system = times(x, x)
+    system /= max(1, x.shape[-1])
+    _damped(system)
     for name, start, offset in starts:
-        for way, codes, scale in _ways(start, gram, bits):
+        for way, codes, scale in _ways(start, system, bits):
             made = Rounded(codes, scale, offset, name + way, before, inf)
             choices = [(made.way, offset)]
             if biased:
@@ -151,12 +154,17 @@ def nearest(matrix: Array, bias: Array, bits: int) -> Rounded:
     return Rounded(_nearest(matrix, scale, most).astype(np.int8), scale, bias, "nearest", 0.0, 0.0)
 
 
-def _ways(matrix: Array, gram: Array, bits: int) -> Iterator[tuple[str, Array, Array]]:
+def _damped(gram: Array) -> Array:
+    """The same matrices, which may be large, with something added to their diagonals."""
+    power = np.maximum(np.trace(gram, axis1=1, axis2=2) / gram.shape[1], np.finfo(np.float32).tiny)
+    diagonal = np.arange(gram.shape[1])
+    gram[:, diagonal, diagonal] += (_DAMPING * power)[:, None]
+    return gram
+
+
+def _ways(matrix: Array, system: Array, bits: int) -> Iterator[tuple[str, Array, Array]]:
     """Codes and scales: the nearest ones, and those of least error."""
     most = 2 ** (bits - 1) - 1
-    power = np.maximum(np.trace(gram, axis1=1, axis2=2) / gram.shape[1], np.finfo(np.float32).tiny)
-    system, diagonal = gram.copy(), np.arange(gram.shape[1])
-    system[:, diagonal, diagonal] += (_DAMPING * power)[:, None]
     weights = np.diagonal(system, axis1=1, axis2=2)
     scale = _scales(matrix, weights, most, _SHRINK[bits])
     codes = _nearest(matrix, scale, most)
@@ -194,7 +202,7 @@ def _scales(matrix: Array, weights: Array, most: int, least: float) -> Array:
 def _passed_on(matrix: Array, system: Array, scale: Array, most: int) -> Array:
     """Codes column by column, the ones that matter most first, each making up for what those before it missed."""
     order = np.argsort(-np.diagonal(system, axis1=1, axis2=2).mean(axis=0), kind="stable")
-    upper = np.linalg.cholesky(np.linalg.inv(system[:, order[:, None], order])).transpose(0, 2, 1)
+    upper = _upper(system, order)
     rest, codes = matrix[..., order].astype(np.float64), np.empty(matrix.shape)
     columns = matrix.shape[-1]
     for start in range(0, columns, _BLOCK):
@@ -205,8 +213,21 @@ def _passed_on(matrix: Array, system: Array, scale: Array, most: int) -> Array:
             gap = (rest[..., k] - codes[..., k] * scale) / upper[:, k, k, None]
             rest[..., k:stop] -= gap[..., None] * upper[:, None, k, k:stop]
             missed[..., k - start] = gap
-        rest[..., stop:] -= missed @ upper[:, start:stop, stop:]
+        rest[..., stop:] -= missed @ np.ascontiguousarray(upper[:, start:stop, stop:])
     return codes[..., np.argsort(order)]
+
+
+def _upper(system: Array, order: Array) -> Array:
+    """(groups, columns, columns): U with Uᵀ·U = H⁻¹, of the columns in this order.
+
+    Where H = L·Lᵀ of the columns in the opposite order, U is L⁻¹ turned back. All of it is done in one room.
+    """
+    turned = order[::-1]
+    room = system[:, turned[:, None], turned]
+    for square in room:
+        factor = scipy.linalg.cholesky(square.T, overwrite_a=True, check_finite=False)
+        square[...] = scipy.linalg.lapack.dtrtri(factor, overwrite_c=True)[0].T
+    return room[:, ::-1, ::-1]
 
 
 def _missed(matrix: Array, system: Array, scale: Array, codes: Array) -> Array:
