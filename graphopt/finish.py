@@ -138,10 +138,7 @@ class Half:
             return self.unchanged(done), None
         took, timing = time.perf_counter() - begin, None
         if timed is not None and done.floats is None and found.weights:
-            self.settings.progress("timing integers against floats")
-            both = (self.finished(done, thin), self.runnable(found.model))
-            first, second = (self.settings.session(m) for m in both)
-            timing = bench(first, second, timed, seconds=_SECONDS)
+            timing = self._timing(self.finished(done, thin), self.runnable(found.model), timed)
         audited = audit(found.model, self.settings) if here else None
         if not found.weights or (timing is not None and timing.slower and not emit):
             undo = Unquantize() if moved.undone.undone else None
@@ -154,6 +151,13 @@ class Half:
         notes = (*last.notes, *moved.notes(found, kept), *regions.notes(), *instead)
         outcome = replace(last, attempt=attempt, notes=notes)
         return outcome, Integral(found, even, audited, timing, form.weight_bits, emitted=True)
+
+    def _timing(self, floats: Runnable, integers: Runnable, feed: Feed) -> Timing:
+        """Of integers against floats; nothing of it is held."""
+        self.settings.progress("timing integers against floats")
+        first = self.settings.session(floats)
+        del floats  # its weights are in the session
+        return bench(first, self.settings.session(integers), feed, seconds=_SECONDS)
 
     def unchanged(self, done: Recipe) -> pipeline.Outcome:
         """The source as it came."""

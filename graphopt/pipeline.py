@@ -190,6 +190,7 @@ def optimize(
         run, told = run.measured()
         outcome = run.outcome()
         if outcome.growth > 1 and not outcome.unchanged:
+            del outcome  # its weights are copies
             outcome = replace(run, thrifty=True).outcome()
         if outcome.growth > _GROWTH and not outcome.unchanged:
             outcome = run.unchanged(outcome.attempt, f"the rewritten file would be more than {_GROWTH} times as large")
@@ -354,12 +355,13 @@ class _Run:
             if miss.rule == Upgrade.name
         ]
         content = _content(model, source, ours)
-        if content is not None and len(content) > source.size:
-            bare = _content(model, source, theirs if judge else theirs | {PROVENANCE[-1]: UNVERIFIED})
-            if bare is not None and (len(bare) <= source.size or len(content) > _GROWTH * source.size):
-                content = bare
+        if content is not None and (size := len(content)) > source.size:
+            content = None  # one at a time
+            content = _content(model, source, theirs if judge else theirs | {PROVENANCE[-1]: UNVERIFIED})
+            if content is not None and (len(content) <= source.size or size > _GROWTH * source.size):
                 notes.append("the file is too small to say in it how it was made")
             else:
+                content = None
                 content = _content(model, source, ours)
         return Outcome(source, model, content, self.told, attempt, judge, found, tuple(left_out), notes=tuple(notes))
 

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 
 from graphopt import ops
+from graphopt.analysis.facts import extents
 from graphopt.errors import InputError, UsageError
 from graphopt.graph.external import Runnable
 from graphopt.graph.load import Source
+from graphopt.graph.nodes import graphs
+from graphopt.graph.shapes import ShapeOf
 from graphopt.run import data as datasets
 from graphopt.run import feeds as generated
 from graphopt.run import trial
@@ -24,6 +29,8 @@ __all__ = ["Evidence", "gather", "survives"]
 
 _BATCHES = (32, 7)
 """Rows of the feeds that the user's data is cut into: two, so that a baked-in batch size shows."""
+_LARGEST = 1 << 25
+"""Bytes that a value of a run may have: where one of a row has many, there are fewer rows in a feed."""
 _MOST_FEEDS = 4
 """Feeds of each size; twice as many where rows are no samples."""
 
@@ -84,10 +91,13 @@ def gather(
     opened = datasets.open_data(data, inputs, draw=lambda number: found().draw(number))
     if set_dims and not opened.synthetic:
         raise UsageError("the data says what the dimensions are: give either --data or --set")
-    survey = opened.survey(_MOST_FEEDS * sum(_BATCHES) if opened.rows else _MOST_FEEDS * len(_BATCHES))
+    most: Callable[[Feed], int] = lambda row: _MOST_FEEDS * sum(_sizes(source.model, row))  # noqa: E731 - of rows
+    survey = opened.survey(most if opened.rows else _MOST_FEEDS * len(_BATCHES))
     if not survey.kept:
         raise InputError(f"{opened.name} holds no feeds: give data with at least one sample")
-    kept, compared = _stacked(survey.kept) if opened.rows else (survey.kept, len(survey.kept))
+    kept, compared = survey.kept, len(survey.kept)
+    if opened.rows:
+        kept, compared = _stacked(kept, *_sizes(source.model, kept[0]))
     feeds = tuple(f for i, f in enumerate(kept) if not any(equal(f, earlier) for earlier in kept[:i]))
     progress("trying the model on the data")
     survives(source.runnable, feeds, child)
@@ -95,12 +105,27 @@ def gather(
     return Evidence(feeds, opened.name, opened.synthetic, *told)
 
 
-def _stacked(rows: Sequence[Feed]) -> tuple[tuple[Feed, ...], int]:
+def _sizes(model: ir.Model, row: Feed) -> tuple[int, int]:
+    """Rows of larger and of smaller feeds: as many as `_BATCHES` says, or as let no value be too large."""
+    one, two = (extents(model, {n: np.repeat(v, k, axis=0) for n, v in row.items()}) for k in (1, 2))
+    values = [v for graph in graphs(model) for node in graph for v in node.outputs]
+    largest = max((_bytes(v, two) - _bytes(v, one) for v in values), default=0)
+    large = min(max(_LARGEST // max(largest, 1), 2), _BATCHES[0])
+    return large, min(_BATCHES[1], large - 1)
+
+
+def _bytes(value: ir.Value, shape: ShapeOf) -> int:
+    """0 where the shape is not known."""
+    found = shape(value)
+    return 0 if found is None else math.prod(found) * (4 if value.dtype is None else math.ceil(value.dtype.itemsize))
+
+
+def _stacked(rows: Sequence[Feed], large: int, small: int) -> tuple[tuple[Feed, ...], int]:
     """Feeds of two sizes, the second one smaller than the number of rows, and how many different rows they hold.
 
     Only rows of the same shape are stacked; of shorter feeds than asked for, the longest are taken.
     """
-    large, small = _BATCHES[0], min(_BATCHES[1], len(rows) - 1)
+    small = min(small, len(rows) - 1)
     numbers = range(len(rows))
     parts: list[list[int]] = []
     for size, some in ((large, numbers[: _MOST_FEEDS * large]), (small, numbers[-_MOST_FEEDS * small :])):

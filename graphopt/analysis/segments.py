@@ -291,7 +291,7 @@ class Walk:
     def _session(self, nodes: Sequence[ir.Node], outputs: Sequence[str]) -> tuple[Session, list[str]]:
         """A session of some nodes, and which of the values at hand it takes."""
         model, inputs = _part(self.model, nodes, self.cache, outputs)
-        return self._machine.session(model), inputs
+        return self._machine.session(model, lasting=False), inputs
 
 
 def differs(node: ir.Node, twin: ir.Node) -> bool:

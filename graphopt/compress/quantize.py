@@ -278,7 +278,7 @@ class _Writer:
         _, offset = past_offset(linear)
         if step is not None:
             made = _with_room(made, step)
-        codes, scale = linear.unmatrix(made.codes).astype(np.int8), made.scale.reshape(-1)
+        codes, scale = linear.unmatrix(made.codes, np.int8), made.scale.reshape(-1)
         if linear.bias is not None and linear.beta:
             bias = made.bias.reshape(-1)
             if step is None:

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from graphopt.analysis.frontier import Rows
 from graphopt.compress.refit import Goal, fit, times
+from graphopt.graph.collector import trimmed
 
 __all__ = ["BITS", "BLIND", "Rounded", "nearest", "rounded"]
 
@@ -118,6 +119,7 @@ def rounded(
         starts.append(("refit ", refit.matrix, refit.bias + (refit.matrix @ rows.mean[..., None])[..., 0]))
     before, found = judge(matrix, level), list[tuple[float, Rounded]]()
     x = rows.x[..., learned]
+    trimmed(8 * matrix.shape[-1] ** 2)
     system = times(x, x)
     system /= max(1, x.shape[-1])
     _damped(system)
@@ -223,7 +225,7 @@ def _upper(system: Array, order: Array) -> Array:
     Where H = L·Lᵀ of the columns in the opposite order, U is L⁻¹ turned back. All of it is done in one room.
     """
     turned = order[::-1]
-    room = system[:, turned[:, None], turned]
+    room = np.ascontiguousarray(system[:, turned[:, None], turned])
     for square in room:
         factor = scipy.linalg.cholesky(square.T, overwrite_a=True, check_finite=False)
         square[...] = scipy.linalg.lapack.dtrtri(factor, overwrite_c=True)[0].T

@@ -1,12 +1,17 @@
-"""Python's collector of cycles, and when it had better rest."""
+"""Memory that is free: Python's collector of cycles, when it had better rest, and what goes back to the system."""
 
 from __future__ import annotations
 
+import ctypes
 import gc
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["resting"]
+__all__ = ["resting", "trimmed"]
+
+_LARGE = 1 << 24
+"""Bytes from which looking for what is free takes less time than what was done with them."""
 
 
 @contextmanager
@@ -23,3 +28,15 @@ def resting() -> Iterator[None]:
     finally:
         if was_on:
             gc.enable()
+
+
+def trimmed(size: int) -> None:
+    """Give back to the system what was freed, where its C library keeps it and it may be much.
+
+    glibc keeps blocks of up to 32 MiB, once one of that size was freed: weights of a model, and values in a run.
+
+    Args:
+        size: bytes of what has just been at hand in several copies.
+    """
+    if size > _LARGE and sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+        libc.malloc_trim(0)

@@ -22,7 +22,7 @@ from google.protobuf.message import DecodeError
 from graphopt.errors import MachineError
 from graphopt.graph import shapes
 from graphopt.graph.carry import Carried, to_proto
-from graphopt.graph.collector import resting
+from graphopt.graph.collector import resting, trimmed
 from graphopt.graph.external import Outside, Runnable, Weight
 from graphopt.graph.nodes import MAPPABLE, graphs
 
@@ -45,7 +45,9 @@ def serialize(model: ir.Model, carried: Carried) -> bytes:
     Raises:
         InputError: it would be larger than a protobuf can be.
     """
-    return bytes(to_proto(model, carried).SerializeToString(deterministic=True))
+    content = bytes(to_proto(model, carried).SerializeToString(deterministic=True))
+    trimmed(len(content))
+    return content
 
 
 @resting()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from graphopt.graph.nodes import array, input_at, is_constant, rank, static_shape
 
@@ -131,11 +131,15 @@ class Linear:
         grouped = np.moveaxis(self._grouped(self.weights), 1 + self.w_out, 1)
         return grouped.reshape(*grouped.shape[:2], -1)
 
-    def unmatrix(self, matrix: NDArray[Any]) -> NDArray[Any]:
-        """The inverse of `matrix`: the weight as the node reads it, in the weight's own dtype."""
+    def unmatrix(self, matrix: NDArray[Any], dtype: DTypeLike | None = None) -> NDArray[Any]:
+        """The inverse of `matrix`: the weight as the node reads it, in this dtype or the weight's own.
+
+        Where nothing has to be moved or converted, it is a view.
+        """
         weights = self.weights
         shape = np.moveaxis(self._grouped(weights), 1 + self.w_out, 1).shape
-        return np.moveaxis(matrix.reshape(shape), 1, 1 + self.w_out).reshape(weights.shape).astype(weights.dtype)
+        moved = np.moveaxis(matrix.reshape(shape), 1, 1 + self.w_out).reshape(weights.shape)
+        return moved.astype(weights.dtype if dtype is None else dtype, copy=False)
 
     def unfold(self, x: NDArray[Any], positions: Positions = None) -> NDArray[Any]:
         """What the matrix is multiplied with, for a data input `x`: (groups, in/groups·kernel, rows).

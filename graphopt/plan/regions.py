@@ -217,11 +217,12 @@ class Regions:
     def _gains(self, first: Quantized) -> dict[str, float]:
         """See `Quantized.gains`."""
         feeds, _ = batches(self.model, few(self.model, self.samples, _SAMPLES, _WORK / _SHARE), _AT_ONCE)
-        session = self.machine.session(self.model)
+        session = self.machine.session(self.model, lasting=False)
         expected = [(feed, session.run(feed)) for feed in feeds]
+        del session  # one at a time
 
         def noise(model: ir.Model) -> float:
-            return distance(expected, self.machine.session(model))
+            return distance(expected, self.machine.session(model, lasting=False))
 
         at, found = noise(first.model), {}
         for name in first.layout.products:

@@ -24,7 +24,7 @@ from graphopt.run.worker import OUT_OF_MEMORY, Blobs, Limits, pack, receive, sen
 __all__ = ["Child", "ChildDied", "ChildFailed", "Limits"]
 
 _STARTUP_SECONDS: Final = 60.0
-_LARGE: Final = 1 << 28
+_LARGE: Final = 1 << 26
 """Bytes of a model that takes more from others, as long as it is kept, than the start of another worker costs."""
 
 

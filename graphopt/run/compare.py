@@ -117,12 +117,12 @@ class Reference:
         others = [("with optimizations", model, True), *(("with injected noise", n, False) for n in noisy)]
         levels, notes = [False, True], []
         try:
-            session = machine.session(model, optimize=False)
+            session = machine.session(model, optimize=False, lasting=False)
             self._expected = [leaves(session.run(feed)) for feed in self._feeds]
         except InputError as error:
             notes.append(f"without optimizations: {error}")
             levels = [True]
-            session = machine.session(others.pop(0)[1])
+            session = machine.session(others.pop(0)[1], lasting=False)
             self._expected = [leaves(session.run(feed)) for feed in self._feeds]
         self.provider, self.inputs, self.outputs = session.provider, session.inputs, session.outputs
         self.overridable = session.overridable
@@ -130,7 +130,7 @@ class Reference:
         self._noise = {p.name: Noise([run[p.name] for run in self._expected]) for p in self.outputs}
         for words, other, optimize in others:
             try:
-                self._listen(machine.session(other, optimize=optimize))
+                self._listen(machine.session(other, optimize=optimize, lasting=False))
             except InputError as error:
                 notes.append(f"{words}: {error}")
                 if optimize:
@@ -154,7 +154,7 @@ class Reference:
         count = len(self._expected)
         differences: tuple[str, ...] = ()
         try:
-            session = self._machine.session(candidate, optimize=optimize)
+            session = self._machine.session(candidate, optimize=optimize, lasting=False)
             differences = interface_changes(self, session)
             names = [p.name for p in session.outputs if p.name in self._noise]
             tallies = {n: self._tally(n, bound) for n in names}

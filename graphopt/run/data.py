@@ -114,25 +114,26 @@ class Data:
         if parts:
             yield _stack(parts)
 
-    def survey(self, most: int) -> Survey:
-        """Read all data once, and keep at most that many samples."""
+    def survey(self, most: int | Callable[[Feed], int]) -> Survey:
+        """Read all data once, and keep at most that many samples; how many, the first one may tell."""
         digest = hashlib.sha256()
         kept: list[Feed] = []
-        count, stride, told = 0, 1, None
+        count, stride, told, limit = 0, 1, None, 0
         for feed, labels in self.pairs():
             told = told or _told(labels, rows=self.rows)
             cuts = (_cut(feed, labels, i, i + 1) for i in range(rows_of(feed))) if self.rows else [(feed, labels)]
             for sample, label in cuts:
+                limit = limit or (most if isinstance(most, int) else most(sample))
                 for name in sorted(sample):
                     add_digest(digest, name, sample[name])
                 add_digest(digest, "", label)
                 if count % stride == 0:
                     kept.append({n: np.array(v) for n, v in sample.items()} if self.rows else sample)
-                if len(kept) == 2 * most:
+                if len(kept) == 2 * limit:
                     del kept[1::2]
                     stride *= 2
                 count += 1
-        chosen = np.linspace(0, len(kept) - 1, min(most, len(kept))).round().astype(int).tolist()
+        chosen = np.linspace(0, len(kept) - 1, min(limit, len(kept))).round().astype(int).tolist()
         return Survey(count, digest.hexdigest(), tuple(kept[i] for i in chosen), told)
 
     def _checked(self, feed: Any) -> Feed:

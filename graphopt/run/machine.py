@@ -36,7 +36,7 @@ class Machine:
     integers: bool = True
     """See `Session`."""
 
-    def session(self, model: Runnable | ir.Model, *, optimize: bool = True) -> Session:
+    def session(self, model: Runnable | ir.Model, *, optimize: bool = True, lasting: bool = True) -> Session:
         """A model made ready to run here; raises as `Session` does."""
         content = runnable(model, Carried()) if isinstance(model, ir.Model) else model
         return Session(
@@ -45,6 +45,7 @@ class Machine:
             optimize=optimize,
             threads=self.threads,
             seed=self.seed,
+            lasting=lasting,
             integers=self.integers,
         )
 

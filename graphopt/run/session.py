@@ -19,6 +19,7 @@ import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as native
 
 from graphopt.errors import InputError, MachineError, UsageError
+from graphopt.graph.collector import trimmed
 from graphopt.graph.external import Outside, Runnable
 
 __all__ = ["FAILS", "Device", "Feed", "Port", "Session", "cuda_works", "port"]
@@ -110,6 +111,7 @@ class Session:
         optimize: all of onnxruntime's optimizations, or none.
         threads: threads inside one operator; 0 leaves it to onnxruntime (all cores).
         seed: seed of random operators whose node has none.
+        lasting: whether what a run takes is held for the next one, which is faster. If not, it takes less memory.
         integers: whether what stands between quantizers may be computed on integers. If not, quantizers round and
             nothing else: a model whose weights are floats still is simulated as it stands, where onnxruntime would
             otherwise quantize these as well, with one scale each.
@@ -134,6 +136,7 @@ class Session:
         optimize: bool = True,
         threads: int = 0,
         seed: int = 0,
+        lasting: bool = True,
         integers: bool = True,
         adjust: Callable[[ort.SessionOptions], None] = lambda _: None,
     ) -> None:
@@ -151,6 +154,7 @@ class Session:
         options.intra_op_num_threads = threads
         level = ort.GraphOptimizationLevel
         options.graph_optimization_level = level.ORT_ENABLE_ALL if optimize else level.ORT_DISABLE_ALL
+        options.enable_cpu_mem_arena = options.enable_mem_pattern = lasting
         if not integers:
             options.add_session_config_entry("session.disable_quant_qdq", "1")
         content, weights = (model.content, model.weights) if isinstance(model, Outside) else (model, {})
@@ -169,6 +173,7 @@ class Session:
                 self._session = _create(content, options, cuda=False)
             except ERRORS as again:
                 raise InputError(f"onnxruntime does not load the model: {brief(again)}") from again
+        trimmed(len(content))
         self.provider = self._session.get_providers()[0]
         if device == "cuda" and self.provider != _CUDA:
             raise MachineError(f"CUDA was asked for, but onnxruntime runs this model with {self.provider}")
@@ -249,7 +254,9 @@ def brief(error: Exception, limit: int = 240) -> str:
 def _create(source: bytes, options: ort.SessionOptions, *, cuda: bool) -> ort.InferenceSession:
     providers = [(_CUDA, _CUDA_OPTIONS)] * cuda + ["CPUExecutionProvider"]
     # With its fallback enabled, onnxruntime prints failures to stdout and goes on with the CPU.
-    return ort.InferenceSession(source, options, providers, enable_fallback=0)
+    session = ort.InferenceSession(source, options, providers, enable_fallback=0)
+    session._model_bytes = None  # noqa: SLF001 - a copy for that fallback, which would be kept as long as the session
+    return session
 
 
 def _missing_library() -> str:

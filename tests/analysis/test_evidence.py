@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from graphopt.analysis import evidence
 from graphopt.analysis.evidence import gather
 from graphopt.errors import InputError
 from graphopt.graph.load import Source
@@ -43,6 +44,19 @@ def test_samples_come_from_all_over_the_data_in_two_sizes(
     assert len(seen) == compared
     assert seen[0] == 0
     assert seen[-1] > 0.98 * count - 1
+
+
+@pytest.mark.parametrize(("most", "sizes"), [(400, [5, 4]), (1, [2, 1])])
+def test_where_rows_are_large_there_are_fewer_in_a_feed(
+    most: int, sizes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evidence, "_LARGEST", most)
+    model = source("""g (float[N,2] x) => (float[N,2] y)
+        <int64[1] axis = {1}, float[1,20] w = {1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1}>
+        { s = ReduceSum (x, axis)  big = MatMul (s, w)  t = ReduceSum (big, axis)  y = Add (x, t) }""")
+    found = gather(model, {"x": numbered(40)})
+    assert [len(f["x"]) for f in found.feeds] == [n for n in sizes for _ in range(4)]
+    assert found.compared == sum(4 * n for n in sizes)
 
 
 def test_a_function_is_called_once(rows: Source) -> None:

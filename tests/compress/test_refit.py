@@ -9,7 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 from graphopt.analysis.frontier import Rows
-from graphopt.compress.refit import _System, fit
+from graphopt.compress import refit
+from graphopt.compress.refit import _System, fit, times
 
 Array = NDArray[Any]
 
@@ -54,15 +55,14 @@ def test_it_is_ridge_regression_towards_the_old_weights(columns: int, rows: int,
 
 
 @pytest.mark.parametrize("biased", [True, False])
-@pytest.mark.parametrize("at", [slice(15), slice(20)])
-def test_the_dual_form_solves_the_primal_problem(biased: bool, at: slice) -> None:  # noqa: FBT001
+@pytest.mark.parametrize("stop", [15, 20])
+def test_the_dual_form_solves_the_primal_problem(biased: bool, stop: int) -> None:  # noqa: FBT001
     data, matrix, bias = problem(20, 20)
-    residual = data.target[..., at] - (matrix @ data.x[..., at]).astype(np.float32)
+    residual = data.target[..., :stop] - (matrix @ data.x[..., :stop]).astype(np.float32)
     primal, dual = _System(data, biased=biased), _System(data, biased=biased)
     dual.form = "dual"
-    dual._sums = [(data.x.transpose(0, 2, 1) @ data.x).astype(np.float64)]
     for damping in (1e-2, 10.0, inf):
-        parts = [system.part(at) for system in (primal, dual)]
+        parts = [system.part(stop) for system in (primal, dual)]
         np.testing.assert_allclose(parts[0]._scale, parts[1]._scale, rtol=1e-6)
         one, other = (part.solver(damping)(*part.right(residual, bias)) for part in parts)
         np.testing.assert_allclose(one[0], other[0], atol=1e-4)
@@ -139,3 +139,15 @@ def test_without_a_place_for_a_bias_the_mean_is_fitted_by_the_matrix() -> None:
     found = fit(rows, true + 0.2, np.zeros((1, 2)), biased=False, dampings=[1e-6])
     np.testing.assert_allclose(found.matrix, true, atol=1e-3)
     assert not found.bias.any()
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e30])  # whose products overflow single precision
+def test_large_products_are_made_piece_by_piece(scale: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(refit, "_PANEL", 4)
+    monkeypatch.setattr(refit, "_BLOCK", 7)
+    random = np.random.default_rng(0)
+    a, b = (scale * random.standard_normal((2, n, 20)).astype(np.float32) for n in (11, 9))
+    for other in (a, b):
+        exact = a.astype(np.float64) @ other.transpose(0, 2, 1).astype(np.float64)
+        np.testing.assert_allclose(times(a, other), exact, atol=1e-5 * scale**2)
+    np.testing.assert_array_equal(times(a, a), times(a, a).transpose(0, 2, 1))

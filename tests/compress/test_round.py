@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from math import inf
 from typing import Any
 
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from graphopt.analysis.frontier import Rows
 from graphopt.compress.refit import Goal
-from graphopt.compress.round import BITS, Rounded, _ways, rounded
+from graphopt.compress.round import BITS, Rounded, _damped, _upper, _ways, rounded
 
 Array = NDArray[Any]
 TINY = np.finfo(np.float32).tiny
@@ -68,7 +69,7 @@ def test_descent_is_never_worse_than_the_nearest_codes(
     gram = factor @ factor.transpose(0, 2, 1)
     system = gram + 1e-2 * (np.trace(gram, axis1=1, axis2=2) / columns)[:, None, None] * np.eye(columns)
     found = {}
-    for way, codes, scale in _ways(matrix, gram, bits):
+    for way, codes, scale in _ways(matrix, system, bits):
         assert np.abs(codes.astype(int)).max() <= 2 ** (bits - 1) - 1
         assert scale.dtype == np.float32
         assert np.all(scale >= TINY)
@@ -81,7 +82,7 @@ def test_descent_pays_where_columns_are_alike() -> None:
     x, matrix, _, _ = problem(columns=16)
     gram = x @ x.transpose(0, 2, 1) / x.shape[-1]
     error = {}
-    for way, codes, scale in _ways(matrix, gram, 4):
+    for way, codes, scale in _ways(matrix, _damped(gram.copy()), 4):
         gap = matrix - codes * scale[..., None]
         error[way] = float(np.trace((gap @ gram @ gap.transpose(0, 2, 1))[0]))
     assert error["descent"] < 0.7 * error["nearest"]
@@ -199,3 +200,19 @@ def test_values_that_are_not_finite_teach_nothing(value: float, bits: int) -> No
     assert_written(made, matrix.shape, bits)
     np.testing.assert_array_equal(made.bias, bias)
     assert np.abs(made.matrix - matrix).max() <= np.abs(matrix).max() * {8: 0.2, 4: 0.5, 3: 0.6}[bits]
+
+
+def test_a_large_system_is_inverted_in_one_room() -> None:
+    groups, columns = 1, 300
+    x = np.random.default_rng(0).standard_normal((groups, columns, 2 * columns))
+    system, order = x @ x.transpose(0, 2, 1), np.random.default_rng(1).permutation(columns)
+    tracemalloc.start()
+    try:
+        upper = _upper(system, order)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 1.2 * system.nbytes
+    assert not np.tril(upper, -1).any()
+    own = system[:, order[:, None], order]
+    np.testing.assert_allclose(upper.transpose(0, 2, 1) @ upper @ own, [np.eye(columns)] * groups, atol=1e-8)

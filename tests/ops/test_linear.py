@@ -73,6 +73,13 @@ def test_the_dtype_of_the_weight_is_kept(dtype: ir.DataType) -> None:
     assert bias.astype(float).tolist() == [1, 1]
 
 
+def test_codes_of_a_weight_are_shared_by_the_models_that_have_them() -> None:
+    (linear,) = linears("y = Gemm<transB = 1>(x, w)", "float[2,3] w = {1,2,3,4,5,6}")
+    codes = linear.matrix().astype(np.int8)
+    assert np.shares_memory(linear.unmatrix(codes, np.int8), codes)
+    assert linear.unmatrix(codes, np.int8).tolist() == [[1, 2, 3], [4, 5, 6]]
+
+
 def test_scaling_rounds_once() -> None:
     (linear,) = linears("y = Gemm(x, w, b)", "float[3,1] w = {0.1,0.2,0.3}, float[1] b = {0.7}")
     _, bias = linear.scaled(1 / 3, 1e-9)
