@@ -291,10 +291,10 @@ def test_an_original_that_does_not_run_is_an_input_error() -> None:
 def test_one_level_of_optimization_suffices(monkeypatch: pytest.MonkeyPatch) -> None:
     make = Machine.session
 
-    def only_optimized(self: Machine, model: bytes, *, optimize: bool = True) -> Session:
+    def only_optimized(self: Machine, model: bytes, *, optimize: bool = True, lasting: bool = True) -> Session:
         if not optimize:
             raise InputError("no.")
-        return make(self, model)
+        return make(self, model, lasting=lasting)
 
     monkeypatch.setattr(Machine, "session", only_optimized)
     reference = Reference(times(1.0), TWO)
