@@ -16,7 +16,7 @@ all of it, the better half, and so on. Only what they gain by clearly is taken.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
 from math import log10
@@ -38,6 +38,7 @@ from graphopt.analysis.segments import Samples, batches, folded, tapped
 from graphopt.compress.quantize import Quantize, assembled, grids
 from graphopt.compress.region import Grid, layout
 from graphopt.compress.round import nearest
+from graphopt.graph.collector import trimmed
 from graphopt.graph.nodes import key
 from graphopt.run.machine import HERE, Machine
 from graphopt.run.session import Feed
@@ -136,21 +137,21 @@ def equalized(
     wanted = {k for k in plan.products if k in found.sources and (found.sources[k] >= 0).any()}
     linears = {key(n): linear for n in model.graph if key(n) in wanted for linear in ops.linears(n)}
     reads, most = _read(model, found, linears, learned, machine)
-    trial = _Trial(model, target, skip, form, learned, held, machine)
+    trial = _Trial(model, target, skip, form, learned, held, replace(machine, progress=HERE.progress))
     mine = ([r for r in reads if np.isin(r.units, units).any()] for units in found.groups)
     every = [_proposed(units, some, most, trial) for units, some in zip(found.groups, mine, strict=True)]
     proposals = sorted((p for p in every if p is not None), key=lambda p: -p[2].gain)
     best, before = Equalized(model), trial.noise(model) if proposals else 0.0
+    chosen = np.ones(len(most))
     while proposals:
         factors = np.ones(len(most))
         for units, by, _ in proposals:
             factors[units] = by
-        made = found.scaled(model, factors)
-        gain = trial.noise(made) - before
+        gain = trial.noise(found.scaled(model, factors)) - before
         if gain >= max(_GAIN, best.gain):
-            best = Equalized(made, tuple(told for *_, told in proposals), gain)
+            best, chosen = Equalized(model, tuple(told for *_, told in proposals), gain), factors
         proposals = proposals[: len(proposals) // 2]
-    return best
+    return replace(best, model=found.scaled(model, chosen)) if best.groups else best
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,11 +174,15 @@ class _Trial:
         nodes = {key(n): linear for n in model.graph for linear in ops.linears(n)}
         made = {k: nearest(nodes[k].matrix(), added(nodes[k]), self.form.weight_bits) for k in plan.products}
         other = assembled(model, plan, ranges, made, integer_bias=self.target.bias)
-        return distance(self._expected, self.machine.session(other))
+        noise = distance(self._expected, self.machine.session(other, lasting=False))
+        size = sum(linear.weights.nbytes for linear in nodes.values())
+        del nodes, made, other
+        trimmed(size)  # each trial has weights of its own
+        return noise
 
     @cached_property
     def _expected(self) -> list[tuple[Feed, Mapping[str, object]]]:
-        session = self.machine.session(self.model)
+        session = self.machine.session(self.model, lasting=False)
         return [(feed, session.run(feed)) for feed in batches(self.model, self.held, _BATCH)[0]]
 
 
