@@ -15,7 +15,9 @@ from graphopt import moving, pipeline
 from graphopt.analysis.audit import Audit, audit
 from graphopt.analysis.segments import Samples
 from graphopt.arguments import check_keys
+from graphopt.compress.dynamic import Dynamic
 from graphopt.compress.equalize import Equalized, equalized
+from graphopt.compress.packing import Packed, Packing, packed
 from graphopt.compress.quantize import Quantize
 from graphopt.compress.unquantize import Unquantize
 from graphopt.errors import UsageError
@@ -34,7 +36,7 @@ from graphopt.run.session import Feed
 from graphopt.targets import TARGETS
 from graphopt.workshop import Workshop
 
-__all__ = ["Half", "Integral"]
+__all__ = ["Half", "Integral", "Packages"]
 
 _OPSET = 13
 """Of standard ONNX, from which on integers may have one scale for each channel."""
@@ -62,6 +64,19 @@ class Integral:
 
 
 @dataclass(frozen=True, eq=False)
+class Packages:
+    """What became of a model whose weights were to be packed."""
+
+    form: Packing
+    """What was asked for."""
+    found: Packed
+    timing: Timing | None
+    """Against the same model on floats; None where it was not asked."""
+    emitted: bool
+    """Whether that is what is emitted: not if it was slower."""
+
+
+@dataclass(frozen=True, eq=False)
 class Half:
     """The second half of the story, for models that something was taken from."""
 
@@ -86,7 +101,7 @@ class Half:
         last = pipeline.optimize(self._given(thin), recipe, None, settings, self.child)
         return self.runnable(last.model) if last.content is None else last.content
 
-    def packed(self, recipe: Recipe, thin: ir.Model, plan: Plan) -> int:
+    def sized(self, recipe: Recipe, thin: ir.Model, plan: Plan) -> int:
         """Bytes of what is emitted, about: with its recipe, but not rewritten."""
         return weight_of(self.runnable(thin)) + len(replace(recipe, plan=plan.widths, forms=plan.forms).text()) + _STAMP
 
@@ -158,6 +173,38 @@ class Half:
         first = self.settings.session(floats)
         del floats  # its weights are in the session
         return bench(first, self.settings.session(integers), feed, seconds=_SECONDS)
+
+    def packed(
+        self, thin: ir.Model, done: Recipe, form: Packing, samples: Samples
+    ) -> tuple[pipeline.Outcome, Packages]:
+        """With packed weights; if the clock is asked and finds that slower, on floats.
+
+        Raises:
+            UsageError: its opset is too old, or there is nothing to pack.
+        """
+        target, asked = TARGETS[done.target], isinstance(form, Dynamic) and not form.always
+        given, needed = thin.graph.opset_imports.get("", 1), form.opset(target)
+        if given < needed:
+            raise UsageError(
+                f"{spec(form)} for {target.name} needs opset {needed}, and the model has {given}: "
+                f"give --opset {needed} as well"
+            )
+        found = packed(thin, form, samples, target, self.settings, skip=done.skip)
+        if not found.count:
+            why = "; ".join(f"{p.key}: {p.form}" for p in found.packages[-1:])
+            raise UsageError(f"{spec(form)} packs nothing of {self.source.name} ({why or 'it has no products'})")
+        timing = None
+        if asked and target.provider in (None, self.settings.session(thin).provider):
+            floats = self.finished(replace(done, dynamic=None), thin)
+            timing = self._timing(floats, self.runnable(found.model), self.feeds[0])
+        if timing is not None and not timing.faster:
+            return self.emitted(thin, replace(done, dynamic=None)), Packages(form, found, timing, emitted=False)
+        if isinstance(form, Dynamic):
+            done = replace(done, dynamic=replace(form, always=True))  # so that the clock is not asked again
+        last = self.emitted(found.model, done, None if form.kept else ())
+        step = pipeline.Step(spec(form), form.exactness.name, {form.name: found.count}, round(found.seconds, 4))
+        attempt = replace(last.attempt, steps=(step, *last.attempt.steps))
+        return replace(last, attempt=attempt), Packages(form, found, timing, emitted=True)
 
     def unchanged(self, done: Recipe) -> pipeline.Outcome:
         """The source as it came."""

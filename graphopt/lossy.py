@@ -25,7 +25,7 @@ from graphopt.compress.refit import Refit
 from graphopt.compress.sparse import Sparse
 from graphopt.counted import counted
 from graphopt.errors import UsageError, Verdict
-from graphopt.finish import Half, Integral
+from graphopt.finish import Half, Integral, Packages
 from graphopt.graph.load import Source
 from graphopt.plan.budget import Limit, excess, limits
 from graphopt.plan.latency import latency
@@ -65,6 +65,8 @@ class Lossy:
     """Of the original and of the result, on samples that judge."""
     noise: tuple[Noisy, ...] = ()
     """How both do on such samples with noise."""
+    packages: Packages | None = None
+    """What became of its weights where they were to be packed."""
     only: bool = False
     """Whether it is a plan and no more: the outcome is what there was before."""
 
@@ -83,7 +85,7 @@ def compress(
 
     Args:
         source: the original.
-        recipe: with `budget`, `max_drop`, `plan`, `sparsify` or `quantize`.
+        recipe: with `budget`, `max_drop`, `plan`, `sparsify`, `quantize`, `blocks` or `dynamic`.
         split: samples to learn from and to judge by.
         feeds: what the lossless halves are proved on.
         settings: how models are run.
@@ -122,7 +124,7 @@ def compress(
         limited=tuple(name for name in get_args(Stored) if name in recipe.budget),
         timed=feed if "latency" in recipe.budget else None,
         finish=partial(half.finished, recipe),
-        packed=partial(half.packed, recipe),
+        sized=partial(half.sized, recipe),
         form=recipe.sparsify,
         skip=recipe.skip,
     )
@@ -140,20 +142,35 @@ def compress(
         return Lossy(first, plan, groups, sites, tried, planner.curves, (), (), None, split, {}, only=True)
     made = made or workshop.compressed(plan)
     zeros = _zeros(made, recipe, source.name)
-    if recipe.quantize is None:
-        last, integers = half.emitted(made.model, done, () if made.coded else None), None
+    integers, packages = None, None
+    if recipe.packing is not None:
+        last, packages = half.packed(made.model, done, recipe.packing, split.calibration)
+    elif recipe.quantize is None:
+        last = half.emitted(made.model, done, () if made.coded else None)
     else:
         moved = moving.Moved(given, intact=made.model is first.model, rewritten=bool(first.attempt.edits))
         last, integers = half.quantized(made.model, done, workshop, split.calibration, moved)
     settings.progress("judging")
     result = half.runnable(last.model) if last.content is None else last.content
     metrics, noise = workshop.scores(result), workshop.robustness(result)
-    measured = recipe.cuts and recipe.form is None and recipe.quantize is None
+    measured = recipe.cuts and not (recipe.form or recipe.quantize or recipe.packing)
     if not measured and (used := excess(metrics, recipe.max_drop)) > 1:
         raise Verdict(f"the allowed drop cannot be kept: the result uses {used:.3g} times of it")
     outcome = _joined(replace(source, carried=half.carried), first, last, steps, zeros)
     return Lossy(
-        outcome, plan, groups, sites, tried, planner.curves, made.refits, made.sparse, integers, split, metrics, noise
+        outcome,
+        plan,
+        groups,
+        sites,
+        tried,
+        planner.curves,
+        made.refits,
+        made.sparse,
+        integers,
+        split,
+        metrics,
+        noise,
+        packages=packages,
     )
 
 

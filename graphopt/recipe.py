@@ -17,8 +17,11 @@ from typing import Any
 
 import tomli_w
 
+from graphopt.compress.blocks import Blocks
+from graphopt.compress.dynamic import Dynamic
 from graphopt.compress.form import Form
 from graphopt.compress.offers import FORMS
+from graphopt.compress.packing import Packing
 from graphopt.compress.quantize import Quantize
 from graphopt.compress.sparsify import Sparsify
 from graphopt.compress.unquantize import Unquantize
@@ -86,7 +89,7 @@ LOSSLESS: tuple[type[Pass], ...] = (
 ON_REQUEST: tuple[type[Pass], ...] = (Upgrade, Border, Onnxsim)
 """Further passes, which only run where they are asked for; the second one also where work is to be saved."""
 
-LOSSY: tuple[type[Named], ...] = (Unquantize, *FORMS, Sparsify, Quantize)
+LOSSY: tuple[type[Named], ...] = (Unquantize, *FORMS, Sparsify, Quantize, Blocks, Dynamic)
 """Passes that give something up. Wherever they are named, the first comes before all else, forms in place of a plan,
 the others after all that is planned."""
 
@@ -155,6 +158,10 @@ class Recipe:
     """Which weights become zero, after all that is planned. In texts it is one of the passes."""
     quantize: Quantize | None = None
     """How the model is quantized, last of all. In texts it is one of the passes."""
+    blocks: Blocks | None = None
+    """How weights are packed, last of all. In texts it is one of the passes."""
+    dynamic: Dynamic | None = None
+    """How products compute on integers that are found as the model runs. In texts it is one of the passes."""
     floats: tuple[str, ...] | None = None
     """Keys of products that compute on floats all the same, for doing it again; None while that is to be decided."""
 
@@ -174,8 +181,13 @@ class Recipe:
         return bool(self.plan or self.forms)
 
     @property
+    def packing(self) -> Packing | None:
+        """How weights become integers while values stay floats."""
+        return self.blocks or self.dynamic
+
+    @property
     def _given(self) -> tuple[Named | None, ...]:
-        return self.unquantize, self.form, self.sparsify, self.quantize
+        return self.unquantize, self.form, self.sparsify, self.quantize, self.blocks, self.dynamic
 
     def __post_init__(self) -> None:
         if self.form is not None and (self.budget or self.planned):
@@ -187,6 +199,11 @@ class Recipe:
             raise UsageError(
                 f"int8 is made for a runtime, and {self.target} is none that gains by it: give one of {able}"
             )
+        if len(forms := [p.name for p in (self.quantize, self.blocks, self.dynamic) if p is not None]) > 1:
+            raise UsageError(f"weights become integers in one way: give {' or '.join(forms)}")
+        if self.dynamic is not None and not TARGETS[self.target].dynamic:
+            able = ", ".join(name for name, target in TARGETS.items() if target.dynamic)
+            raise UsageError(f"{self.target} has no fast kernels for dynamic integers: give one of {able}")
 
     @classmethod
     def of(
@@ -338,6 +355,8 @@ _GIVEN: Mapping[str, type[Named]] = {
     "form": Form,
     "sparsify": Sparsify,
     "quantize": Quantize,
+    "blocks": Blocks,
+    "dynamic": Dynamic,
 }
 """Passes that are fields of their own."""
 _LISTS = ("passes", "skip", "floats")

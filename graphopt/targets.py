@@ -50,6 +50,10 @@ class Target:
     """onnxruntime's name for it; None where it is not one that onnxruntime has on its own."""
     integers: Integers | None = None
     """None where static int8 does not pay, or nothing is known of it."""
+    dynamic: bool = True
+    """Whether it computes products of integers whose scales are found as it runs, and not slower than on floats."""
+    centred: bool = False
+    """Whether weights in blocks lie around 0."""
     node_macs: int
     """Multiply-accumulates that take as long as starting one node."""
     byte_macs: float
@@ -67,7 +71,7 @@ PORTABLE = Target(
     byte_macs=2.0,
 )
 
-_EVERYWHERE = ("Attention", "BiasGelu", "FastGelu", "FusedConv", "FusedMatMul", "Gelu", "QuickGelu")
+_EVERYWHERE = ("Attention", "BiasGelu", "FastGelu", "FusedConv", "FusedMatMul", "Gelu", "MatMulNBits", "QuickGelu")
 """Those of onnxruntime's operators that are in its kernel lists for the CPU and for CUDA, and not slower than the
 standard nodes. Left out: SkipLayerNormalization (on the CPU, 128 × 256 and 128 × 768, 5 to 8 times the time of Add and
 LayerNormalization where the sum is read as well) and SkipSimplifiedLayerNormalization (2 times RMSNormalization's)."""
@@ -119,6 +123,7 @@ CUDA = Target(
         instead="onnxruntime's CUDA provider has no fast kernels on integers and computes products between quantizers "
         "on floats: what is faster there is half precision",
     ),
+    dynamic=False,
     # Orders of magnitude, not measured: 5 µs to launch a kernel, 10¹³ products and 10¹² bytes a second.
     node_macs=50_000_000,
     byte_macs=10.0,
@@ -129,7 +134,10 @@ TENSORRT = Target(
     summary="TensorRT, also as onnxruntime's provider",
     opset=13,  # one scale for each channel
     # By NVIDIA's guide to explicit quantization: data and weights are quantized around 0 where products read them,
-    # results and biases are not, and of the sum behind a convolution only the operand that is none's result.
+    # results and biases are not, and of the sum behind a convolution only the operand that is none's result. Scales are
+    # constants there, and the zero of blocks is 0.
+    dynamic=False,
+    centred=True,
     integers=Integers(unsigned=False, products=_CONVOLUTIONS | {"Gemm", "MatMul"}, skips=_CONVOLUTIONS),
     node_macs=CUDA.node_macs,
     byte_macs=CUDA.byte_macs,

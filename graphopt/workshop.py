@@ -84,7 +84,7 @@ class Workshop:
     """What plans are timed on, where time is limited."""
     finish: Callable[[ir.Model], Runnable] = field(default=lambda model: runnable(model, Carried()))
     """Makes what is emitted of a model that was cut: that is what is timed."""
-    packed: Callable[[ir.Model, Plan], int] = field(default=lambda model, _: weight_of(runnable(model, Carried())))
+    sized: Callable[[ir.Model, Plan], int] = field(default=lambda model, _: weight_of(runnable(model, Carried())))
     """Bytes of what is emitted of a model that was compressed to a plan."""
     form: Sparsify | None = None
     """Which weights become zero once channels are cut."""
@@ -202,7 +202,7 @@ class Workshop:
     def size(self, plan: Plan) -> int:
         """See `plan.Workshop`."""
         keep = kept(self.channels, self._orders, plan.widths)
-        return self.packed(outlined(self.model, self.channels, keep, _forms(plan)), plan)
+        return self.sized(outlined(self.model, self.channels, keep, _forms(plan)), plan)
 
     def _timed(self, model: ir.Model, feed: Feed) -> float:
         both = (self.reference, self.finish(model))

@@ -14,6 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graphopt import recipe as module
+from graphopt.compress.blocks import Blocks
+from graphopt.compress.dynamic import Dynamic
 from graphopt.compress.sparsify import Sparsify
 from graphopt.errors import InputError, UsageError
 from graphopt.graph.edit import Editor
@@ -140,6 +142,8 @@ def test_passes_are_known_by_name() -> None:
         "codebook",
         "sparsify",
         "quantize",
+        "blocks",
+        "dynamic",
     ]
     assert all(PASSES[name].name == name for name in PASSES)
 
@@ -154,6 +158,8 @@ def test_passes_are_known_by_name() -> None:
         ("fold{ max_bytes = 1_000 }", Fold(1000)),
         ("every-thing{share=1}", Everything(share=1)),
         ('sparsify{pattern="2:4"}', Sparsify(pattern="2:4")),
+        ("blocks{tables=false,bits=8}", Blocks(tables=False, bits=8)),
+        ("dynamic{always=true}", Dynamic(always=True)),
         ("every-thing{word='a}b{c', flag=true}", Everything(flag=True, word="a}b{c")),
     ],
 )

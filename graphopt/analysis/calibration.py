@@ -206,7 +206,7 @@ class Calibration:
         except (KeyError, ValueError, TypeError, IndexError, OverflowError) as error:
             raise InputError(f"{path} holds no calibration, or a damaged one; delete it and calibrate again") from error
         if expected is not None and key != expected:
-            what = "another model" if key.graph != expected.graph else "other data"
+            what = "other data" if key.data != expected.data else "another model"  # ranges of channels depend on data
             raise InputError(f"{path} was calibrated with {what}; delete it, or name another file")
         return cls(key, found)
 

@@ -31,9 +31,10 @@ from graphopt.analysis.ranges import Method, Range, chosen
 from graphopt.analysis.segments import Samples
 from graphopt.compress.refit import row_count
 from graphopt.compress.region import Grid, Layout, clipped
-from graphopt.compress.round import BITS, Rounded, rounded
+from graphopt.compress.round import Rounded, rounded
+from graphopt.compress.steps import BITS, Steps
+from graphopt.compress.writer import Writer
 from graphopt.errors import UsageError
-from graphopt.graph.names import Names
 from graphopt.graph.nodes import input_at, key, readers
 from graphopt.graph.record import Exactness
 from graphopt.protocol import Named
@@ -45,7 +46,7 @@ Array = NDArray[Any]
 
 ROWS: Final = 20
 """Rows per column that weights are rounded by."""
-_PART: Final = 8
+PART: Final = 8
 """Of the memory, what values between products may take: the rows of one product take as much, several times."""
 _BATCH: Final = 16
 """Samples of one run."""
@@ -177,13 +178,13 @@ def weights(
         return made
     copy = model.clone()
     _Writer(copy).place(plan, found)
-    apart = replace(machine, integers=False, memory=machine.memory // _PART)
+    apart = replace(machine, integers=False, memory=machine.memory // PART)
     for site in Frontier(model, copy, samples, apart, pairs=False, batch=_BATCH):
         if site.key in plan.products and site.key not in made:
             machine.progress(f"rounding {site.key}")
             rows = site.sample(row_count(site.linear.reduction, ROWS, machine.memory, site.linear.groups))
             limits = (site.low, site.high)
-            one = rounded(rows, site.matrix(), site.bias(), bits=bits, bounds=limits, biased=site.biased)
+            one = rounded(rows, site.matrix(), site.bias(), steps=Steps(bits), bounds=limits, biased=site.biased)
             site.put(one.matrix, one.bias)
             made[site.key] = one
     return made
@@ -222,18 +223,15 @@ def assembled(
     return copy
 
 
-class _Writer:
+class _Writer(Writer):
     """Puts quantizers and integers into a model."""
-
-    def __init__(self, model: ir.Model) -> None:
-        self._graph, self._names = model.graph, Names(model)
 
     def clip_behind(self, plan: Layout, passed: Container[str]) -> None:
         """Swap a clipping and what gives the largest of elements: clip(max(x)) = max(clip(x)).
 
         Where the result is quantized; by name, that is the same value still.
         """
-        for pool in list(self._graph):
+        for pool in list(self.graph):
             first, result = pool.inputs[0] if pool.inputs else None, pool.outputs[0]
             alone = len(pool.outputs) == 1 and key(pool) not in plan.nodes and str(result.name) in plan.values
             clip = first.producer() if first is not None and alone and pool.op_type in passed else None
@@ -245,19 +243,19 @@ class _Writer:
             result.replace_all_uses_with(first, replace_graph_outputs=True)
             clip.replace_input_with(0, result)
             first.name, result.name, first.shape = result.name, first.name, result.shape
-            self._graph.remove(clip)
-            self._graph.insert_after(pool, clip)
+            self.graph.remove(clip)
+            self.graph.insert_after(pool, clip)
 
     def place(self, plan: Layout, found: Mapping[int, Ranged]) -> None:
         """Put quantizers behind values."""
-        graph = self._graph
+        graph = self.graph
         values = {str(v.name): v for v in (*graph.inputs, *(v for n in graph for v in n.outputs))}
         for name, number in plan.values.items():
             value, grid = values[name], found[number].grid
-            scale = self._constant(f"{name}/scale", np.array(grid.scale, np.float32))
-            zero = self._constant(f"{name}/zero", np.array(grid.zero, grid.dtype))
-            quantize = self._node("QuantizeLinear", [value, scale, zero], f"{name}/quantize")
-            back = self._node("DequantizeLinear", [quantize.outputs[0], scale, zero], f"{name}/dequantize")
+            scale = self.constant(f"{name}/scale", np.array(grid.scale, np.float32))
+            zero = self.constant(f"{name}/zero", np.array(grid.zero, grid.dtype))
+            quantize = self.node("QuantizeLinear", [value, scale, zero], f"{name}/quantize")
+            back = self.node("DequantizeLinear", [quantize.outputs[0], scale, zero], f"{name}/dequantize")
             quantize.outputs[0].type, quantize.outputs[0].shape = zero.type, value.shape
             made, producer = back.outputs[0], value.producer()
             made.type, made.shape = value.type, value.shape
@@ -282,7 +280,7 @@ class _Writer:
         if linear.bias is not None and linear.beta:
             bias = made.bias.reshape(-1)
             if step is None:
-                self._give(node, linear.bias, self._constant(f"{key(node)}/bias", bias.astype(np.float32)))
+                self.give(node, linear.bias, self.constant(f"{key(node)}/bias", bias.astype(np.float32)))
             else:
                 steps = np.float32(step) * scale
                 wide = np.rint(bias / steps.astype(np.float64)).astype(np.int32)
@@ -290,7 +288,7 @@ class _Writer:
         elif offset is not None and offset.const_value is not None:
             (reader,) = offset.consumers()
             row = made.bias.reshape(offset.const_value.shape.numpy()).astype(np.float32)
-            self._give(reader, list(reader.inputs).index(offset), self._constant(f"{key(node)}/bias", row))
+            self.give(reader, list(reader.inputs).index(offset), self.constant(f"{key(node)}/bias", row))
         self._integer(node, linear.weight, codes, scale, linear.w_out)
 
     def _integer(self, node: ir.Node, index: int, codes: Array, scale: Array, axis: int) -> None:
@@ -298,38 +296,11 @@ class _Writer:
         old = input_at(node, index)
         name = str(old.name) if old is not None else f"{key(node)}/{index}"
         contents = {"integers": codes, "scale": scale, "zero": np.zeros(scale.shape, codes.dtype)}
-        constants = [self._constant(f"{name}/{kind}", c) for kind, c in contents.items()]
-        back = self._node("DequantizeLinear", constants, f"{name}/dequantize", {"axis": axis})
+        constants = [self.constant(f"{name}/{kind}", c) for kind, c in contents.items()]
+        back = self.node("DequantizeLinear", constants, f"{name}/dequantize", {"axis": axis})
         back.outputs[0].type, back.outputs[0].shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape(codes.shape)
-        self._graph.insert_before(node, back)
-        self._give(node, index, back.outputs[0])
-
-    def _give(self, node: ir.Node, index: int, value: ir.Value) -> None:
-        """Let an input be a value; a constant that nothing reads any more goes."""
-        old = input_at(node, index)
-        if index >= len(node.inputs):
-            node.resize_inputs(index + 1)
-        node.replace_input_with(index, value)
-        if old is not None and not old.uses() and not old.is_graph_output() and not old.is_graph_input():
-            self._graph.initializers.pop(str(old.name), None)
-
-    def _node(
-        self, kind: str, inputs: list[ir.Value], name: str, attributes: Mapping[str, int] | None = None
-    ) -> ir.Node:
-        node = ir.node(kind, inputs, dict(attributes or {}), name=self._names.fresh(name))
-        node.outputs[0].name = self._names.fresh(f"{name}d")
-        return node
-
-    def _constant(self, name: str, contents: Array) -> ir.Value:
-        tensor = ir.tensor(contents)
-        value = ir.Value(
-            name=self._names.fresh(name),
-            const_value=tensor,
-            type=ir.TensorType(tensor.dtype),
-            shape=ir.Shape(contents.shape),
-        )
-        self._graph.register_initializer(value)
-        return value
+        self.graph.insert_before(node, back)
+        self.give(node, index, back.outputs[0])
 
 
 def _with_room(made: Rounded, step: float) -> Rounded:

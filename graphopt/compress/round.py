@@ -1,8 +1,8 @@
-"""The weights of a product as integers of few bits: Ŵ = codes · scale, one scale for each output channel.
+"""The weights of a product as integers of few bits, a scale for each output channel or each block of its weights.
 
     min  tr((W − Ŵ)·H·(W − Ŵ)ᵀ),   H = E[x·xᵀ] + λ·m·I          m: mean diagonal; means taken out where a bias is free
 
-scales      Σ_k H_kk·(w_k − ŵ_k)² is least, among shrunken extents; later s = (w·H·zᵀ)/(z·H·zᵀ) for codes z
+scales      see `steps`: first by the nearest codes, later solved for, given codes
 codes       column by column, what the last one missed shifted to those to come (Frantar et al., GPTQ, 2022), then
             coordinate descent, which only ever lowers the error (Behdin et al., QuantEase, 2023):
             z_k ← round(z_k + ((W − Ŵ)·H)_k/(H_kk·s))
@@ -26,20 +26,18 @@ from numpy.typing import NDArray
 
 from graphopt.analysis.frontier import Rows
 from graphopt.compress.refit import Goal, fit, times
+from graphopt.compress.steps import Codes, Steps
 from graphopt.graph.collector import trimmed
 
-__all__ = ["BITS", "BLIND", "Rounded", "nearest", "rounded"]
+__all__ = ["BLIND", "Rounded", "nearest", "rounded"]
 
 Array = NDArray[Any]
 
-BITS: Final = (8, 4, 3)
-"""That a weight may have."""
 BLIND: Final = "nearest, as its values are not finite"
 """How weights are rounded where nothing can be learned."""
+EIGHT: Final = Steps()
+"""8 bits, a scale for each row."""
 _DAMPING: Final = 1e-2
-_SHRINK: Final = {8: 0.8, 4: 0.5, 3: 0.4}
-"""By bits, the least part of a channel's largest weight that its codes reach."""
-_TRIES: Final = 41
 _BLOCK: Final = 64
 """Columns that are rounded before what they missed reaches the others."""
 _SWEEPS: Final = 8
@@ -52,9 +50,9 @@ class Rounded:
     """Integer weights of one product, and how they were found."""
 
     codes: Array
-    """(groups, out, columns): int8."""
+    """(groups, out, columns): less their zero; int8, or int16 where that is free."""
     scale: Array
-    """(groups, out): float32."""
+    """(groups, out), or (groups, out, blocks) where there are such: float32."""
     bias: Array
     """(groups, out)."""
     way: str
@@ -68,6 +66,8 @@ class Rounded:
     spread: float = 1.0
     """How far the farthest column of what it reads reaches from its mean, over the median of those that vary; 1 where
     that was not seen."""
+    zero: Array | None = None
+    """Shaped as `scale`: int16, the codes that stand for 0, where they are free."""
 
     @property
     def peak(self) -> float:
@@ -79,7 +79,8 @@ class Rounded:
     @property
     def matrix(self) -> Array:
         """(groups, out, columns): what the product multiplies with."""
-        return self.codes.astype(np.float64) * self.scale[..., None].astype(np.float64)
+        scale = self.scale.astype(np.float64).reshape(*self.codes.shape[:2], -1)
+        return Codes(self.codes.astype(np.float64), scale, np.zeros(scale.shape)).matrix
 
 
 def rounded(
@@ -87,7 +88,7 @@ def rounded(
     matrix: Array,
     bias: Array,
     *,
-    bits: int = 8,
+    steps: Steps = EIGHT,
     bounds: tuple[float, float] = (-inf, inf),
     biased: bool = True,
 ) -> Rounded:
@@ -97,14 +98,13 @@ def rounded(
         rows: what it reads and should give.
         matrix: (groups, out, columns): the weights that it has.
         bias: (groups, out): the bias that it has.
-        bits: 8, 4 or 3; codes go from −(2^(bits − 1) − 1) to its opposite.
+        steps: which numbers weights may be.
         bounds: where what follows clips, once `rows.base` is added.
         biased: whether there is a place for a bias.
     """
     if not rows.finite:
         even = np.broadcast_to(_damped(np.eye(matrix.shape[-1])[None]), (len(matrix), *2 * matrix.shape[-1:]))
-        _, codes, scale = next(_ways(matrix, even, bits))
-        return Rounded(codes, scale, bias, BLIND, 0.0, 0.0)
+        return _told(next(_ways(matrix, even, steps))[1], steps, bias, BLIND)
     goal, count = Goal(rows, bounds), rows.x.shape[2]
     learned = slice(rows.fitted if 0 < rows.fitted < count else count)
     judged = slice(rows.fitted, count) if learned.stop < count else learned
@@ -124,16 +124,23 @@ def rounded(
     system /= max(1, x.shape[-1])
     _damped(system)
     for name, start, offset in starts:
-        for way, codes, scale in _ways(start, system, bits):
-            made = Rounded(codes, scale, offset, name + way, before, inf)
+        for way, codes in _ways(start, system, steps):
+            made = _told(codes, steps, offset, name + way)
             choices = [(made.way, offset)]
             if biased:
                 choices.append((made.way + " bias", goal.balanced(made.matrix, offset, learned)))
             for told, shift in choices:
                 error = judge(made.matrix, shift)
                 back = shift - (made.matrix @ rows.mean[..., None])[..., 0]
-                found.append((error, Rounded(codes, scale, back, told, before, error)))
+                found.append((error, replace(made, bias=back, way=told, before=before, after=error)))
     return replace(min(found, key=lambda f: f[0])[1], spread=_spread(rows.x))
+
+
+def _told(found: Codes, steps: Steps, bias: Array, way: str) -> Rounded:
+    """As it can be written; with errors that are not known yet."""
+    scale, zero = (a if steps.size else a[..., 0] for a in (found.scale.astype(np.float32), found.zero))
+    codes = found.codes.astype(np.int16 if steps.free else np.int8)
+    return Rounded(codes, scale, bias, way, 0.0, 0.0, zero=zero.astype(np.int16) if steps.free else None)
 
 
 def _spread(x: Array) -> float:
@@ -153,7 +160,8 @@ def nearest(matrix: Array, bias: Array, bits: int) -> Rounded:
     """
     most = 2 ** (bits - 1) - 1
     scale = (np.maximum(np.abs(matrix).max(axis=-1), np.finfo(np.float32).tiny * most) / most).astype(np.float32)
-    return Rounded(_nearest(matrix, scale, most).astype(np.int8), scale, bias, "nearest", 0.0, 0.0)
+    codes = np.clip(np.rint(matrix / scale[..., None]), -most, most).astype(np.int8)
+    return Rounded(codes, scale, bias, "nearest", 0.0, 0.0)
 
 
 def _damped(gram: Array) -> Array:
@@ -164,55 +172,32 @@ def _damped(gram: Array) -> Array:
     return gram
 
 
-def _ways(matrix: Array, system: Array, bits: int) -> Iterator[tuple[str, Array, Array]]:
-    """Codes and scales: the nearest ones, and those of least error."""
-    most = 2 ** (bits - 1) - 1
-    weights = np.diagonal(system, axis1=1, axis2=2)
-    scale = _scales(matrix, weights, most, _SHRINK[bits])
-    codes = _nearest(matrix, scale, most)
-    yield "nearest", codes.astype(np.int8), scale.astype(np.float32)
-    passed = _passed_on(matrix, system, scale, most)
-    better = _missed(matrix, system, scale, passed) < _missed(matrix, system, scale, codes)
-    codes = np.where(better[..., None], passed, codes)
+def _ways(matrix: Array, system: Array, steps: Steps) -> Iterator[tuple[str, Codes]]:
+    """The nearest codes, and those of least error."""
+    found = steps.first(matrix, np.diagonal(system, axis1=1, axis2=2))
+    yield "nearest", found
+    passed = replace(found, codes=_passed_on(matrix, system, *steps.limits(found)))
+    better = _missed(matrix, system, passed) < _missed(matrix, system, found)
+    found = replace(found, codes=np.where(better[..., None], passed.codes, found.codes))
     for _ in range(_SOLVES):
-        codes = _descended(matrix, system, scale, codes, most)
-        scale = _solved(matrix, system, scale, codes)
-    codes = _descended(matrix, system, scale, codes, most)
-    yield "descent", codes.astype(np.int8), scale.astype(np.float32)
+        found = replace(found, codes=_descended(matrix, system, found.codes, *steps.limits(found)))
+        found = steps.solved(matrix, system, found)
+    yield "descent", replace(found, codes=_descended(matrix, system, found.codes, *steps.limits(found)))
 
 
-def _nearest(matrix: Array, scale: Array, most: int) -> Array:
-    found: Array = np.clip(np.rint(matrix / scale[..., None]), -most, most)
-    return found
-
-
-def _scales(matrix: Array, weights: Array, most: int, least: float) -> Array:
-    """(groups, out), representable in single precision: those with the least weighted error of the nearest codes."""
-    extent = np.maximum(np.abs(matrix).max(axis=-1), np.finfo(np.float32).tiny * most)
-    best: Array = np.full(extent.shape, np.inf)
-    scale: Array = extent / most
-    for part in np.linspace(least, 1, _TRIES):
-        tried = (part * extent / most).astype(np.float32).astype(np.float64)
-        tried = np.maximum(tried, np.finfo(np.float32).tiny)
-        missed = np.square(matrix - _nearest(matrix, tried, most) * tried[..., None])
-        error = (missed @ weights[..., None])[..., 0]
-        better = error < best
-        best, scale = np.where(better, error, best), np.where(better, tried, scale)
-    return scale
-
-
-def _passed_on(matrix: Array, system: Array, scale: Array, most: int) -> Array:
+def _passed_on(matrix: Array, system: Array, step: Array, low: Array, high: Array) -> Array:
     """Codes column by column, the ones that matter most first, each making up for what those before it missed."""
     order = np.argsort(-np.diagonal(system, axis1=1, axis2=2).mean(axis=0), kind="stable")
     upper = _upper(system, order)
     rest, codes = matrix[..., order].astype(np.float64), np.empty(matrix.shape)
+    step, low, high = (a[..., order] for a in (step, low, high))
     columns = matrix.shape[-1]
     for start in range(0, columns, _BLOCK):
         stop = min(start + _BLOCK, columns)
         missed = np.zeros((*matrix.shape[:2], stop - start))
         for k in range(start, stop):
-            codes[..., k] = np.clip(np.rint(rest[..., k] / scale), -most, most)
-            gap = (rest[..., k] - codes[..., k] * scale) / upper[:, k, k, None]
+            codes[..., k] = np.clip(np.rint(rest[..., k] / step[..., k]), low[..., k], high[..., k])
+            gap = (rest[..., k] - codes[..., k] * step[..., k]) / upper[:, k, k, None]
             rest[..., k:stop] -= gap[..., None] * upper[:, None, k, k:stop]
             missed[..., k - start] = gap
         rest[..., stop:] -= missed @ np.ascontiguousarray(upper[:, start:stop, stop:])
@@ -232,18 +217,18 @@ def _upper(system: Array, order: Array) -> Array:
     return room[:, ::-1, ::-1]
 
 
-def _missed(matrix: Array, system: Array, scale: Array, codes: Array) -> Array:
+def _missed(matrix: Array, system: Array, made: Codes) -> Array:
     """(groups, out): the error of codes."""
-    gap = matrix - codes * scale[..., None]
+    gap = matrix - made.matrix
     found: Array = np.sum((gap @ system) * gap, axis=-1)
     return found
 
 
-def _descended(matrix: Array, system: Array, scale: Array, codes: Array, most: int) -> Array:
+def _descended(matrix: Array, system: Array, codes: Array, step: Array, low: Array, high: Array) -> Array:
     """Coordinate descent on codes, until nothing changes."""
     codes, columns = codes.copy(), matrix.shape[-1]
     diagonal = np.diagonal(system, axis1=1, axis2=2)
-    slope = (matrix - codes * scale[..., None]) @ system
+    slope = (matrix - codes * step) @ system
     for _ in range(_SWEEPS):
         changed = False
         for start in range(0, columns, _BLOCK):
@@ -251,24 +236,16 @@ def _descended(matrix: Array, system: Array, scale: Array, codes: Array, most: i
             own, moved = system[:, start:stop, start:stop], np.zeros((*codes.shape[:2], stop - start))
             near = slope[..., start:stop].copy()
             for k in range(stop - start):
-                now = codes[..., start + k]
-                new = np.clip(np.rint(now + near[..., k] / (diagonal[:, start + k, None] * scale)), -most, most)
-                step = (new - now) * scale
-                if step.any():
-                    near -= step[..., None] * own[:, None, k, :]
-                    moved[..., k], codes[..., start + k], changed = step, new, True
+                at = start + k
+                now = codes[..., at]
+                wish = np.rint(now + near[..., k] / (diagonal[:, at, None] * step[..., at]))
+                new = np.clip(wish, low[..., at], high[..., at])
+                moves = (new - now) * step[..., at]
+                if moves.any():
+                    near -= moves[..., None] * own[:, None, k, :]
+                    moved[..., k], codes[..., at], changed = moves, new, True
             if moved.any():
                 slope -= moved @ system[:, start:stop, :]
         if not changed:
             break
     return codes
-
-
-def _solved(matrix: Array, system: Array, scale: Array, codes: Array) -> Array:
-    """The scales of least error for given codes; as they are where that is none."""
-    image = codes @ system
-    above, below = np.sum(image * matrix, axis=-1), np.sum(image * codes, axis=-1)
-    found = np.divide(above, below, out=np.zeros_like(above), where=below > 0)
-    good = found.astype(np.float32) >= np.finfo(np.float32).tiny
-    solved: Array = np.where(good, found.astype(np.float32).astype(np.float64), scale)
-    return solved

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import onnx_ir as ir
 
 from graphopt.graph.domain import Domain
-from graphopt.graph.nodes import attr, input_at
+from graphopt.graph.nodes import attr, input_at, rank
 from graphopt.ops.reshape import gather
 from graphopt.ops.resize import picked
 from graphopt.ops.spec import COUNT, OpSpec, admit, carry, contents, extent, family, index_into, length_up_to
@@ -17,6 +17,10 @@ __all__ = ["SPECS"]
 
 def _along_axis(node: ir.Node) -> Domain:
     return index_into(node.inputs[0], attr(node, "axis", 0))
+
+
+def _picks_rows(node: ir.Node) -> bool:
+    return attr(node, "axis", 0) == 0 and rank(node.inputs[0]) == 2  # noqa: PLR2004 - a matrix
 
 
 def _tuples(node: ir.Node) -> Domain:
@@ -53,6 +57,7 @@ SPECS = (
         op="Gather",
         summary="slices of the data along `axis`, by indices of any shape",
         admits=admit({1: _along_axis}),
+        looks_up=_picks_rows,
         carries=carry(0),
         flow=gather,
         resize=picked,

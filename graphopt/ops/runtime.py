@@ -30,6 +30,12 @@ def _product(node: ir.Node, shape: ShapeOf) -> int | None:
     return None if not a or y is None else prod(y) * a[-2 if attr(node, "transA", 0) else -1]
 
 
+def _unpacked(node: ir.Node, shape: ShapeOf) -> int | None:
+    """Each output element sums over the last axis of the data."""
+    y = shape(node.outputs[0])
+    return None if y is None else prod(y) * int(attr(node, "K", 0))
+
+
 def _attention(node: ir.Node, shape: ShapeOf) -> int | None:
     """The product with the packed weights, Q·Kᵀ, and its product with V."""
     x, w, y = shape(node.inputs[0]), shape(node.inputs[1]), shape(node.outputs[0])
@@ -48,6 +54,12 @@ SPECS = (
         domain=DOMAIN,
         summary="softmax(scale · Q·Kᵀ + mask) · V of packed heads, with Q, K, V = X·W + B side by side",
         macs=_attention,
+    ),
+    OpSpec(
+        op="MatMulNBits",
+        domain=DOMAIN,
+        summary="A·B over the last two axes, B of few bits, in blocks with scales; bias may be missing",
+        macs=_unpacked,
     ),
     OpSpec(op="QGemm", domain=DOMAIN, summary="Gemm of quantized tensors into a quantized tensor", macs=_product),
     *family(

@@ -67,6 +67,10 @@ def _no_pull(_node: ir.Node, _index: int, _wanted: Domain) -> Domain | None:
     return None
 
 
+def _nothing(_node: ir.Node) -> bool:
+    return False
+
+
 def _always(_node: ir.Node) -> bool:
     return True
 
@@ -97,6 +101,9 @@ class OpSpec:
 
     linears: Callable[[ir.Node], tuple[Linear, ...]] = _no_linears
     """The products with constant weights inside the node, each as y = W·unfold(x) + b."""
+
+    looks_up: Callable[[ir.Node], bool] = _nothing
+    """Whether output 0 holds rows of input 0, a matrix, at the indices that input 1 holds."""
 
     gates: Callable[[ir.Node], tuple[Gates, ...]] | None = None
     """The products with constant weights of a recurrent layer, in the order of a step; none where they have another

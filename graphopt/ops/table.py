@@ -36,7 +36,7 @@ from graphopt.ops.gate import Gates
 from graphopt.ops.linear import Linear
 from graphopt.ops.spec import OpSpec, ShapeOf
 
-__all__ = ["TABLE", "Functions", "gates", "is_foldable", "is_pure", "known", "linears", "macs", "spec_of"]
+__all__ = ["TABLE", "Functions", "gates", "is_foldable", "is_pure", "known", "linears", "looks_up", "macs", "spec_of"]
 
 Functions = Mapping[ir.OperatorIdentifier, ir.Function]
 """The local functions of a model, as `ir.Model.functions` holds them."""
@@ -112,6 +112,12 @@ def linears(node: ir.Node) -> tuple[Linear, ...]:
     spec = spec_of(node)
     found = () if spec is None or _is_generic(node) else spec.linears(node)
     return tuple(linear for linear in found if linear.reduction and linear.channels)  # not without weights at all
+
+
+def looks_up(node: ir.Node) -> bool:
+    """Whether what the node gives first is rows of its first input, a matrix, at the indices that its second holds."""
+    spec = spec_of(node)
+    return spec is not None and not _is_generic(node) and spec.looks_up(node)
 
 
 def gates(node: ir.Node) -> tuple[Gates, ...] | None:

@@ -21,6 +21,7 @@ from graphopt.analysis.robustness import Noisy
 from graphopt.pipeline import Step
 from graphopt.protocol import Miss
 from graphopt.report.integers import IntegersReport
+from graphopt.report.packages import PackagesReport
 from graphopt.report.plan import Metric, NoiseReport, PlanReport
 from graphopt.run.bench import Timing
 from graphopt.run.compare import Comparison, OutputError, Reference
@@ -192,6 +193,7 @@ class Report(_Document):
     notes: tuple[str, ...]
     plan: PlanReport | None = None
     integers: IntegersReport | None = None
+    packages: PackagesReport | None = None
     """None where nothing was given up."""
 
     @property

@@ -28,6 +28,7 @@ from graphopt.report.markup import (
     scatter,
     table,
 )
+from graphopt.report.packages import PackagesReport
 from graphopt.report.plan import FormReport, PlanReport, WidthReport
 
 __all__ = ["page"]
@@ -84,6 +85,7 @@ def page(report: Report, recipe: str = "") -> str:
         *(_plan(plan) if plan and (plan.groups or plan.forms) else ()),
         *(_sparse(plan) if plan and plan.sparse else ()),
         *(_integers(report.integers) if report.integers else ()),
+        *(_packages(report.packages) if report.packages else ()),
         *_rewritten(report),
         *(_repeat(recipe) if recipe and not only else ()),
     )
@@ -111,6 +113,7 @@ def _told(report: Report) -> list[Html]:
         asked = [f"at most {share:.1%} of {name}" for name, share in plan.budget.items()]
         asked += [_allowed(name, most) for name, most in plan.max_drop.items()]
         asked += [plan.sparsify] if plan.sparsify else []
+        asked += [report.packages.form] if report.packages else []
         asked += [f"8-bit integers, weights of {report.integers.bits} bits"] if report.integers else []
     lines = words.lost(report) + words.unused(report)
     lines += [f"unchanged: {report.unchanged}"] if report.unchanged else []
@@ -310,6 +313,20 @@ def _integers(found: IntegersReport) -> list[Html]:
         ),
         *([fold(f"Channels brought to one range ({len(evened):,})", table(_EVENED, evened))] if evened else []),
         *([fold(f"Kernels ({len(kernels):,})", table(("operator", ">times"), kernels))] if kernels else []),
+    ]
+
+
+def _packages(found: PackagesReport) -> list[Html]:
+    """How each matrix is written, and what it costs."""
+    rows = [
+        (path(p.key), p.form, p.way, f"{p.before:,}", f"{p.after:,}", "" if p.sqnr is None else f"{p.sqnr:.1f}")
+        for p in found.packages
+    ]
+    columns = ("product or table", "written as", "rounded by", ">bytes before", ">bytes after", ">dB")
+    return [
+        element("h2", "Packed weights"),
+        bullets(found.lines),
+        fold(f"Matrices ({len(rows):,})", table(columns, rows)),
     ]
 
 

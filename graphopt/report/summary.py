@@ -20,6 +20,7 @@ from graphopt.report.data import (
     VerificationReport,
 )
 from graphopt.report.integers import IntegersReport
+from graphopt.report.packages import PackagesReport
 from graphopt.report.plan import PlanReport
 from graphopt.run import bench
 
@@ -52,6 +53,7 @@ def summary(
         notes=(*source.notes, *outcome.notes),
         plan=PlanReport.of(found) if found else None,
         integers=IntegersReport.of(found) if found else None,
+        packages=PackagesReport.of(found) if found else None,
     )
 
 

@@ -48,6 +48,7 @@ def optimize(report: Report, *, edits: bool = False) -> RenderableType:
         *_widths(report.plan),
         *_zeros(report.plan),
         *([Text(), *map(_line, words.integers(report.integers))] if report.integers else ()),
+        *([Text(), *map(_line, report.packages.lines)] if report.packages else ()),
         *_rules(report),
         Text(),
     ]

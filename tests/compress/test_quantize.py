@@ -14,7 +14,7 @@ from graphopt.analysis.calibration import observe
 from graphopt.compress import quantize
 from graphopt.compress.quantize import Quantize, grids, weights
 from graphopt.compress.region import Grid, layout
-from graphopt.compress.round import BITS
+from graphopt.compress.steps import BITS
 from graphopt.errors import UsageError
 from graphopt.graph.carry import Carried
 from graphopt.graph.nodes import array, key

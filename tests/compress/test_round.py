@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from graphopt.analysis.frontier import Rows
 from graphopt.compress.refit import Goal
-from graphopt.compress.round import BITS, Rounded, _damped, _upper, _ways, rounded
+from graphopt.compress.round import Rounded, _damped, _upper, _ways, rounded
+from graphopt.compress.steps import BITS, Steps
 
 Array = NDArray[Any]
 TINY = np.finfo(np.float32).tiny
@@ -69,9 +70,10 @@ def test_descent_is_never_worse_than_the_nearest_codes(
     gram = factor @ factor.transpose(0, 2, 1)
     system = gram + 1e-2 * (np.trace(gram, axis1=1, axis2=2) / columns)[:, None, None] * np.eye(columns)
     found = {}
-    for way, codes, scale in _ways(matrix, system, bits):
+    for way, made in _ways(matrix, system, Steps(bits)):
+        codes, scale = made.codes, made.scale[..., 0].astype(np.float32)
         assert np.abs(codes.astype(int)).max() <= 2 ** (bits - 1) - 1
-        assert scale.dtype == np.float32
+        np.testing.assert_array_equal(scale, made.scale[..., 0])
         assert np.all(scale >= TINY)
         gap = matrix - codes * scale[..., None].astype(np.float64)
         found[way] = np.einsum("goi,gij,goj->go", gap, system, gap)
@@ -82,7 +84,8 @@ def test_descent_pays_where_columns_are_alike() -> None:
     x, matrix, _, _ = problem(columns=16)
     gram = x @ x.transpose(0, 2, 1) / x.shape[-1]
     error = {}
-    for way, codes, scale in _ways(matrix, _damped(gram.copy()), 4):
+    for way, made in _ways(matrix, _damped(gram.copy()), Steps(4)):
+        codes, scale = made.codes, made.scale[..., 0]
         gap = matrix - codes * scale[..., None]
         error[way] = float(np.trace((gap @ gram @ gap.transpose(0, 2, 1))[0]))
     assert error["descent"] < 0.7 * error["nearest"]
@@ -99,7 +102,7 @@ def test_codes_fit_into_their_bits_and_the_error_is_what_is_told(
 ) -> None:
     x, matrix, bias, target = problem(groups, out, noise=0.1)
     given_ = rows(x, target, biased=biased)
-    made = rounded(given_, matrix, bias, bits=bits, biased=biased)
+    made = rounded(given_, matrix, bias, steps=Steps(bits), biased=biased)
     assert_written(made, matrix.shape, bits)
     held = slice(given_.fitted, None)
     gap = made.matrix @ x[..., held] + made.bias[..., None] - target[..., held]
@@ -111,7 +114,7 @@ def test_codes_fit_into_their_bits_and_the_error_is_what_is_told(
 
 def test_fewer_bits_cost_more() -> None:
     x, matrix, bias, target = problem(columns=20, count=400)
-    errors = [rounded(rows(x, target), matrix, bias, bits=bits).after for bits in (8, 4, 3)]
+    errors = [rounded(rows(x, target), matrix, bias, steps=Steps(bits)).after for bits in (8, 4, 3)]
     assert errors[0] < 1e-4
     assert errors[0] < errors[1] < errors[2] < 0.2
 
@@ -179,7 +182,7 @@ def test_odd_data_and_weights(case: str, bits: int, biased: bool) -> None:  # no
     x, matrix = ODD[case]
     bias = draw(*matrix.shape[:2])
     target = matrix @ x + bias[..., None]
-    made = rounded(rows(x, target, biased=biased), matrix, bias, bits=bits, biased=biased)
+    made = rounded(rows(x, target, biased=biased), matrix, bias, steps=Steps(bits), biased=biased)
     assert_written(made, matrix.shape, bits)
     scale = np.abs(matrix).max(axis=-1)
     gone = np.abs(made.matrix - matrix).max(axis=-1)
@@ -195,7 +198,7 @@ def test_values_that_are_not_finite_teach_nothing(value: float, bits: int) -> No
     x, matrix, bias, target = problem()
     good = rows(x, target)
     bad = Rows(np.where(np.arange(120) == 3, np.float32(value), good.x), good.mean, good.target, None, good.fitted)
-    made = rounded(bad, matrix, bias, bits=bits)
+    made = rounded(bad, matrix, bias, steps=Steps(bits))
     assert made.way == "nearest, as its values are not finite"
     assert_written(made, matrix.shape, bits)
     np.testing.assert_array_equal(made.bias, bias)
