@@ -10,8 +10,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import onnx
@@ -24,7 +23,7 @@ from graphopt.analysis.facts import facts
 from graphopt.analysis.metrics import BATCH, RIGHT, scores
 from graphopt.analysis.owners import largest
 from graphopt.analysis.samples import MADE_UP, split
-from graphopt.arguments import check_calibration, check_keys, check_opset, check_run, check_tolerance
+from graphopt.arguments import check_calibration, check_keys, check_opset, check_run, check_tolerance, named
 from graphopt.errors import InputError, UsageError
 from graphopt.graph.load import Source, load
 from graphopt.graph.nodes import is_overridable
@@ -75,6 +74,8 @@ def optimize(
     max_drop: Mapping[str, float] | Sequence[str] | None = None,
     int8: bool = False,
     weight_bits: int | None = None,
+    fp16: bool = False,
+    bf16: bool = False,
     calibration: str | os.PathLike[str] | None = None,
     plan_only: bool = False,
     measure: bool = False,
@@ -106,6 +107,8 @@ def optimize(
             within it is looked for.
         int8: compute on 8-bit integers where that pays on the target; ranges are learned from the data.
         weight_bits: of a weight of such a model: 8, 4 or 3.
+        fp16: compute in float16 wherever that does no harm; what does is learned from the data.
+        bf16: the same in bfloat16.
         calibration: a file that keeps what was seen of its values: it is read, or written where it is not there yet.
         plan_only: only say what would be cut; the result is what there is before.
         measure: let the clock decide on passes that could make a model slower; the result's recipe does without those
@@ -143,6 +146,8 @@ def optimize(
         max_drop=max_drop,
         int8=int8,
         weight_bits=weight_bits,
+        fp16=fp16,
+        bf16=bf16,
     )
     if unverified and chosen.lossy:
         raise UsageError("what is given up is measured: leave out unverified")
@@ -212,16 +217,16 @@ def check(
     check_tolerance(atol, rtol)
     say("loading")
     with Child() as child:
-        with _named(reference, "the reference"):
+        with named(reference, "the reference"):
             source = load(reference, external_root=external_root, guard=guard(child))
-        with _named(candidate, "the candidate"):
+        with named(candidate, "the candidate"):
             other = load(candidate, external_root=external_root, guard=guard(child))
-        with _named(reference, "the reference"):
+        with named(reference, "the reference"):
             evidence = gather(source, data, set_dims, seed, say, child)
-        with _named(candidate, "the candidate"):
+        with named(candidate, "the candidate"):
             survives(other.runnable, evidence.feeds, child)
     machine = Machine(device, threads, seed)
-    with _named(reference, "the reference"):
+    with named(reference, "the reference"):
         say("comparing")
         judge = Judge(source, evidence.feeds, products(source.model), machine)
     found = judge.source(other, atol=atol, rtol=rtol)
@@ -277,35 +282,23 @@ def bench(
     sources, sessions = [], []
     with Child() as child:
         for one, role in given:
-            with _named(one, role):
+            with named(one, role):
                 sources.append(load(one, external_root=external_root, guard=guard(child)))
-        with _named(*given[0]):
+        with named(*given[0]):
             feed = gather(sources[0], data, set_dims, seed, say, child).feeds[0]
         if other is not None:
-            with _named(*given[-1]):
+            with named(*given[-1]):
                 survives(sources[-1].runnable, [feed], child)
     say("timing")
     machine = Machine(device, threads, seed)
     for source, (one, role) in zip(sources, given, strict=True):
-        with _named(one, role):
+        with named(one, role):
             session = machine.session(source.runnable)
             session.run(feed)
         sessions.append(session)
     found = timing.bench(sessions[0], sessions[-1], feed)
     second = None if other is None else sources[-1].name
     return BenchReport(**vars(found), rows=TimingReport.rows_of(feed), model=sources[0].name, other=second)
-
-
-@contextmanager
-def _named(model: Model, role: str) -> Iterator[None]:
-    """Errors that say which of two models they are about: its path, or its role where it came from memory."""
-    name = str(model) if isinstance(model, str | os.PathLike) else role
-    try:
-        yield
-    except InputError as problem:
-        if name in str(problem):
-            raise
-        raise type(problem)(f"{name}: {problem}") from problem
 
 
 def inspect(

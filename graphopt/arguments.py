@@ -6,18 +6,19 @@ import difflib
 import math
 import os
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import onnx
 
-from graphopt.errors import UsageError
+from graphopt.errors import InputError, UsageError
 from graphopt.graph.load import Source
 from graphopt.graph.nodes import graphs, key
 from graphopt.run.session import Device
 
-__all__ = ["check_calibration", "check_keys", "check_opset", "check_run", "check_tolerance"]
+__all__ = ["check_calibration", "check_keys", "check_opset", "check_run", "check_tolerance", "named"]
 
 _MOST_THREADS = 1024
 _MOST_SEED = 2**63 - 1
@@ -113,3 +114,15 @@ def check_keys(source: Source, skip: Iterable[str], others: Iterable[str] = ()) 
         close = difflib.get_close_matches(unknown[0], keys, n=3)
         hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
         raise UsageError(f"{source.name} has no node {'or group ' if others else ''}with the key {unknown[0]!r}{hint}")
+
+
+@contextmanager
+def named(model: object, role: str) -> Iterator[None]:
+    """Errors that say which of two models they are about: its path, or its role where it came from memory."""
+    name = str(model) if isinstance(model, str | os.PathLike) else role
+    try:
+        yield
+    except InputError as problem:
+        if name in str(problem):
+            raise
+        raise type(problem)(f"{name}: {problem}") from problem

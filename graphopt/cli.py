@@ -17,6 +17,7 @@ import typer
 from graphopt.errors import GraphoptError
 from graphopt.options import (
     AtolOption,
+    Bf16Option,
     BitsOption,
     BudgetOption,
     CalibrationOption,
@@ -25,6 +26,7 @@ from graphopt.options import (
     DeviceOption,
     DropOption,
     FastMathOption,
+    Fp16Option,
     FreezeOption,
     HtmlOption,
     Int8Option,
@@ -161,6 +163,8 @@ def optimize(
     max_drop: DropOption = None,
     int8: Int8Option = False,
     weight_bits: BitsOption = None,
+    fp16: Fp16Option = False,
+    bf16: Bf16Option = False,
     calibration: CalibrationOption = None,
     plan_only: PlanOnlyOption = False,
     measure: MeasureOption = False,
@@ -207,6 +211,8 @@ def optimize(
             max_drop=max_drop or None,
             int8=int8,
             weight_bits=weight_bits,
+            fp16=fp16,
+            bf16=bf16,
             calibration=calibration,
             plan_only=plan_only,
             measure=measure,

@@ -17,6 +17,7 @@ from graphopt.analysis.segments import Samples
 from graphopt.arguments import check_keys
 from graphopt.compress.dynamic import Dynamic
 from graphopt.compress.equalize import Equalized, equalized
+from graphopt.compress.half import HalfPrecision
 from graphopt.compress.packing import Packed, Packing, packed
 from graphopt.compress.quantize import Quantize
 from graphopt.compress.unquantize import Unquantize
@@ -26,6 +27,7 @@ from graphopt.graph.external import Runnable, weight_of
 from graphopt.graph.load import Source
 from graphopt.graph.nodes import key
 from graphopt.graph.save import runnable
+from graphopt.plan.halves import Halved, Halves
 from graphopt.plan.plan import Plan
 from graphopt.plan.regions import Quantized, Regions
 from graphopt.protocol import Pass
@@ -205,6 +207,25 @@ class Half:
         step = pipeline.Step(spec(form), form.exactness.name, {form.name: found.count}, round(found.seconds, 4))
         attempt = replace(last.attempt, steps=(step, *last.attempt.steps))
         return replace(last, attempt=attempt), Packages(form, found, timing, emitted=True)
+
+    def lowered(
+        self, thin: ir.Model, done: Recipe, form: HalfPrecision, workshop: Workshop, samples: Samples
+    ) -> tuple[pipeline.Outcome, Halved]:
+        """In half precision, where that does no harm, and rewritten for the target."""
+        begin = time.perf_counter()
+        halves = Halves(thin, form, samples, done.skip, self.settings, self.carried, self.child)
+        if done.floats is not None:
+            check_keys(self.source, done.floats, {key(node) for node in thin.graph})
+            found = halves.halved(done.floats)
+        else:
+            found = halves.settled(lambda model: workshop.scores(self.runnable(model)), done.max_drop)
+        took = round(time.perf_counter() - begin, 4)
+        if not found.halves:
+            return self.emitted(thin, replace(done, half=None)), found
+        done = replace(done, floats=found.left)
+        last = self.emitted(found.model, done, [p for p in done.passes if p.stage])
+        step = pipeline.Step(spec(form), form.exactness.name, {form.name: len(found.halves)}, took)
+        return replace(last, attempt=replace(last.attempt, steps=(step, *last.attempt.steps))), found
 
     def unchanged(self, done: Recipe) -> pipeline.Outcome:
         """The source as it came."""

@@ -28,6 +28,7 @@ from graphopt.errors import UsageError, Verdict
 from graphopt.finish import Half, Integral, Packages
 from graphopt.graph.load import Source
 from graphopt.plan.budget import Limit, excess, limits
+from graphopt.plan.halves import Halved
 from graphopt.plan.latency import latency
 from graphopt.plan.levels import LossCurve, candidates
 from graphopt.plan.plan import Plan, Planner, Tried
@@ -60,6 +61,8 @@ class Lossy:
     """What became of each product where weights became zero."""
     integers: Integral | None
     """What became of it where it was to compute on integers."""
+    halves: Halved | None
+    """What became of it where it was to compute in half precision."""
     split: Split
     metrics: Mapping[str, tuple[float, float]]
     """Of the original and of the result, on samples that judge."""
@@ -85,7 +88,7 @@ def compress(
 
     Args:
         source: the original.
-        recipe: with `budget`, `max_drop`, `plan`, `sparsify`, `quantize`, `blocks` or `dynamic`.
+        recipe: with `budget`, `max_drop`, `plan`, `forms` or a lossy pass.
         split: samples to learn from and to judge by.
         feeds: what the lossless halves are proved on.
         settings: how models are run.
@@ -139,12 +142,14 @@ def compress(
     first = replace(first, notes=(*first.notes, *notes))
     if plan_only:
         first = replace(first, recipe=done)
-        return Lossy(first, plan, groups, sites, tried, planner.curves, (), (), None, split, {}, only=True)
+        return Lossy(first, plan, groups, sites, tried, planner.curves, (), (), None, None, split, {}, only=True)
     made = made or workshop.compressed(plan)
     zeros = _zeros(made, recipe, source.name)
-    integers, packages = None, None
+    integers, packages, halves = None, None, None
     if recipe.packing is not None:
         last, packages = half.packed(made.model, done, recipe.packing, split.calibration)
+    elif recipe.half is not None:
+        last, halves = half.lowered(made.model, done, recipe.half, workshop, split.calibration)
     elif recipe.quantize is None:
         last = half.emitted(made.model, done, () if made.coded else None)
     else:
@@ -153,7 +158,7 @@ def compress(
     settings.progress("judging")
     result = half.runnable(last.model) if last.content is None else last.content
     metrics, noise = workshop.scores(result), workshop.robustness(result)
-    measured = recipe.cuts and not (recipe.form or recipe.quantize or recipe.packing)
+    measured = recipe.cuts and not (recipe.form or recipe.quantize or recipe.packing or recipe.half)
     if not measured and (used := excess(metrics, recipe.max_drop)) > 1:
         raise Verdict(f"the allowed drop cannot be kept: the result uses {used:.3g} times of it")
     outcome = _joined(replace(source, carried=half.carried), first, last, steps, zeros)
@@ -167,6 +172,7 @@ def compress(
         made.refits,
         made.sparse,
         integers,
+        halves,
         split,
         metrics,
         noise,

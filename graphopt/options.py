@@ -11,6 +11,7 @@ from graphopt.errors import UsageError
 
 __all__ = [
     "AtolOption",
+    "Bf16Option",
     "BitsOption",
     "BudgetOption",
     "CalibrationOption",
@@ -20,6 +21,7 @@ __all__ = [
     "DeviceOption",
     "DropOption",
     "FastMathOption",
+    "Fp16Option",
     "FreezeOption",
     "HtmlOption",
     "Int8Option",
@@ -140,6 +142,10 @@ BitsOption = Annotated[
     int | None,
     typer.Option("--weight-bits", metavar="8|4|3", show_default=False, help="Of a weight of an int8 model."),
 ]
+Fp16Option = Annotated[
+    bool, typer.Option("--fp16", help="Compute in float16 where that does no harm; learns from --data where.")
+]
+Bf16Option = Annotated[bool, typer.Option("--bf16", help="The same in bfloat16.")]
 CalibrationOption = Annotated[
     Path | None,
     typer.Option(

@@ -243,7 +243,8 @@ class _Run:
         model, passes = self.source.model, self.recipe.passes
         sparing = tuple(replace(p, shared=False) if isinstance(p, Inline) else p for p in passes)
         shared = any(times > 1 for times in functions.called(model).values())
-        if not shared or sparing == passes or self.source.carried.untouchable:
+        inside = self.recipe.half is not None  # what a function computes is of one type wherever it is called
+        if not shared or sparing == passes or inside or self.source.carried.untouchable:
             return self
         grows = functions.count(self.rewrite().model) > functions.count(model)
         return replace(self, recipe=replace(self.recipe, passes=sparing)) if grows else self

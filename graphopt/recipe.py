@@ -20,6 +20,7 @@ import tomli_w
 from graphopt.compress.blocks import Blocks
 from graphopt.compress.dynamic import Dynamic
 from graphopt.compress.form import Form
+from graphopt.compress.half import HalfPrecision
 from graphopt.compress.offers import FORMS
 from graphopt.compress.packing import Packing
 from graphopt.compress.quantize import Quantize
@@ -89,7 +90,7 @@ LOSSLESS: tuple[type[Pass], ...] = (
 ON_REQUEST: tuple[type[Pass], ...] = (Upgrade, Border, Onnxsim)
 """Further passes, which only run where they are asked for; the second one also where work is to be saved."""
 
-LOSSY: tuple[type[Named], ...] = (Unquantize, *FORMS, Sparsify, Quantize, Blocks, Dynamic)
+LOSSY: tuple[type[Named], ...] = (Unquantize, *FORMS, Sparsify, Quantize, Blocks, Dynamic, HalfPrecision)
 """Passes that give something up. Wherever they are named, the first comes before all else, forms in place of a plan,
 the others after all that is planned."""
 
@@ -162,8 +163,10 @@ class Recipe:
     """How weights are packed, last of all. In texts it is one of the passes."""
     dynamic: Dynamic | None = None
     """How products compute on integers that are found as the model runs. In texts it is one of the passes."""
+    half: HalfPrecision | None = None
+    """Which half precision it computes in, last of all. In texts it is one of the passes."""
     floats: tuple[str, ...] | None = None
-    """Keys of products that compute on floats all the same, for doing it again; None while that is to be decided."""
+    """Keys of nodes that compute on floats all the same, for doing it again; None while that is to be decided."""
 
     @property
     def lossy(self) -> bool:
@@ -187,13 +190,15 @@ class Recipe:
 
     @property
     def _given(self) -> tuple[Named | None, ...]:
-        return self.unquantize, self.form, self.sparsify, self.quantize, self.blocks, self.dynamic
+        return self.unquantize, self.form, self.sparsify, self.quantize, self.blocks, self.dynamic, self.half
 
     def __post_init__(self) -> None:
         if self.form is not None and (self.budget or self.planned):
             raise UsageError(f"a budget chooses among all forms by itself: give it, or {self.form.name}")
         if self.target not in TARGETS:
             raise UsageError(f"no target is called {self.target!r}: give one of {', '.join(TARGETS)}")
+        if len(several := [p.name for p in (self.quantize, self.blocks, self.dynamic, self.half) if p is not None]) > 1:
+            raise UsageError(f"{' and '.join(several)} exclude each other: give one of them")
         if self.quantize is not None and TARGETS[self.target].integers is None:
             able = ", ".join(name for name, target in TARGETS.items() if target.integers is not None)
             raise UsageError(
@@ -219,6 +224,8 @@ class Recipe:
         forms: Mapping[str, str] | None = None,
         int8: bool = False,
         weight_bits: int | None = None,
+        fp16: bool = False,
+        bf16: bool = False,
         floats: Sequence[str] | None = None,
         **options: Any,
     ) -> Recipe:
@@ -236,6 +243,8 @@ class Recipe:
             forms: as the field.
             int8: whether to quantize.
             weight_bits: of a quantized weight.
+            fp16: whether to compute in half precision.
+            bf16: the same, of the other type.
             floats: as the field.
             options: `freeze`, `target`, `fast_math`, as the fields.
 
@@ -245,7 +254,7 @@ class Recipe:
         named = words("passes", passes)
         every = [p for name in ((USUAL,) if named is None else named) for p in _passes(name)]
         chosen = tuple(p for p in every if isinstance(p, Pass))
-        every += _quantize(int8, weight_bits)
+        every += [*_quantize(int8, weight_bits), *_half(fp16=fp16, bf16=bf16)]
         if keep_metadata:
             chosen = tuple(p for p in chosen if not isinstance(p, Strip))
         for name, value in options.items():
@@ -336,6 +345,17 @@ def _quantize(int8: object, weight_bits: object) -> list[Named]:
     return [Quantize(weight_bits)]
 
 
+def _half(**given: object) -> list[Named]:
+    """What the words of the command line say of half precision."""
+    for name, value in given.items():
+        if type(value) is not bool:
+            raise UsageError(f"{name} is of type bool, not {type(value).__name__}")
+    if given["fp16"] and given["bf16"]:
+        raise UsageError("fp16 and bf16 are two types of half precision: give one of both")
+    kinds = {"fp16": "float16", "bf16": "bfloat16"}
+    return [HalfPrecision(kinds[name]) for name, value in given.items() if value]
+
+
 def _lossy(steps: Sequence[Named]) -> dict[str, Any]:
     """What is given up, by the fields of a recipe."""
     found = dict[str, Any]()
@@ -357,6 +377,7 @@ _GIVEN: Mapping[str, type[Named]] = {
     "quantize": Quantize,
     "blocks": Blocks,
     "dynamic": Dynamic,
+    "half": HalfPrecision,
 }
 """Passes that are fields of their own."""
 _LISTS = ("passes", "skip", "floats")
@@ -380,7 +401,7 @@ def choose(recipe: str | os.PathLike[str] | Recipe | None, **given: Any) -> Reci
         **dict.fromkeys(_TABLES),
         **dict.fromkeys(("passes", "opset", "weight_bits")),
         "keep_metadata": False,
-        "int8": False,
+        **dict.fromkeys(("int8", "fp16", "bf16"), False),
     }
     if more := [name for name, value in given.items() if value is not None and value != usual[name]]:
         raise UsageError(f"a recipe already says what to do: give it alone, without {' and '.join(more)}")

@@ -144,6 +144,7 @@ def test_passes_are_known_by_name() -> None:
         "quantize",
         "blocks",
         "dynamic",
+        "half",
     ]
     assert all(PASSES[name].name == name for name in PASSES)
 

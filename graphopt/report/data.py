@@ -20,6 +20,7 @@ from graphopt.analysis.owners import Weight
 from graphopt.analysis.robustness import Noisy
 from graphopt.pipeline import Step
 from graphopt.protocol import Miss
+from graphopt.report.half import HalfReport
 from graphopt.report.integers import IntegersReport
 from graphopt.report.packages import PackagesReport
 from graphopt.report.plan import Metric, NoiseReport, PlanReport
@@ -194,6 +195,7 @@ class Report(_Document):
     plan: PlanReport | None = None
     integers: IntegersReport | None = None
     packages: PackagesReport | None = None
+    half: HalfReport | None = None
     """None where nothing was given up."""
 
     @property

@@ -13,6 +13,7 @@ from graphopt.compress.sparse import Sparse
 from graphopt.counted import counted
 from graphopt.report import words
 from graphopt.report.data import Report, VerificationReport
+from graphopt.report.half import HalfReport
 from graphopt.report.integers import IntegersReport
 from graphopt.report.markup import (
     Html,
@@ -86,6 +87,7 @@ def page(report: Report, recipe: str = "") -> str:
         *(_sparse(plan) if plan and plan.sparse else ()),
         *(_integers(report.integers) if report.integers else ()),
         *(_packages(report.packages) if report.packages else ()),
+        *(_half(report.half) if report.half else ()),
         *_rewritten(report),
         *(_repeat(recipe) if recipe and not only else ()),
     )
@@ -114,6 +116,7 @@ def _told(report: Report) -> list[Html]:
         asked += [_allowed(name, most) for name, most in plan.max_drop.items()]
         asked += [plan.sparsify] if plan.sparsify else []
         asked += [report.packages.form] if report.packages else []
+        asked += [f"{report.half.type}"] if report.half else []
         asked += [f"8-bit integers, weights of {report.integers.bits} bits"] if report.integers else []
     lines = words.lost(report) + words.unused(report)
     lines += [f"unchanged: {report.unchanged}"] if report.unchanged else []
@@ -327,6 +330,16 @@ def _packages(found: PackagesReport) -> list[Html]:
         element("h2", "Packed weights"),
         bullets(found.lines),
         fold(f"Matrices ({len(rows):,})", table(columns, rows)),
+    ]
+
+
+def _half(found: HalfReport) -> list[Html]:
+    """What computes in half precision, and why other nodes do not."""
+    rows = [(path(name), reason) for name, reason in found.floats.items()]
+    return [
+        element("h2", "In half precision"),
+        bullets(words.half(found)[:2]),
+        *([fold(f"On floats ({len(rows):,})", table(("node", "why"), rows))] if rows else []),
     ]
 
 

@@ -19,6 +19,7 @@ from graphopt.report.data import (
     TimingReport,
     VerificationReport,
 )
+from graphopt.report.half import HalfReport
 from graphopt.report.integers import IntegersReport
 from graphopt.report.packages import PackagesReport
 from graphopt.report.plan import PlanReport
@@ -54,6 +55,7 @@ def summary(
         plan=PlanReport.of(found) if found else None,
         integers=IntegersReport.of(found) if found else None,
         packages=PackagesReport.of(found) if found else None,
+        half=HalfReport.of(found) if found else None,
     )
 
 

@@ -49,6 +49,7 @@ def optimize(report: Report, *, edits: bool = False) -> RenderableType:
         *_zeros(report.plan),
         *([Text(), *map(_line, words.integers(report.integers))] if report.integers else ()),
         *([Text(), *map(_line, report.packages.lines)] if report.packages else ()),
+        *([Text(), *map(_line, words.half(report.half))] if report.half else ()),
         *_rules(report),
         Text(),
     ]

@@ -10,6 +10,7 @@ from graphopt.analysis.metrics import interval
 from graphopt.compress.round import BLIND
 from graphopt.counted import counted, grouped
 from graphopt.report.data import CheckReport, DataReport, Metric, Report, TimingReport, VerificationReport
+from graphopt.report.half import HalfReport
 from graphopt.report.integers import IntegersReport
 from graphopt.report.plan import PlanReport
 from graphopt.run.compare import OutputError
@@ -156,6 +157,17 @@ def forms(plan: PlanReport) -> str:
     ways = Counter(form.form for form in plan.forms).most_common()
     told = ", ".join(f"{counted(count, 'product')} as {way}" for way, count in ways)
     return f"{'to be written' if plan.only else 'written'} in another way: {told}"
+
+
+def half(found: HalfReport) -> list[str]:
+    """What computes in half precision, and what does not, why."""
+    saved = f"; constants take {found.after / found.before:.1%} of their bytes" if found.after < found.before else ""
+    between = f"with {counted(found.casts, 'Cast')} in between"
+    lines = [f"{found.type}: {counted(found.nodes, 'node')}, on floats {len(found.floats):,}, {between}{saved}"]
+    if not found.nodes:
+        lines = [f"{found.type}: no node is worth it, so all stays on floats"]
+    lines += [f"on floats: {line}" for line in grouped(found.floats)]
+    return lines
 
 
 def zeros(plan: PlanReport) -> str:

@@ -1,0 +1,262 @@
+"""Half precision: which operators have it, and a model in which some nodes compute with it.
+
+    float ─ Cast ─► half node ─► half node ─ Cast ─► float node        a Cast for each value that crosses the border
+    weight, of half                                                    constants are converted ahead of time
+                                            weight, of half ─ Cast ─► float node: it is stored in half where it can be
+
+What an operator takes is told by its schema at the model's opset: an input or output may be half where its type is a
+variable that admits it. Bodies of control flow go with their node: what is float on its border becomes half, and inside
+of it whatever can. `lifted` is the same model in floats, rounded wherever that one holds half: it shows on any machine
+what half precision costs, where a runtime without kernels for it computes on floats and rounds nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from graphopt.errors import UsageError
+from graphopt.graph.names import Names
+from graphopt.graph.nodes import bodies, graphs, is_constant, opset, subgraphs
+from graphopt.graph.record import Exactness
+from graphopt.protocol import Named
+
+__all__ = ["TYPES", "HalfPrecision", "Ports", "constants", "halved", "lifted", "ports", "rounded"]
+
+TYPES: Final = {"float16": ir.DataType.FLOAT16, "bfloat16": ir.DataType.BFLOAT16}
+"""Types of half precision by name."""
+
+
+@dataclass(frozen=True)
+class HalfPrecision(Named):
+    """Half precision wherever it does no harm."""
+
+    name: ClassVar[str] = "half"
+    summary: ClassVar[str] = "compute in half precision where that does no harm (`--fp16`, `--bf16`)"
+    exactness: ClassVar[Exactness] = Exactness.LOSSY
+    rules: ClassVar[dict[str, str]] = {}
+
+    type: str = "float16"
+    """Of half precision: float16, or bfloat16, which has the range of floats and 8 bits of precision."""
+    margin: float = 4.0
+    """How many times as large as any value that was seen others may be."""
+
+    def __post_init__(self) -> None:
+        """Insist on what there is.
+
+        Raises:
+            UsageError: a value is out of range.
+        """
+        if self.type not in TYPES:
+            raise UsageError(f"half precision is of type {' or '.join(TYPES)}, not {self.type!r}: give one of these")
+        if not 1 <= self.margin < np.inf:
+            raise UsageError(f"margin is {self.margin}: give a number that is 1 or more")
+
+    @property
+    def dtype(self) -> ir.DataType:
+        """The type in the graph."""
+        return TYPES[self.type]
+
+
+@dataclass(frozen=True)
+class Ports:
+    """Which inputs and outputs of a node, floats as it stands, are half where it computes in half precision."""
+
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+
+def ports(node: ir.Node, kind: ir.DataType) -> Ports | str:
+    """What of a node becomes half, or why it stays as it is; empty where it has nothing to do with floats."""
+    every = [v for v in (*node.inputs, *node.outputs) if v is not None and v.name]
+    if not any(_is_float(v) or not isinstance(v.type, ir.TensorType) for v in every) and not any(subgraphs(node)):
+        return ""
+    if any(not isinstance(v.type, ir.TensorType) for v in every):
+        return "its types are not known, or none of tensors"
+    try:
+        version = opset(node) or 1
+        schema = onnx.defs.get_schema(node.op_type, version, node.domain)
+    except onnx.defs.SchemaError:
+        return "it is no operator of standard ONNX"
+    able = {c.type_param_str for c in schema.type_constraints if f"tensor({kind.name.lower()})" in c.allowed_type_strs}
+    reads = [_formal(schema.inputs, i) for i in range(len(node.inputs))]
+    inputs = tuple(i for i, v in enumerate(node.inputs) if v is not None and _is_float(v) and reads[i] in able)
+    bound = {reads[i] for i in inputs} | (able if any(subgraphs(node)) else set())
+    outputs = tuple(
+        i for i, v in enumerate(node.outputs) if v.name and _is_float(v) and _formal(schema.outputs, i) in bound
+    )
+    if inputs or outputs:
+        return Ports(inputs, outputs)
+    told = any(_is_float(v) for v in node.inputs if v is not None)
+    return f"opset {version} has no {node.op_type} of {kind.name.lower()}" if told else ""
+
+
+def _formal(formals: Any, index: int) -> str:
+    """The type of a formal input or output, as a schema has it; the last one may stand for many."""
+    return str(formals[min(index, len(formals) - 1)].type_str) if formals else ""
+
+
+def _is_float(value: ir.Value) -> bool:
+    return isinstance(value.type, ir.TensorType) and value.dtype is ir.DataType.FLOAT
+
+
+def constants(node: ir.Node, kind: ir.DataType) -> Iterator[ir.Value]:
+    """The constants that become half with a node, those that its bodies read included."""
+    for each in (node, *(n for body in bodies(node) for n in body)):
+        found = ports(each, kind)
+        for index in found.inputs if isinstance(found, Ports) else ():
+            if (value := each.inputs[index]) is not None and is_constant(value):
+                yield value
+
+
+def halved(
+    model: ir.Model, kind: ir.DataType, chosen: Callable[[ir.Node], bool], stored: Collection[str] = ()
+) -> ir.Model:
+    """A copy of a model in which some nodes compute in half precision; inputs and outputs stay floats.
+
+    Args:
+        model: is not changed.
+        kind: of half precision.
+        chosen: which nodes of the main graph; those without such a form stay as they are.
+        stored: names of constants that are stored in half also for others, which runtimes undo when they load it.
+    """
+    copy = model.clone()
+    _Writer(copy, kind, stored).write(chosen)
+    return copy
+
+
+class _Writer:
+    """Puts half precision into a model."""
+
+    def __init__(self, model: ir.Model, kind: ir.DataType, stored: Collection[str]) -> None:
+        self._model, self._kind, self._stored, self._names = model, kind, stored, Names(model)
+        self._ports = {n: ports(n, kind) for graph in graphs(model) for n in graph}
+        self._made: dict[tuple[ir.Value, ir.DataType], ir.Value] = {}
+        self._half = set[ir.Value]()
+
+    def write(self, chosen: Callable[[ir.Node], bool]) -> None:
+        graph = self._model.graph
+        self._convert(graph, chosen)
+        for index, value in enumerate(list(graph.outputs)):
+            if value in self._half:
+                back = self._as(value, ir.DataType.FLOAT)
+                value.name, back.name = self._names.fresh(f"{value.name}/half"), value.name
+                graph.outputs[index] = back
+        for (old, _), new in self._made.items():
+            home = old.graph
+            if (
+                is_constant(new)
+                and isinstance(home, ir.Graph)
+                and is_constant(old)
+                and not old.uses()
+                and not old.is_graph_output()
+            ):
+                name = str(old.name)
+                del home.initializers[name], home.initializers[str(new.name)]
+                new.name = name
+                home.register_initializer(new)
+
+    def _convert(self, graph: ir.Graph, chosen: Callable[[ir.Node], bool]) -> None:
+        for node in list(graph):
+            found = self._ports[node] if chosen(node) else ""
+            for index, value in enumerate(node.inputs):
+                if value is not None and isinstance(found, Ports) and index in found.inputs:
+                    node.replace_input_with(index, self._as(value, self._kind))
+                elif value in self._half or (value is not None and value.name in self._stored and is_constant(value)):
+                    node.replace_input_with(index, self._as(value, ir.DataType.FLOAT))
+            for body in subgraphs(node):
+                self._convert_body(body, inside=isinstance(found, Ports))
+            for index in found.outputs if isinstance(found, Ports) else ():
+                self._turn(node.outputs[index])
+
+    def _convert_body(self, body: ir.Graph, *, inside: bool) -> None:
+        """All of a body, what is on its border included, or nothing but what it reads."""
+        for value in body.inputs if inside else ():
+            if _is_float(value):
+                self._turn(value)
+        self._convert(body, lambda _: inside)
+        for index, value in enumerate(list(body.outputs)):
+            if inside and _is_float(value):
+                body.outputs[index] = self._as(value, self._kind)
+            elif not inside and value in self._half:
+                body.outputs[index] = self._as(value, ir.DataType.FLOAT)
+
+    def _turn(self, value: ir.Value) -> None:
+        value.type = ir.TensorType(self._kind)
+        self._half.add(value)
+
+    def _as(self, value: ir.Value, dtype: ir.DataType) -> ir.Value:
+        """The same in another type: one constant or Cast for all that read it."""
+        if value.dtype is dtype and not (is_constant(value) and value.name in self._stored):
+            return value
+        if (value, dtype) not in self._made:
+            name = self._names.fresh(f"{value.name}/{dtype.name.lower()}")
+            if dtype is ir.DataType.FLOAT and is_constant(value):
+                made = _cast(self._as(value, self._kind), dtype, name)
+            elif is_constant(value) and value.const_value is not None and value.graph is not None:
+                tensor = ir.tensor(rounded(value.const_value.numpy(), dtype), name=name)
+                made = ir.Value(name=name, const_value=tensor, type=ir.TensorType(dtype), shape=value.shape)
+                value.graph.register_initializer(made)
+            else:
+                made = _cast(value, dtype, name)
+            self._made[value, dtype] = made
+        return self._made[value, dtype]
+
+
+def rounded(array: NDArray[Any], dtype: ir.DataType) -> NDArray[Any]:
+    """An array in another type; what is too large becomes infinite."""
+    with np.errstate(over="ignore"):
+        return array.astype(dtype.numpy())
+
+
+def _cast(value: ir.Value, dtype: ir.DataType, name: str) -> ir.Value:
+    """A value in another type, right behind where it is made."""
+    node = ir.node("Cast", [value], {"to": int(dtype)}, name=name)
+    made, producer, graph = node.outputs[0], value.producer(), value.graph
+    made.name, made.type, made.shape = name, ir.TensorType(dtype), value.shape
+    if producer is not None and producer.graph is not None:
+        producer.graph.insert_after(producer, node)
+    elif isinstance(graph, ir.Graph):
+        if len(graph):
+            graph.insert_before(graph[0], node)
+        else:
+            graph.append(node)
+    return made
+
+
+def lifted(model: ir.Model, kind: ir.DataType) -> ir.Model:
+    """A copy of a model on floats that are rounded as its half precision is, wherever it has that.
+
+    Casts between floats are what no runtime takes out.
+    """
+    copy = model.clone()
+    names, single = Names(copy), ir.TensorType(ir.DataType.FLOAT)
+    every = [node for graph in graphs(copy) for node in graph]
+    reads = {n for n in every if any(v is not None and v.dtype is kind for v in n.inputs) or any(subgraphs(n))}
+    made = [v for n in every for v in n.outputs if v.dtype is kind and v.name]
+    for graph in graphs(copy):
+        for value in (*graph.inputs, *graph.initializers.values()):
+            if value.dtype is kind and (value.const_value is not None or graph is not copy.graph):
+                value.type = single
+                if value.const_value is not None:
+                    value.const_value = ir.tensor(value.const_value.numpy().astype(np.float32), name=value.name)
+    for value in made:
+        readers, low = value.uses(), value
+        if value.producer() in reads:  # else its type is told by an attribute, as that of a Cast
+            value.type = single
+            low = _cast(value, kind, names.fresh(f"{value.name}/low"))
+        back = _cast(low, ir.DataType.FLOAT, names.fresh(f"{value.name}/back"))
+        for use in readers:
+            use.node.replace_input_with(use.idx, back)
+        home = value.graph
+        end = low if home is copy.graph else back
+        if isinstance(home, ir.Graph) and end is not value and value in home.outputs:
+            home.outputs[:] = [end if v is value else v for v in home.outputs]
+            value.name, end.name = end.name, value.name
+    return copy

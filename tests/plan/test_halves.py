@@ -1,0 +1,184 @@
+"""What stays on floats, and why: by what was seen, with the fewest casts, and never a number that is none."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+
+from graphopt.compress.half import HalfPrecision, halved, lifted, ports
+from graphopt.graph.carry import Carried
+from graphopt.graph.nodes import graphs, key
+from graphopt.graph.save import serialize
+from graphopt.plan.halves import Halved, Halves
+from graphopt.plan.islands import Unit, islands
+from graphopt.run.machine import HERE
+from tests.support.integers import filled
+
+X = {"x": np.random.default_rng(3).standard_normal((12, 16)).astype(np.float32)}
+KIND = ir.DataType.FLOAT16
+
+
+def net(between: str, *, constants: str = "") -> ir.Model:
+    """Something between two products, whose weights are worth a cast."""
+    return filled(f"""g (float[N,16] x) => (float[N,16] y)
+        <float[16,64] m1, float[64,64] m2, float[64,16] m3{constants}> {{
+        [first] a = MatMul(x, m1) {between} [middle] c = MatMul(b, m2) [cut] d = Relu(c) [last] y = MatMul(d, m3) }}""")
+
+
+def settled(model: ir.Model, **form: Any) -> Halved:
+    """In half precision; the result runs, and is close, also where each value is rounded."""
+    found = Halves(model, HalfPrecision(**form), X).settled()
+    onnx.checker.check_model(onnx.ModelProto.FromString(serialize(found.model, Carried())), full_check=True)
+    exact = HERE.session(model).run(X)["y"]
+    for made in (found.model, lifted(found.model, KIND)):
+        y = HERE.session(made).run(X)["y"]
+        assert y.dtype == np.float32
+        assert np.isfinite(y).all()
+        assert np.abs(y - exact).max() < 0.01 * np.abs(exact).max()
+    return found
+
+
+def casts(model: ir.Model) -> int:
+    return sum(n.op_type == "Cast" for graph in graphs(model) for n in graph)
+
+
+def test_all_of_a_plain_net_is_half_between_two_casts() -> None:
+    found = settled(net("[plain] b = Relu(a)"))
+    assert set(found.halves) == {"first", "plain", "middle", "cut", "last"}
+    assert not found.floats
+    assert found.casts == casts(found.model) == 2
+    assert {v.dtype for v in found.model.graph.initializers.values()} == {KIND}
+    assert set(found.model.graph.initializers) == {"m1", "m2", "m3"}
+
+
+@pytest.mark.parametrize(
+    ("between", "constants", "floats", "why"),
+    [
+        ("[up] u = Mul(a, big) [down] b = Div(u, big)", ", float big = {3e4}", {"up", "down"}, "overflow is near: u"),
+        ("[up] u = Add(a, big) [down] b = Max(u, a)", ", float big = {-1e9}", {"up"}, "a constant overflows: big"),
+        ("[up] u = Mul(a, few) [down] b = Div(u, few)", ", float few = {1e-6}", {"up", "down"}, "underflow: u"),
+        (
+            "p = Abs(a) [up] u = Add(p, eps) [down] q = Log(u) b = Tanh(q)",
+            ", float eps = {1e-9}",
+            {"up"},
+            "a constant underflows: eps",
+        ),
+        (
+            "[up] u = Add(a, far) [down] b = Sub(u, far)",
+            ", float far = {2000}",
+            {"up", "down"},
+            "of rounded values, its result keeps",
+        ),
+    ],
+)
+def test_what_half_precision_does_not_tell_stays_on_floats(
+    between: str, constants: str, floats: set[str], why: str
+) -> None:
+    found = settled(net(between, constants=constants))
+    assert floats <= found.floats.keys()
+    assert any(reason.startswith(why) for reason in found.floats.values()), found.floats
+    assert {"middle", "last"} <= set(found.halves)
+
+
+def test_weights_of_a_product_on_floats_are_stored_in_half() -> None:
+    model = net("[up] u = Mul(a, big) b = Div(u, big)", constants=", float big = {3e4}")
+    weight = model.graph.initializers["m1"]
+    weight.const_value = ir.tensor(np.full((16, 64), 3e4, np.float32), name="m1")  # what is made of it would overflow
+    found = Halves(model, HalfPrecision(), X).settled()
+    assert "first" in found.floats
+    kinds = {name: v.dtype for name, v in found.model.graph.initializers.items()}
+    assert kinds["m1"] is KIND
+
+
+def test_bodies_go_with_their_node() -> None:
+    model = filled("""g (float[N,16] x) => (float[N,16] y)
+        <float[16,64] m1, float[64,64] m2, float[64,16] m3, float s = {0}> {
+        [first] a = MatMul(x, m1) t = ReduceMax<keepdims=0>(a) c = Greater(t, s)
+        [choice] b = If(c) <then_branch = yes () => (float[N,64] p) { q = MatMul(a, m2) p = Tanh(q) },
+                            else_branch = no () => (float[N,64] r) { r = Neg(a) }>
+        [last] y = MatMul(b, m3) }""")
+    found = settled(model)
+    assert {"first", "choice", "last"} <= set(found.halves)
+    assert found.model.graph.initializers["m2"].dtype is KIND
+
+
+def test_a_constant_in_a_body_counts() -> None:
+    model = filled("""g (float[N,16] x) => (float[N,16] y) <float[16,64] m1, float[64,16] m2, float s = {0}> {
+        [first] a = MatMul(x, m1) t = ReduceMax<keepdims=0>(a) c = Greater(t, s)
+        [choice] b = If(c) <then_branch = yes () => (float[N,64] p) <float big = {1e5}> { q = Mul(a, big)
+                                                                                                 p = Div(q, big) },
+                            else_branch = no () => (float[N,64] r) { r = Neg(a) }>
+        [last] y = MatMul(b, m2) }""")
+    found = settled(model)
+    assert found.floats["choice"].startswith("a constant overflows: big")
+    assert "first" in found.halves
+
+
+def test_what_is_rounded_shows_on_floats() -> None:
+    model = net("[plain] b = Relu(a)")
+    low = lifted(halved(model, KIND, lambda _: True), KIND)
+    x = X["x"]
+    arrays = {n: v.const_value.numpy() for n, v in model.graph.initializers.items() if v.const_value is not None}
+
+    def near(value: Any) -> Any:
+        return value.astype(np.float16).astype(np.float32)
+
+    a = near(near(x) @ near(arrays["m1"]))
+    c = near(np.maximum(a, 0) @ near(arrays["m2"]))
+    y = near(np.maximum(c, 0) @ near(arrays["m3"]))
+    np.testing.assert_allclose(HERE.session(low).run(X)["y"], y, rtol=2e-3, atol=2e-3)
+    assert not np.array_equal(HERE.session(model).run(X)["y"], HERE.session(low).run(X)["y"])
+
+
+def test_bfloat16_has_the_range_of_floats() -> None:
+    model = net("[up] u = Mul(a, big) [down] b = Div(u, big)", constants=", float big = {3e4}")
+    halves = Halves(model, HalfPrecision("bfloat16"), X)
+    assert not halves._values()  # what follows needs a runtime that has it
+    assert not halves._constants()
+
+
+def test_operators_say_what_they_take() -> None:
+    model = filled("""g (float[N,16] x, int64[N] i) => (float[N,16] y) {
+        [plain] a = Relu(x) [rows] b = Gather(a, i) [back] j = Cast<to=1>(i) [count] s = Shape(b)
+        [boxes] c = Reshape(b, s) y = Identity(c) }""")
+    found = {key(n): ports(n, KIND) for n in model.graph}
+    assert found["back"] == ""
+    for name in ("plain", "rows", "count", "boxes"):
+        told = found[name]
+        assert not isinstance(told, str)
+        assert told.inputs == (0,)
+        assert told.outputs == (() if name == "count" else (0,))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_no_other_choice_costs_less(seed: int) -> None:
+    """Against all of them, on graphs of a few nodes."""
+    draw = np.random.default_rng(seed)
+    count = int(draw.integers(2, 8))
+    units = dict[str, Unit]()
+    for i in range(count):
+        names = ["x", *(f"v{j}" for j in range(i))]
+        reads = [str(n) for n in draw.choice(names, size=min(len(names), int(draw.integers(1, 3))), replace=False)]
+        units[f"n{i}"] = Unit(reads, [f"v{i}"], int(draw.choice([0, 0, 700, 4000])))
+    floats = {k for k in units if draw.random() < 0.2}
+    fixed = {f"v{i}" for i in range(count) if draw.random() < 0.2}
+    outputs = {f"v{count - 1}"}
+
+    def price(half: set[str]) -> int:
+        total = sum(u.size + 500 for k, u in units.items() if k not in half and k not in floats)
+        for name in ("x", *(f"v{i}" for i in range(count))):
+            made = name != "x" and f"n{name[1:]}" in half
+            read = {k in half for k, u in units.items() if name in u.reads}
+            if made and (False in read or name in fixed | outputs):
+                total += 3000 if name in outputs else 1000
+            total += 1000 * (not made and True in read)
+        return total
+
+    free = [k for k in units if k not in floats]
+    every = [{k for k, on in zip(free, way, strict=True) if on} for way in product([False, True], repeat=len(free))]
+    assert price(islands(units, floats, fixed, outputs)) == min(map(price, every))
