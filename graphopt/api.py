@@ -24,6 +24,7 @@ from graphopt.analysis.metrics import BATCH, RIGHT, scores
 from graphopt.analysis.owners import largest
 from graphopt.analysis.samples import MADE_UP, split
 from graphopt.arguments import check_calibration, check_keys, check_opset, check_run, check_tolerance, named
+from graphopt.catalogue import PASSES
 from graphopt.errors import InputError, UsageError
 from graphopt.graph.load import Source, load
 from graphopt.graph.nodes import is_overridable
@@ -384,7 +385,7 @@ def passes() -> tuple[PassReport, ...]:
         PassReport(
             p.name, p.exactness.name, p.summary, {f.name: f.default for f in dataclasses.fields(p)}, dict(p.rules)
         )
-        for p in recipes.PASSES.values()
+        for p in PASSES.values()
     )
 
 

@@ -14,41 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from graphopt import options
 from graphopt.errors import GraphoptError
-from graphopt.options import (
-    AtolOption,
-    Bf16Option,
-    BitsOption,
-    BudgetOption,
-    CalibrationOption,
-    DataOption,
-    DebugOption,
-    DeviceOption,
-    DropOption,
-    FastMathOption,
-    Fp16Option,
-    FreezeOption,
-    HtmlOption,
-    Int8Option,
-    JsonOption,
-    MeasureOption,
-    MetadataOption,
-    ModelArgument,
-    OpsetOption,
-    PassOption,
-    PlanOnlyOption,
-    QuietOption,
-    RootOption,
-    RtolOption,
-    SeedOption,
-    SetOption,
-    SkipOption,
-    TargetOption,
-    ThreadsOption,
-    UnverifiedOption,
-    VerboseOption,
-    dims,
-)
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -99,13 +66,13 @@ def _command(verb: Callable[..., int | None]) -> Callable[..., None]:
     """A command that turns errors into one sentence and an exit code."""
 
     @wraps(verb)
-    def run(*args: Any, **options: Any) -> None:
+    def run(*args: Any, **given: Any) -> None:
         from graphopt.report.console import logs
 
-        debug = options.get("debug", False)
+        debug = given.get("debug", False)
         try:
             with logs(debug=debug):
-                code = verb(*args, **options)
+                code = verb(*args, **given)
         except GraphoptError as problem:
             _complain(str(problem), debug=debug)
             raise typer.Exit(problem.exit_code) from None
@@ -142,43 +109,39 @@ def _complain(text: str, *, debug: bool = False) -> None:
 @app.command()
 @_command
 def optimize(
-    model: ModelArgument,
-    out: Annotated[
-        Path | None, typer.Option("-o", "--out", metavar="OUT", help="Where to; MODEL with .opt.onnx if not given.")
-    ] = None,
-    data: DataOption = None,
-    device: DeviceOption = "auto",
-    passes: PassOption = None,
-    skip: SkipOption = None,
-    recipe: Annotated[Path | None, typer.Option("--recipe", metavar="FILE", help="Do what this recipe says.")] = None,
-    save_recipe: Annotated[
-        Path | None, typer.Option("--save-recipe", metavar="FILE", help="Write what was done as a recipe.")
-    ] = None,
-    freeze: FreezeOption = False,
-    target: TargetOption = "portable",
-    opset: OpsetOption = None,
-    fast_math: FastMathOption = False,
-    keep_metadata: MetadataOption = False,
-    budget: BudgetOption = None,
-    max_drop: DropOption = None,
-    int8: Int8Option = False,
-    weight_bits: BitsOption = None,
-    fp16: Fp16Option = False,
-    bf16: Bf16Option = False,
-    calibration: CalibrationOption = None,
-    plan_only: PlanOnlyOption = False,
-    measure: MeasureOption = False,
-    unverified: UnverifiedOption = False,
-    set_dims: SetOption = None,
-    external_root: RootOption = None,
-    threads: ThreadsOption = 0,
-    seed: SeedOption = 0,
-    force: Annotated[bool, typer.Option("--force", help="Write through a link, or over MODEL itself.")] = False,
-    json: JsonOption = None,
-    html: HtmlOption = None,
-    quiet: QuietOption = False,
-    verbose: VerboseOption = False,
-    debug: DebugOption = False,
+    model: options.ModelArgument,
+    out: options.OutOption = None,
+    data: options.DataOption = None,
+    device: options.DeviceOption = "auto",
+    passes: options.PassOption = None,
+    skip: options.SkipOption = None,
+    recipe: options.RecipeOption = None,
+    save_recipe: options.SaveOption = None,
+    freeze: options.FreezeOption = False,
+    target: options.TargetOption = "portable",
+    opset: options.OpsetOption = None,
+    fast_math: options.FastMathOption = False,
+    keep_metadata: options.MetadataOption = False,
+    budget: options.BudgetOption = None,
+    max_drop: options.DropOption = None,
+    int8: options.Int8Option = False,
+    weight_bits: options.BitsOption = None,
+    fp16: options.Fp16Option = False,
+    bf16: options.Bf16Option = False,
+    calibration: options.CalibrationOption = None,
+    plan_only: options.PlanOnlyOption = False,
+    measure: options.MeasureOption = False,
+    unverified: options.UnverifiedOption = False,
+    set_dims: options.SetOption = None,
+    external_root: options.RootOption = None,
+    threads: options.ThreadsOption = 0,
+    seed: options.SeedOption = 0,
+    force: options.ForceOption = False,
+    json: options.JsonOption = None,
+    html: options.HtmlOption = None,
+    quiet: options.QuietOption = False,
+    verbose: options.VerboseOption = False,
+    debug: options.DebugOption = False,
 ) -> None:
     """Rewrite a model, verify it, write it.
 
@@ -217,7 +180,7 @@ def optimize(
             plan_only=plan_only,
             measure=measure,
             unverified=unverified,
-            set_dims=dims(set_dims),
+            set_dims=options.dims(set_dims),
             external_root=external_root,
             threads=threads,
             seed=seed,
@@ -246,13 +209,13 @@ def inspect(
     why: Annotated[
         str | None, typer.Option("--why", metavar="RULE", help="Say where this rule looked and did nothing, and why.")
     ] = None,
-    set_dims: SetOption = None,
-    external_root: RootOption = None,
-    seed: SeedOption = 0,
-    json: JsonOption = None,
-    quiet: QuietOption = False,
-    verbose: VerboseOption = False,
-    debug: DebugOption = False,
+    set_dims: options.SetOption = None,
+    external_root: options.RootOption = None,
+    seed: options.SeedOption = 0,
+    json: options.JsonOption = None,
+    quiet: options.QuietOption = False,
+    verbose: options.VerboseOption = False,
+    debug: options.DebugOption = False,
 ) -> None:
     """Say what models are made of."""
     from graphopt import api
@@ -264,7 +227,7 @@ def inspect(
             *models,
             groups=groups,
             why=why,
-            set_dims=dims(set_dims),
+            set_dims=options.dims(set_dims),
             external_root=external_root,
             seed=seed,
             progress=progress,
@@ -277,18 +240,18 @@ def inspect(
 def check(
     reference: Annotated[Path, typer.Argument(metavar="REFERENCE", show_default=False, help="What to compare with.")],
     candidate: Annotated[Path, typer.Argument(metavar="CANDIDATE", show_default=False, help="The model in question.")],
-    data: DataOption = None,
-    device: DeviceOption = "auto",
-    atol: AtolOption = None,
-    rtol: RtolOption = None,
-    set_dims: SetOption = None,
-    external_root: RootOption = None,
-    threads: ThreadsOption = 0,
-    seed: SeedOption = 0,
-    json: JsonOption = None,
-    quiet: QuietOption = False,
-    verbose: VerboseOption = False,
-    debug: DebugOption = False,
+    data: options.DataOption = None,
+    device: options.DeviceOption = "auto",
+    atol: options.AtolOption = None,
+    rtol: options.RtolOption = None,
+    set_dims: options.SetOption = None,
+    external_root: options.RootOption = None,
+    threads: options.ThreadsOption = 0,
+    seed: options.SeedOption = 0,
+    json: options.JsonOption = None,
+    quiet: options.QuietOption = False,
+    verbose: options.VerboseOption = False,
+    debug: options.DebugOption = False,
 ) -> int:
     """Say whether CANDIDATE does REFERENCE's job.
 
@@ -307,7 +270,7 @@ def check(
             device=device,
             atol=atol,
             rtol=rtol,
-            set_dims=dims(set_dims),
+            set_dims=options.dims(set_dims),
             external_root=external_root,
             threads=threads,
             seed=seed,
@@ -320,18 +283,18 @@ def check(
 @app.command()
 @_command
 def bench(
-    model: ModelArgument,
+    model: options.ModelArgument,
     other: Annotated[Path | None, typer.Argument(metavar="OTHER", help="Another one, timed in turn with it.")] = None,
-    data: DataOption = None,
-    device: DeviceOption = "auto",
-    set_dims: SetOption = None,
-    external_root: RootOption = None,
-    threads: ThreadsOption = 0,
-    seed: SeedOption = 0,
-    json: JsonOption = None,
-    quiet: QuietOption = False,
-    verbose: VerboseOption = False,
-    debug: DebugOption = False,
+    data: options.DataOption = None,
+    device: options.DeviceOption = "auto",
+    set_dims: options.SetOption = None,
+    external_root: options.RootOption = None,
+    threads: options.ThreadsOption = 0,
+    seed: options.SeedOption = 0,
+    json: options.JsonOption = None,
+    quiet: options.QuietOption = False,
+    verbose: options.VerboseOption = False,
+    debug: options.DebugOption = False,
 ) -> None:
     """Time a model, or two of them side by side."""
     from graphopt import api
@@ -345,7 +308,7 @@ def bench(
             other,
             data=data,
             device=device,
-            set_dims=dims(set_dims),
+            set_dims=options.dims(set_dims),
             external_root=external_root,
             threads=threads,
             seed=seed,
@@ -356,7 +319,7 @@ def bench(
 
 @app.command()
 @_command
-def passes(json: JsonOption = None, debug: DebugOption = False) -> None:
+def passes(json: options.JsonOption = None, debug: options.DebugOption = False) -> None:
     """List the passes, their fields and rules."""
     from graphopt import api
     from graphopt.report import data, files, table
@@ -368,7 +331,7 @@ def passes(json: JsonOption = None, debug: DebugOption = False) -> None:
 
 @app.command()
 @_command
-def doctor(json: JsonOption = None, debug: DebugOption = False) -> None:
+def doctor(json: options.JsonOption = None, debug: options.DebugOption = False) -> None:
     """Say what runs here, and what is wrong."""
     from graphopt import api
     from graphopt.report import data, files, table

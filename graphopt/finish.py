@@ -31,10 +31,11 @@ from graphopt.plan.halves import Halved, Halves
 from graphopt.plan.plan import Plan
 from graphopt.plan.regions import Quantized, Regions
 from graphopt.protocol import Pass
-from graphopt.recipe import Recipe, spec
+from graphopt.recipe import Recipe
 from graphopt.run.bench import Timing, bench
 from graphopt.run.child import Child
 from graphopt.run.session import Feed
+from graphopt.spelling import spec
 from graphopt.targets import TARGETS
 from graphopt.workshop import Workshop
 

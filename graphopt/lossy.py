@@ -32,10 +32,11 @@ from graphopt.plan.halves import Halved
 from graphopt.plan.latency import latency
 from graphopt.plan.levels import LossCurve, candidates
 from graphopt.plan.plan import Plan, Planner, Tried
-from graphopt.recipe import Recipe, spec
+from graphopt.recipe import Recipe
 from graphopt.run.child import Child
 from graphopt.run.data import rows_of
 from graphopt.run.session import Feed
+from graphopt.spelling import spec
 from graphopt.targets import TARGETS
 from graphopt.workshop import Workshop
 

@@ -16,7 +16,8 @@ from graphopt.graph.load import Source
 from graphopt.graph.nodes import graphs, key
 from graphopt.graph.save import runnable, weight_bytes
 from graphopt.plan.regions import Quantized
-from graphopt.recipe import Recipe, spec
+from graphopt.recipe import Recipe
+from graphopt.spelling import spec
 
 __all__ = ["Moved", "floating", "left", "undone"]
 

@@ -164,6 +164,14 @@ RtolOption = Annotated[
     float | None,
     typer.Option("--rtol", metavar="X", min=0, help="Allowed relative difference, instead of the derived one."),
 ]
+OutOption = Annotated[
+    Path | None, typer.Option("-o", "--out", metavar="OUT", help="Where to; MODEL with .opt.onnx if not given.")
+]
+RecipeOption = Annotated[Path | None, typer.Option("--recipe", metavar="FILE", help="Do what this recipe says.")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Write through a link, or over MODEL itself.")]
+SaveOption = Annotated[
+    Path | None, typer.Option("--save-recipe", metavar="FILE", help="Write what was done as a recipe.")
+]
 PlanOnlyOption = Annotated[bool, typer.Option("--plan-only", help="Only say what would be cut; write no model.")]
 MeasureOption = Annotated[
     bool, typer.Option("--measure", help="Time passes that could make a model slower, and leave those out that do.")

@@ -24,7 +24,7 @@ from graphopt.graph.load import Source
 from graphopt.graph.record import Edit
 from graphopt.graph.save import EXTERNAL_ABOVE, serialize, weight_bytes
 from graphopt.protocol import Context, Evaluator, Ledger, Miss, NotEvaluated, Pass, Proposer
-from graphopt.recipe import Recipe, spec
+from graphopt.recipe import Recipe
 from graphopt.rewrite import Border, Inline
 from graphopt.run import trial
 from graphopt.run.bench import Timing, bench
@@ -32,6 +32,7 @@ from graphopt.run.child import Child, ChildFailed, Limits
 from graphopt.run.compare import Comparison
 from graphopt.run.machine import Machine
 from graphopt.run.session import Feed
+from graphopt.spelling import spec
 from graphopt.targets import TARGETS
 from graphopt.upgrade import Upgrade
 from graphopt.verify import Judge, explain, guilty, rounded

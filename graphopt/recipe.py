@@ -17,85 +17,25 @@ from typing import Any
 
 import tomli_w
 
+from graphopt.catalogue import LOSSLESS, USUAL, parse_pass
 from graphopt.compress.blocks import Blocks
 from graphopt.compress.dynamic import Dynamic
 from graphopt.compress.form import Form
 from graphopt.compress.half import HalfPrecision
-from graphopt.compress.offers import FORMS
 from graphopt.compress.packing import Packing
 from graphopt.compress.quantize import Quantize
 from graphopt.compress.sparsify import Sparsify
 from graphopt.compress.unquantize import Unquantize
 from graphopt.errors import InputError, UsageError
-from graphopt.fuse import (
-    FuseActivation,
-    FuseAttention,
-    FuseChain,
-    FuseLinear,
-    FuseNorm,
-    FuseParallel,
-    FuseProduct,
-    FuseRotary,
-    FuseSum,
-)
-from graphopt.lower import Lower
+from graphopt.fuse import FuseNorm
 from graphopt.plan.budget import drops, shares
 from graphopt.protocol import Named, Pass
-from graphopt.rewrite import (
-    Absorb,
-    Algebra,
-    Border,
-    Branches,
-    Clean,
-    Fold,
-    Inline,
-    Layout,
-    Onnxsim,
-    Sandwich,
-    Sequences,
-    Shape,
-    Strip,
-)
-from graphopt.spelling import parse, spec
+from graphopt.rewrite import Strip
+from graphopt.spelling import spec
 from graphopt.targets import TARGETS
 from graphopt.upgrade import Upgrade
 
-__all__ = ["LOSSLESS", "LOSSY", "ON_REQUEST", "PASSES", "Recipe", "choose", "parse_pass", "spec", "words"]
-
-LOSSLESS: tuple[type[Pass], ...] = (
-    Inline,
-    Strip,
-    Clean,
-    Fold,
-    Shape,
-    Branches,
-    Sequences,
-    Layout,
-    Sandwich,
-    Algebra,
-    Absorb,
-    FuseNorm,
-    FuseActivation,
-    FuseRotary,
-    FuseAttention,
-    FuseLinear,
-    FuseProduct,
-    FuseChain,
-    FuseSum,
-    FuseParallel,
-    Lower,
-)
-"""The passes of a plain `optimize`, in their order. They are repeated until a whole round changes nothing."""
-
-ON_REQUEST: tuple[type[Pass], ...] = (Upgrade, Border, Onnxsim)
-"""Further passes, which only run where they are asked for; the second one also where work is to be saved."""
-
-LOSSY: tuple[type[Named], ...] = (Unquantize, *FORMS, Sparsify, Quantize, Blocks, Dynamic, HalfPrecision)
-"""Passes that give something up. Wherever they are named, the first comes before all else, forms in place of a plan,
-the others after all that is planned."""
-
-PASSES: Mapping[str, type[Named]] = {p.name: p for kinds in (LOSSLESS, ON_REQUEST, LOSSY) for p in kinds}
-"""Every pass by name."""
+__all__ = ["Recipe", "choose", "words"]
 
 _VERSION = 1
 _MOST_TEXT = 1 << 22
@@ -104,17 +44,8 @@ _MOST_DOTS = 100
 """Before the first = of a line: what parses TOML takes memory that is quadratic in the parts of a key."""
 
 
-USUAL = "lossless"
-"""Stands for all passes that run unasked."""
-
-
 def _passes(text: str) -> Sequence[Named]:
     return Recipe.passes if text.strip() == USUAL else (parse_pass(text),)
-
-
-def parse_pass(text: str) -> Named:
-    """The pass that `text` describes; see `spelling.parse`."""
-    return parse(text, PASSES, USUAL)
 
 
 def words(name: str, given: Any) -> tuple[str, ...] | None:

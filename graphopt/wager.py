@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 
 from graphopt.counted import counted
 from graphopt.errors import InputError
-from graphopt.recipe import Recipe, spec
+from graphopt.recipe import Recipe
 from graphopt.run.bench import Timing
+from graphopt.spelling import spec
 
 __all__ = ["Candidate", "settle"]
 

@@ -15,6 +15,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from graphopt.analysis.facts import work_of
 from graphopt.analysis.groups import Channels, Choice
 from graphopt.analysis.metrics import scores
 from graphopt.analysis.moments import Key
@@ -240,7 +241,7 @@ class Workshop:
     def robustness(self, result: Runnable) -> tuple[Noisy, ...]:
         """How the original and a result do on noisy samples of those that judge, so many as take a few seconds."""
         rows = isinstance(self.split.calibration, Mapping)
-        work = (1 + 2 * len(LEVELS)) * max(1.0, macs(self.channels, {}))
+        work = (1 + 2 * len(LEVELS)) * max(1.0, work_of(self.model, self.split.calibration))
         left = most = int(min(max(_WORK / work, _FEWEST), _NOISY))
         pairs: list[Pair] = []
         for feed, labels in zip(self.split.judgement, self.split.labels, strict=True):

@@ -8,10 +8,11 @@ import onnx
 import pytest
 
 from graphopt import pipeline
+from graphopt.catalogue import LOSSLESS
 from graphopt.graph.load import Source, load
 from graphopt.pipeline import PROVENANCE, Outcome, Settings, optimize
 from graphopt.protocol import NotEvaluated
-from graphopt.recipe import LOSSLESS, Recipe
+from graphopt.recipe import Recipe
 from graphopt.run.child import ChildDied
 from tests.end_to_end.support import net, provenance
 from tests.support.models import feed, parse

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graphopt import recipe as module
+from graphopt.catalogue import LOSSLESS, ON_REQUEST, PASSES, parse_pass
 from graphopt.compress.blocks import Blocks
 from graphopt.compress.dynamic import Dynamic
 from graphopt.compress.sparsify import Sparsify
@@ -21,8 +22,9 @@ from graphopt.errors import InputError, UsageError
 from graphopt.graph.edit import Editor
 from graphopt.graph.record import Exactness
 from graphopt.protocol import Context, Named, Pass
-from graphopt.recipe import LOSSLESS, ON_REQUEST, PASSES, Recipe, choose, parse_pass, spec
+from graphopt.recipe import Recipe, choose
 from graphopt.rewrite import Clean, Fold, Strip
+from graphopt.spelling import spec
 
 
 @dataclass(frozen=True)

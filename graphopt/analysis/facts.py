@@ -19,7 +19,7 @@ from graphopt.graph.nodes import graphs
 from graphopt.graph.save import EXTERNAL_ABOVE, serialize, weight_bytes
 from graphopt.run.session import Feed, Session
 
-__all__ = ["Facts", "extents", "facts", "few"]
+__all__ = ["Facts", "extents", "facts", "few", "work_of"]
 
 
 @dataclass(frozen=True)
@@ -68,10 +68,14 @@ def extents(model: ir.Model, feed: Feed) -> shapes.ShapeOf:
 
 def few(model: ir.Model, samples: Samples, count: tuple[int, int], work: float) -> Samples:
     """The first samples, as many as take so many multiply-accumulates, at least and at most `count`."""
-    feeds, counts = batches(model, samples, 1)
-    each = ops.cost(model, extents(model, feeds[0])).macs / counts[0]
-    most = int(np.clip(work / max(each, 1), *count))
+    most = int(np.clip(work / max(work_of(model, samples), 1), *count))
     return {n: v[:most] for n, v in samples.items()} if isinstance(samples, Mapping) else samples[:most]
+
+
+def work_of(model: ir.Model, samples: Samples) -> float:
+    """Multiply-accumulates of one sample, as far as they can be told."""
+    feeds, counts = batches(model, samples, 1)
+    return ops.cost(model, extents(model, feeds[0])).macs / counts[0]
 
 
 def _told(model: ir.Model, carried: Carried, feed: Feed, shape: shapes.ShapeOf) -> shapes.ShapeOf:

@@ -8,7 +8,7 @@ from math import isfinite
 from graphopt.compress.packing import Package
 from graphopt.counted import counted, grouped
 from graphopt.lossy import Lossy
-from graphopt.recipe import spec
+from graphopt.spelling import spec
 
 __all__ = ["PackageReport", "PackagesReport"]
 

@@ -13,7 +13,7 @@ from graphopt.compress.sparse import Sparse
 from graphopt.lossy import Lossy
 from graphopt.plan.budget import excess, macs
 from graphopt.plan.levels import LossCurve
-from graphopt.recipe import spec
+from graphopt.spelling import spec
 
 __all__ = ["FormReport", "Metric", "NoiseReport", "PlanReport", "TriedReport", "WidthReport"]
 

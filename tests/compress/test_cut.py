@@ -11,8 +11,9 @@ import pytest
 
 from graphopt import pipeline
 from graphopt.analysis.evidence import gather
+from graphopt.catalogue import LOSSLESS
 from graphopt.graph.load import load
-from graphopt.recipe import LOSSLESS, Recipe
+from graphopt.recipe import Recipe
 from tests.analysis.kinds import KINDS, Kind
 from tests.end_to_end.support import SHARED
 from tests.support.masking import Case, case, keeps, sliced, violations

@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 import pytest
 
-from graphopt.recipe import PASSES
+from graphopt.catalogue import PASSES
 from tests.end_to_end.support import (
     MODELS,
     ROOT,

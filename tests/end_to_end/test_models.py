@@ -11,7 +11,7 @@ from typing import Any
 import onnx
 import pytest
 
-from graphopt.recipe import LOSSLESS
+from graphopt.catalogue import LOSSLESS
 from tests.end_to_end.support import DATA, MODELS, NETS, command, graphopt, interface, operators, provenance
 
 

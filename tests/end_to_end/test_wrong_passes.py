@@ -21,6 +21,7 @@ import pytest
 
 from graphopt import pipeline
 from graphopt.analysis.evidence import gather
+from graphopt.catalogue import LOSSLESS, ON_REQUEST
 from graphopt.errors import InputError
 from graphopt.graph import probes
 from graphopt.graph.edit import Editor
@@ -30,7 +31,7 @@ from graphopt.graph.record import Edit
 from graphopt.graph.save import serialize
 from graphopt.pipeline import Outcome, Settings
 from graphopt.protocol import Pass
-from graphopt.recipe import LOSSLESS, ON_REQUEST, Recipe
+from graphopt.recipe import Recipe
 from graphopt.run.child import Child
 from graphopt.run.session import Feed
 from tests.golden.cases import RULES, Case, every

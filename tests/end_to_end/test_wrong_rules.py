@@ -14,6 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 import graphopt
+from graphopt.catalogue import LOSSLESS
 from graphopt.fuse import FuseLinear
 from graphopt.graph.draft import Draft
 from graphopt.graph.edit import Editor
@@ -22,7 +23,7 @@ from graphopt.match.engine import Answer, Rule, described, rewrite, rule
 from graphopt.match.pattern import const, linear, op, var
 from graphopt.ops import Linear
 from graphopt.protocol import Context, Pass
-from graphopt.recipe import LOSSLESS, Recipe
+from graphopt.recipe import Recipe
 from tests.end_to_end.support import MODELS, net, operators
 from tests.support.models import differences, feed, parse, run
 

@@ -9,12 +9,12 @@ import onnx
 import onnx_ir as ir
 import pytest
 
+from graphopt.catalogue import LOSSLESS
 from graphopt.fuse import FuseAttention
 from graphopt.fuse.ranges import LARGEST, range_of
 from graphopt.graph.edit import Editor
 from graphopt.graph.load import load
 from graphopt.protocol import Context, Evaluator, Ledger
-from graphopt.recipe import LOSSLESS
 from tests.support.models import cannot_evaluate, differences, feed, parse, rewritten, run, source
 
 DECODER = """<ir_version: 11, opset_import: ["" : 23]>

@@ -26,9 +26,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 
+from graphopt.catalogue import PASSES
 from graphopt.graph.load import Source, load
 from graphopt.protocol import Pass
-from graphopt.recipe import PASSES, Recipe
+from graphopt.recipe import Recipe
 from tests.support.models import parse
 
 FOLDER = Path(__file__).parent

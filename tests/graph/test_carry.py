@@ -10,11 +10,11 @@ import numpy as np
 import onnx
 import pytest
 
+from graphopt.catalogue import LOSSLESS
 from graphopt.graph.load import load
 from graphopt.graph.nodes import is_constant, is_overridable, is_protected
 from graphopt.graph.save import serialize
 from graphopt.protocol import Evaluator
-from graphopt.recipe import LOSSLESS
 from graphopt.upgrade import Upgrade
 from tests.support.models import differences, parse, rewritten, run
 

@@ -287,7 +287,7 @@ def test_a_long_chain_is_rewritten() -> None:
 SCRIPT = """
 import sys
 from graphopt.graph.save import serialize
-from graphopt.recipe import LOSSLESS
+from graphopt.catalogue import LOSSLESS
 from tests.support.models import rewritten, source
 result = rewritten(source(sys.stdin.read()), [p() for p in LOSSLESS], growth=1000)
 sys.stdout.buffer.write(result.model.SerializeToString())

@@ -15,13 +15,13 @@ import onnx_ir as ir
 import pytest
 from hypothesis import HealthCheck, given, reject, settings
 
+from graphopt.catalogue import LOSSLESS
 from graphopt.errors import InputError
 from graphopt.graph import functions, invariants
 from graphopt.graph.load import Source, load
 from graphopt.graph.nodes import graphs
 from graphopt.graph.record import Exactness
 from graphopt.protocol import Evaluator, Pass
-from graphopt.recipe import LOSSLESS
 from graphopt.run.machine import Machine
 from graphopt.run.session import Feed
 from graphopt.verify import Judge, explain, rounded

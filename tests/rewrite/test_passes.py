@@ -10,6 +10,7 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
+from graphopt.catalogue import LOSSLESS
 from graphopt.fuse import FuseLinear
 from graphopt.fuse import linear as fuse_linear
 from graphopt.fuse.linear import BATCHNORM
@@ -17,7 +18,6 @@ from graphopt.graph.edit import Editor
 from graphopt.graph.load import load
 from graphopt.match.engine import Rule
 from graphopt.protocol import Context, Evaluator, Ledger, NotEvaluated
-from graphopt.recipe import LOSSLESS
 from graphopt.rewrite import Clean, Fold, Strip, clean, fold
 from tests.support.models import cannot_evaluate, parse, rewritten, show, source
 
