@@ -124,8 +124,12 @@ class Workshop:
 
     @cached_property
     def sites(self) -> Channels:
-        """Groups and choices, which plans are made of."""
-        return self.channels if self.timed is not None else with_choices(self.channels, self.choices)
+        """Groups and choices, which plans are made of.
+
+        Other ways to write a product were not timed, and the ranks that they leave are no multiples for N:M zeros.
+        """
+        plain = self.timed is not None or self.form is not None
+        return self.channels if plain else with_choices(self.channels, self.choices)
 
     @cached_property
     def _orders(self) -> dict[str, NDArray[np.int64]]:

@@ -18,6 +18,7 @@ from tests.analysis.kinds import KINDS, Kind
 from tests.end_to_end.support import SHARED
 from tests.support.masking import Case, case, keeps, sliced, violations
 from tests.support.models import differences, rewritten, run
+from tests.support.sampling import one_in
 
 both = pytest.mark.parametrize("inner", [True, False], ids=["inner", "outer"])
 _SAMPLED = 5
@@ -61,13 +62,8 @@ def test_names_stay_and_the_model_is_left_alone(kind: Kind, *, inner: bool) -> N
     assert before == after
 
 
-def _sometimes(index: int, path: Path) -> object:
-    """One in so many is proved in each run, and all with `-m soak`."""
-    return pytest.param(path, id=path.stem, marks=[pytest.mark.soak] if index % _SAMPLED != 1 else [])
-
-
 @pytest.mark.skipif(not ZOO, reason="there is no ../shared with models here")
-@pytest.mark.parametrize("path", [_sometimes(i, p) for i, p in enumerate(ZOO)])
+@pytest.mark.parametrize("path", one_in(_SAMPLED, ZOO, (p.stem for p in ZOO)))
 def test_every_group_of_a_larger_model(path: Path) -> None:
     given = load(path)
     feed = gather(given, None, None, 0).feeds[0]

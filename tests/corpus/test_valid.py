@@ -29,6 +29,8 @@ WAYS: dict[str, dict[str, Any]] = {
     "opset": {"opset": 21},
     "cpu": {"target": "cpu"},
 }
+_SAMPLED = 2
+"""Every so many cases are tried in each run of the tests, and the others with `-m soak`."""
 EDGES = (np.nan, np.inf, -np.inf, -0.0, 0.0)
 _SHAPES = {"interface_overridable_shape"}
 """Where an override has to be a shape, and not any numbers."""
@@ -76,6 +78,8 @@ def _parameters() -> Iterator[Any]:
             name = case.name if way == "default" else f"{case.name}-{way}"
             reason = FAILING.get(name)
             marks = [pytest.mark.xfail(strict=True, reason=reason)] if reason else []
+            if number % _SAMPLED:
+                marks.append(pytest.mark.soak)  # all of them take minutes
             yield pytest.param(case, way, id=name, marks=marks)
 
 

@@ -358,6 +358,7 @@ WITHOUT: Mapping[tuple[str, str], str] = {
     ("ai.onnx.ml", "TreeEnsemble"): FITTED,
     ("ai.onnx.ml", "TreeEnsembleClassifier"): FITTED,
     ("ai.onnx.ml", "TreeEnsembleRegressor"): FITTED,
+    ("com.microsoft", "MatMulNBits"): "its weights are packed bytes: what writes them is run against the floats",
     ("ai.onnx.ml", "ZipMap"): "gives a map, which has no elements to compare",
 }
 """Operators without an example, and why."""
