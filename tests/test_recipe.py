@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graphopt import recipe as module
+from graphopt import catalogue as module
 from graphopt.catalogue import LOSSLESS, ON_REQUEST, PASSES, parse_pass
 from graphopt.compress.blocks import Blocks
 from graphopt.compress.dynamic import Dynamic
