@@ -33,8 +33,8 @@ from graphopt.analysis.frontier import Rows
 from graphopt.compress.axis import NOTHING
 from graphopt.compress.form import Form, Left
 from graphopt.compress.refit import Goal, fit, times
+from graphopt.compress.writer import Writer
 from graphopt.errors import UsageError
-from graphopt.graph.names import Names
 from graphopt.graph.nodes import key
 
 __all__ = ["ENTRIES", "LENGTHS", "Codebook", "Coded", "blank", "coded", "fitted", "table", "write"]
@@ -226,37 +226,25 @@ def write(model: ir.Model, made: Mapping[str, Coded], tables: Mapping[int, Array
         made: by key.
         tables: by length.
     """
-    graph, names = model.graph, Names(model)
-
-    def constant(name: str, contents: Array) -> ir.Value:
-        tensor = ir.tensor(contents)
-        value = ir.Value(
-            name=names.fresh(name), const_value=tensor, type=ir.TensorType(tensor.dtype), shape=ir.Shape(contents.shape)
-        )
-        graph.register_initializer(value)
-        return value
-
-    known = dict[Any, ir.Value]()
-    for node in [n for n in graph if key(n) in made]:
+    writer, known = Writer(model), dict[Any, ir.Value]()
+    for node in [n for n in model.graph if key(n) in made]:
         (linear,), one = ops.linears(node), made[key(node)]
-        old, length = node.inputs[linear.weight], one.matrix.shape[1] // one.codes.shape[1]
+        length = one.matrix.shape[1] // one.codes.shape[1]
         if length not in known:
-            known[length] = constant(f"table{length}", tables[length])
+            known[length] = writer.constant(f"table{length}", tables[length])
         shape = (len(one.codes), linear.in_channels, *linear.kernel)
         if shape not in known:
-            known[shape] = constant("shape", np.array(shape, np.int64))
-        steps = [
-            ir.node("Cast", [constant("codes", one.codes)], {"to": ir.DataType.INT32.value}),
-        ]
-        steps.append(ir.node("Gather", [known[length], steps[-1].outputs[0]]))
-        steps.append(ir.node("Mul", [steps[-1].outputs[0], constant("scale", (one.scale / linear.alpha)[..., None])]))
-        steps.append(ir.node("Reshape", [steps[-1].outputs[0], known[shape]]))
+            known[shape] = writer.constant("shape", np.array(shape, np.int64))
+        scale = writer.constant("scale", (one.scale / linear.alpha)[..., None])
+        steps = [writer.node("Cast", [writer.constant("codes", one.codes)], "w", {"to": ir.DataType.INT32.value})]
+
+        def then(kind: str, *inputs: ir.Value, steps: list[ir.Node] = steps, **attributes: Sequence[int]) -> None:
+            steps.append(writer.node(kind, inputs, "w", attributes))
+
+        then("Gather", known[length], steps[-1].outputs[0])
+        then("Mul", steps[-1].outputs[0], scale)
+        then("Reshape", steps[-1].outputs[0], known[shape])
         if linear.w_out:
-            turned = [1, 0, *range(2, len(shape))]
-            steps.append(ir.node("Transpose", [steps[-1].outputs[0]], {"perm": turned}))
-        for step in steps:
-            step.name = step.outputs[0].name = names.fresh("w")
-        graph.insert_before(node, steps)
-        node.replace_input_with(linear.weight, steps[-1].outputs[0])
-        if old is not None and not old.uses() and not old.is_graph_input():
-            graph.initializers.pop(str(old.name), None)
+            then("Transpose", steps[-1].outputs[0], perm=[1, 0, *range(2, len(shape))])
+        model.graph.insert_before(node, steps)
+        writer.give(node, linear.weight, steps[-1].outputs[0])

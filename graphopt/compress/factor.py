@@ -29,8 +29,8 @@ from numpy.typing import NDArray
 
 from graphopt import ops
 from graphopt.compress.form import Form, Left
+from graphopt.compress.writer import Writer
 from graphopt.errors import UsageError
-from graphopt.graph.names import Names
 from graphopt.graph.nodes import key
 
 __all__ = ["SHARES", "Basis", "Factor", "Factored", "Shared", "Spans", "refined", "solved", "spanned", "write"]
@@ -207,45 +207,36 @@ def write(model: ir.Model, made: Mapping[str, Basis]) -> None:
         model: in it, the weights of these products are some P·T.
         made: what their first products compute, by key.
     """
-    names = Names(model)
+    writer = Writer(model)
+
+    def constant(linear: ops.Linear, weight: Array, name: str) -> ir.Value:
+        return writer.constant(name, linear.laid(weight / linear.alpha).astype(linear.weights.dtype))
+
     for node in [n for n in model.graph if key(n) in made]:
         (linear,), basis = ops.linears(node), made[key(node)]
         if linear.parter is None:
             raise ValueError(f"{key(node)} cannot be written as several products")
         rest = frozenset(range(len(linear.kernel))).difference(*(f.axes for f in basis.factors))
         final, value = linear.parter(linear, rest, 1), node.inputs[linear.x]
-        last = np.linalg.lstsq(basis.matrix.T, linear.matrix()[0].T.astype(np.float64), rcond=None)[0].T
+        matrix = linear.alpha * linear.matrix()[0].astype(np.float64)
+        last = np.linalg.lstsq(basis.matrix.T, matrix.T, rcond=None)[0].T.reshape(len(matrix), -1, *final.kernel)
         for number, factor in enumerate(basis.factors):
-            weight = _constant(model, names, linear, factor.weight / linear.alpha, f"{key(node)}/weight_{number}")
-            part = linear.parter(linear, factor.axes, factor.groups)
-            name, attributes = names.fresh(f"{key(node)}/{number}"), _attributes(node, part)
-            inner = ir.Node(node.domain, node.op_type, [value, weight], attributes, name=name)
-            inner.outputs[0].name = names.fresh(f"{inner.name}/output")
+            weight = constant(linear, factor.weight, f"{key(node)}/weight_{number}")
+            inner = writer.like(node, [value, weight], f"{key(node)}/{number}")
+            _take(inner, linear.parter(linear, factor.axes, factor.groups))
             inner.outputs[0].type = node.outputs[0].type
             model.graph.insert_before(node, inner)
             value = inner.outputs[0]
-        old = node.inputs[linear.weight]
-        shape = (len(last), -1, *final.kernel)
-        weight = _constant(model, names, linear, last.reshape(shape), f"{key(node)}/weight")
+        weight = constant(linear, last, f"{key(node)}/weight")
         node.replace_input_with(linear.x, value)
-        node.replace_input_with(linear.weight, weight)
-        attributes = _attributes(node, final)
-        node.attributes.clear()
-        node.attributes.update({a.name: a for a in attributes})
-        if old is not None and not old.uses() and not old.is_graph_input():
-            model.graph.initializers.pop(str(old.name), None)
+        writer.give(node, linear.weight, weight)
+        _take(node, final)
 
 
-def _attributes(node: ir.Node, part: ops.Part) -> list[ir.Attr]:
-    changed = ir.convenience.convert_attributes({n: v for n, v in part.attributes.items() if v is not None})
-    return [*(a for name, a in node.attributes.items() if name not in part.attributes), *changed]
-
-
-def _constant(model: ir.Model, names: Names, linear: ops.Linear, weight: Array, name: str) -> ir.Value:
-    contents = linear.laid(weight).astype(linear.weights.dtype)
-    tensor = ir.tensor(contents)
-    value = ir.Value(
-        name=names.fresh(name), const_value=tensor, type=ir.TensorType(tensor.dtype), shape=ir.Shape(contents.shape)
-    )
-    model.graph.register_initializer(value)
-    return value
+def _take(node: ir.Node, part: ops.Part) -> None:
+    """Give a node what a part of it has instead."""
+    for name, value in part.attributes.items():
+        if value is None:
+            node.attributes.pop(name, None)
+        else:
+            node.attributes.add(ir.convenience.convert_attribute(name, value))

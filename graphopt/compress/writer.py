@@ -27,7 +27,7 @@ class Writer:
         kind: str,
         inputs: Sequence[ir.Value | None],
         name: str,
-        attributes: Mapping[str, int] | None = None,
+        attributes: Mapping[str, int | Sequence[int]] | None = None,
         *,
         domain: str = "",
         outputs: int = 1,
