@@ -125,7 +125,7 @@ def compress(
         reference=source.runnable,
         step=TARGETS[recipe.target].multiple,
         machine=settings,
-        limited=tuple(name for name in get_args(Stored) if name in recipe.budget),
+        limited=tuple(n for n in get_args(Stored) if n in recipe.budget and not (n == "bytes" and recipe.retyped)),
         timed=feed if "latency" in recipe.budget else None,
         finish=partial(half.finished, recipe),
         sized=partial(half.sized, recipe),
@@ -159,7 +159,7 @@ def compress(
     settings.progress("judging")
     result = half.runnable(last.model) if last.content is None else last.content
     metrics, noise = workshop.scores(result), workshop.robustness(result)
-    measured = recipe.cuts and not (recipe.form or recipe.quantize or recipe.packing or recipe.half)
+    measured = recipe.cuts and not (recipe.form or recipe.retyped)
     if not measured and (used := excess(metrics, recipe.max_drop)) > 1:
         raise Verdict(f"the allowed drop cannot be kept: the result uses {used:.3g} times of it")
     outcome = _joined(replace(source, carried=half.carried), first, last, steps, zeros)
@@ -208,7 +208,7 @@ def _notes(workshop: Workshop, *, mirrored: bool) -> Iterator[str]:
         yield f"nothing was learned from {counted(workshop.split.left_out, 'sample')} with nan or infinities"
     if mirrored:
         yield "the model takes images and their mirror images for the same: both were learned from"
-    if workshop.channels.groups and (rough := [key for key, curve in workshop.curves.items() if curve.rough]):
+    if "curves" in vars(workshop) and (rough := [key for key, curve in workshop.curves.items() if curve.rough]):
         yield f"memory was short: channels were judged one by one, each without the others, in {', '.join(rough)}"
 
 

@@ -19,6 +19,7 @@ import tomli_w
 
 from graphopt.catalogue import LOSSLESS, USUAL, parse_pass
 from graphopt.compress.blocks import Blocks
+from graphopt.compress.codebook import Codebook
 from graphopt.compress.dynamic import Dynamic
 from graphopt.compress.form import Form
 from graphopt.compress.half import HalfPrecision
@@ -115,6 +116,11 @@ class Recipe:
         return bool(self.plan or self.forms)
 
     @property
+    def retyped(self) -> tuple[Named, ...]:
+        """What gives weights another type, of which there can be one, and no table of weights with it."""
+        return tuple(p for p in (self.quantize, self.blocks, self.dynamic, self.half) if p is not None)
+
+    @property
     def packing(self) -> Packing | None:
         """How weights become integers while values stay floats."""
         return self.blocks or self.dynamic
@@ -128,7 +134,8 @@ class Recipe:
             raise UsageError(f"a budget chooses among all forms by itself: give it, or {self.form.name}")
         if self.target not in TARGETS:
             raise UsageError(f"no target is called {self.target!r}: give one of {', '.join(TARGETS)}")
-        if len(several := [p.name for p in (self.quantize, self.blocks, self.dynamic, self.half) if p is not None]) > 1:
+        coded = [self.form] if isinstance(self.form, Codebook) else []
+        if len(several := [p.name for p in (*coded, *self.retyped)]) > 1:
             raise UsageError(f"{' and '.join(several)} exclude each other: give one of them")
         if self.quantize is not None and TARGETS[self.target].integers is None:
             able = ", ".join(name for name, target in TARGETS.items() if target.integers is not None)

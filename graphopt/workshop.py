@@ -24,7 +24,7 @@ from graphopt.analysis.samples import UNLEARNED, Split, is_finite
 from graphopt.analysis.segments import batches
 from graphopt.compress.axis import Curve, ranked
 from graphopt.compress.compress import Compressed, compress, kept, outlined
-from graphopt.compress.cut import cut
+from graphopt.compress.cut import Keep, cut
 from graphopt.compress.form import Form
 from graphopt.compress.offers import Stored, form_of, offers, with_choices
 from graphopt.compress.order import gathered, orders
@@ -202,12 +202,15 @@ class Workshop:
         """See `plan.Workshop`."""
         if self.timed is None:
             raise ValueError("there is nothing to time plans on")
-        return self._timed(cut(self.model, self.channels, kept(self.channels, self._orders, plan.widths)), self.timed)
+        return self._timed(cut(self.model, self.channels, self._kept(plan)), self.timed)
 
     def size(self, plan: Plan) -> int:
         """See `plan.Workshop`."""
-        keep = kept(self.channels, self._orders, plan.widths)
-        return self.sized(outlined(self.model, self.channels, keep, _forms(plan)), plan)
+        return self.sized(outlined(self.model, self.channels, self._kept(plan), _forms(plan)), plan)
+
+    def _kept(self, plan: Plan) -> Keep:
+        """Which units stay; where all do, nobody needs to know in which order they would go."""
+        return kept(self.channels, self._orders, plan.widths) if plan.widths else {}
 
     def _timed(self, model: ir.Model, feed: Feed) -> float:
         both = (self.reference, self.finish(model))
@@ -227,7 +230,7 @@ class Workshop:
             found = compress(
                 self.model,
                 self.channels,
-                kept(self.channels, self._orders, plan.widths),
+                self._kept(plan),
                 self.split.calibration,
                 self.machine,
                 forms=_forms(plan),

@@ -65,6 +65,7 @@ def test_a_form_for_every_product(form: str, operator: str, size: float, tmp_pat
     [
         ({"passes": ["codebook", "tucker"]}, "codebook and tucker exclude each other"),
         ({"passes": ["codebook"], "budget": {"macs": 0.5}}, "a budget chooses among all forms by itself"),
+        ({"passes": ["codebook"], "int8": True, "target": "cpu"}, "codebook and quantize exclude each other"),
         ({"passes": ["lowrank{share=0.001}"]}, "no product of the model is smaller"),
         ({"passes": ["codebook{length=0}"]}, "is no length"),
     ],
