@@ -1,4 +1,4 @@
-"""The lossy story: integers undone → rewrite → measure → plan → compress, zeros, integers → rewrite for the target.
+"""The lossy story: integers undone → rewrite → measure → plan → compress, zeros, other types → rewrite for the target.
 
 The lossless halves are `pipeline.optimize`, before and after: the first proves its result against the original, the
 second against the compressed model. What is lost in between is measured on samples that nothing was learned from.
@@ -85,7 +85,7 @@ def compress(
     *,
     plan_only: bool = False,
 ) -> Lossy:
-    """The whole story for one model with a budget, an allowed drop, a plan, or weights that are to be zero or integers.
+    """The whole story for one model with a budget, an allowed drop, a plan, or a pass that gives something up.
 
     Args:
         source: the original.

@@ -1,10 +1,14 @@
-"""Cuts a model to a plan, and fits what is left of it to what it was: choose → cut → refit.
+"""Brings a model to a plan, and fits what is left of it to what it was: choose → cut → factor → refit → code.
 
 All in closed form, with neither labels nor gradients. Products are refit in topological order, each on what the ones
 before it really give: those that write the units that stay (to the original's values of these), those that read them,
 and every other one behind, as far as rows that were held back say that it pays. So each product is taught by the
 original's own intermediate results (feature distillation), and the last one by its outputs (output distillation).
 For the gates of recurrent layers see `recurrent`.
+
+A product that is to be several is fitted within the span of its first ones, and written as these at the end (`factor`).
+Weights that come from tables are chosen last, in a second way through the model, when all others are what they will be
+(`codebook`).
 """
 
 from __future__ import annotations
@@ -45,8 +49,6 @@ PAIRED = 200_000
 """Positions of whole samples that two products are fitted to together."""
 _VALUES = 16_000_000
 """Elements of what both make there, at most: fits go over all of them again and again."""
-
-
 _DAMPING: Final = 1e-3
 """Of what a product reads, where its first products are found."""
 

@@ -6,7 +6,7 @@ the product's result ends in, as those of its readers are where channels are cut
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, Final, Literal, get_args
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from graphopt import ops
 from graphopt.analysis.groups import Channels, Choice, Group
-from graphopt.analysis.moments import Moment, halves, products
+from graphopt.analysis.moments import Key, Moment, halves, products
 from graphopt.analysis.places import past_offset
 from graphopt.analysis.segments import Samples
 from graphopt.compress.axis import NOTHING
@@ -27,7 +27,6 @@ from graphopt.compress.form import Form, Left
 from graphopt.compress.lowrank import LowRank, Tucker
 from graphopt.compress.separable import Separable
 from graphopt.errors import UsageError
-from graphopt.graph.nodes import key
 from graphopt.run.machine import HERE, Machine
 from graphopt.spelling import parse, spec
 
@@ -68,10 +67,9 @@ def offers(
         resources: what is limited: a way that leaves more of any of these than a better one is no way.
         skip: keys of nodes that stay as they are.
     """
-    linears = {name: linear for name, linear in products(model).items() if name in channels.products}
-    wanted = [name for name, linear in linears.items() if name[0] not in skip and _is_free(linear)]
-    found, tables = {}, _tables([linears[name] for name in wanted]) if "bytes" in resources else {}
-    for name, moment, held in halves(model, wanted, samples, machine):
+    linears = {name: linear for name, linear in _free(model, skip).items() if name in channels.products}
+    found, tables = {}, _tables(linears.values()) if "bytes" in resources else {}
+    for name, moment, held in halves(model, linears, samples, machine):
         with np.errstate(invalid="ignore"):
             finite = np.isfinite([moment.variance, moment.gram.sum(), held.gram.sum()]).all()
         if finite and moment.kind == held.kind == "full":
@@ -88,11 +86,15 @@ def everywhere(model: ir.Model, form: Form, skip: Collection[str] = ()) -> dict[
     Raises:
         UsageError: there is none.
     """
-    linears = [linear for name, linear in products(model).items() if name[0] not in skip and _is_free(linear)]
-    found = {key(linear.node): spec(form) for linear in linears if _has(linear, form)}
+    found = {name: spec(form) for (name, _), linear in _free(model, skip).items() if _has(linear, form)}
     if not found:
         raise UsageError(f"no product of the model is smaller as {spec(form)}: ask for less, or for another form")
     return found
+
+
+def _free(model: ir.Model, skip: Collection[str]) -> dict[Key, ops.Linear]:
+    """Products that can be written in another way."""
+    return {k: linear for k, linear in products(model).items() if k[0] not in skip and _is_free(linear)}
 
 
 def _has(linear: ops.Linear, form: Form) -> bool:
@@ -129,7 +131,7 @@ class _Way:
     loss: float
 
 
-def _tables(linears: Sequence[ops.Linear]) -> dict[Codebook, Array]:
+def _tables(linears: Iterable[ops.Linear]) -> dict[Codebook, Array]:
     """Of each length, made of all products."""
     found = dict[Codebook, list[Array]]()
     for linear in linears:
