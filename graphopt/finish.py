@@ -216,12 +216,12 @@ class Half:
         begin = time.perf_counter()
         halves = Halves(thin, form, samples, done.skip, self.settings, self.carried, self.child)
         if done.floats is not None:
-            check_keys(self.source, done.floats, {key(node) for node in thin.graph})
+            check_keys(self.source, done.floats, {*halves.ends, *map(key, thin.graph)})
             found = halves.halved(done.floats)
         else:
             found = halves.settled(lambda model: workshop.scores(self.runnable(model)), done.max_drop)
         took = round(time.perf_counter() - begin, 4)
-        if not found.halves:
+        if not found.halves and not found.ends:
             return self.emitted(thin, replace(done, half=None)), found
         done = replace(done, floats=found.left)
         last = self.emitted(found.model, done, [p for p in done.passes if p.stage])

@@ -113,7 +113,9 @@ def compress(
     rows = rows_of(feed) if isinstance(split.calibration, Mapping) else 1
     settings.progress("looking for groups")
     groups = channels(model, extents(model, feed), samples=rows) if recipe.cuts else Channels({}, {}, {}, {})
-    check_keys(source, recipe.skip, {*groups.groups, *(node for node, _ in groups.products)})
+    ends = (*model.graph.inputs, *model.graph.outputs) if recipe.half is not None else ()
+    named = {*groups.groups, *(node for node, _ in groups.products), *(str(v.name) for v in ends)}
+    check_keys(source, recipe.skip, named)
     more = None
     if recipe.cuts or recipe.sparsify is not None:
         more = mirrored(split.calibration, source.runnable, settings)

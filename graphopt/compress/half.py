@@ -6,8 +6,7 @@
 
 What an operator takes is told by its schema at the model's opset: an input or output may be half where its type is a
 variable that admits it. Bodies of control flow go with their node: what is float on its border becomes half, and inside
-of it whatever can. `lifted` is the same model in floats, rounded wherever that one holds half: it shows on any machine
-what half precision costs, where a runtime without kernels for it computes on floats and rounds nothing.
+of it whatever can. Inputs and outputs of the model stay floats, unless they are asked for in half precision as well.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from graphopt.graph.nodes import bodies, graphs, is_constant, opset, subgraphs
 from graphopt.graph.record import Exactness
 from graphopt.protocol import Named
 
-__all__ = ["TYPES", "HalfPrecision", "Ports", "constants", "halved", "lifted", "ports", "rounded"]
+__all__ = ["TYPES", "HalfPrecision", "Ports", "cast", "constants", "halved", "is_float", "ports", "rounded"]
 
 TYPES: Final = {"float16": ir.DataType.FLOAT16, "bfloat16": ir.DataType.BFLOAT16}
 """Types of half precision by name."""
@@ -46,6 +45,8 @@ class HalfPrecision(Named):
     """Of half precision: float16, or bfloat16, which has the range of floats and 8 bits of precision."""
     margin: float = 4.0
     """How many times as large as any value that was seen others may be."""
+    io: bool = False
+    """Whether inputs and outputs of the model are in half precision as well, where their values can be."""
 
     def __post_init__(self) -> None:
         """Insist on what there is.
@@ -75,7 +76,7 @@ class Ports:
 def ports(node: ir.Node, kind: ir.DataType) -> Ports | str:
     """What of a node becomes half, or why it stays as it is; empty where it has nothing to do with floats."""
     every = [v for v in (*node.inputs, *node.outputs) if v is not None and v.name]
-    if not any(_is_float(v) or not isinstance(v.type, ir.TensorType) for v in every) and not any(subgraphs(node)):
+    if not any(is_float(v) or not isinstance(v.type, ir.TensorType) for v in every) and not any(subgraphs(node)):
         return ""
     if any(not isinstance(v.type, ir.TensorType) for v in every):
         return "its types are not known, or none of tensors"
@@ -86,14 +87,14 @@ def ports(node: ir.Node, kind: ir.DataType) -> Ports | str:
         return "it is no operator of standard ONNX"
     able = {c.type_param_str for c in schema.type_constraints if f"tensor({kind.name.lower()})" in c.allowed_type_strs}
     reads = [_formal(schema.inputs, i) for i in range(len(node.inputs))]
-    inputs = tuple(i for i, v in enumerate(node.inputs) if v is not None and _is_float(v) and reads[i] in able)
+    inputs = tuple(i for i, v in enumerate(node.inputs) if v is not None and is_float(v) and reads[i] in able)
     bound = {reads[i] for i in inputs} | (able if any(subgraphs(node)) else set())
     outputs = tuple(
-        i for i, v in enumerate(node.outputs) if v.name and _is_float(v) and _formal(schema.outputs, i) in bound
+        i for i, v in enumerate(node.outputs) if v.name and is_float(v) and _formal(schema.outputs, i) in bound
     )
     if inputs or outputs:
         return Ports(inputs, outputs)
-    told = any(_is_float(v) for v in node.inputs if v is not None)
+    told = any(is_float(v) for v in node.inputs if v is not None)
     return f"opset {version} has no {node.op_type} of {kind.name.lower()}" if told else ""
 
 
@@ -102,7 +103,8 @@ def _formal(formals: Any, index: int) -> str:
     return str(formals[min(index, len(formals) - 1)].type_str) if formals else ""
 
 
-def _is_float(value: ir.Value) -> bool:
+def is_float(value: ir.Value) -> bool:
+    """Whether it is a tensor of floats."""
     return isinstance(value.type, ir.TensorType) and value.dtype is ir.DataType.FLOAT
 
 
@@ -116,18 +118,23 @@ def constants(node: ir.Node, kind: ir.DataType) -> Iterator[ir.Value]:
 
 
 def halved(
-    model: ir.Model, kind: ir.DataType, chosen: Callable[[ir.Node], bool], stored: Collection[str] = ()
+    model: ir.Model,
+    kind: ir.DataType,
+    chosen: Callable[[ir.Node], bool],
+    stored: Collection[str] = (),
+    ends: Collection[str] = (),
 ) -> ir.Model:
-    """A copy of a model in which some nodes compute in half precision; inputs and outputs stay floats.
+    """A copy of a model in which some nodes compute in half precision.
 
     Args:
         model: is not changed.
         kind: of half precision.
         chosen: which nodes of the main graph; those without such a form stay as they are.
         stored: names of constants that are stored in half also for others, which runtimes undo when they load it.
+        ends: names of inputs and outputs of floats that are in half precision; the others stay floats.
     """
     copy = model.clone()
-    _Writer(copy, kind, stored).write(chosen)
+    _Writer(copy, kind, stored).write(chosen, ends)
     return copy
 
 
@@ -140,14 +147,18 @@ class _Writer:
         self._made: dict[tuple[ir.Value, ir.DataType], ir.Value] = {}
         self._half = set[ir.Value]()
 
-    def write(self, chosen: Callable[[ir.Node], bool]) -> None:
+    def write(self, chosen: Callable[[ir.Node], bool], ends: Collection[str]) -> None:
         graph = self._model.graph
+        for value in graph.inputs:
+            if value.name in ends:
+                self._turn(value)
         self._convert(graph, chosen)
         for index, value in enumerate(list(graph.outputs)):
-            if value in self._half:
-                back = self._as(value, ir.DataType.FLOAT)
-                value.name, back.name = self._names.fresh(f"{value.name}/half"), value.name
-                graph.outputs[index] = back
+            half = value.name in ends
+            if half != (value in self._half):
+                other = self._as(value, self._kind if half else ir.DataType.FLOAT)
+                value.name, other.name = self._names.fresh(f"{value.name}/{'float' if half else 'half'}"), value.name
+                graph.outputs[index] = other
         for (old, _), new in self._made.items():
             home = old.graph
             if (
@@ -178,11 +189,11 @@ class _Writer:
     def _convert_body(self, body: ir.Graph, *, inside: bool) -> None:
         """All of a body, what is on its border included, or nothing but what it reads."""
         for value in body.inputs if inside else ():
-            if _is_float(value):
+            if is_float(value):
                 self._turn(value)
         self._convert(body, lambda _: inside)
         for index, value in enumerate(list(body.outputs)):
-            if inside and _is_float(value):
+            if inside and is_float(value):
                 body.outputs[index] = self._as(value, self._kind)
             elif not inside and value in self._half:
                 body.outputs[index] = self._as(value, ir.DataType.FLOAT)
@@ -198,13 +209,13 @@ class _Writer:
         if (value, dtype) not in self._made:
             name = self._names.fresh(f"{value.name}/{dtype.name.lower()}")
             if dtype is ir.DataType.FLOAT and is_constant(value):
-                made = _cast(self._as(value, self._kind), dtype, name)
+                made = cast(self._as(value, self._kind), dtype, name)
             elif is_constant(value) and value.const_value is not None and value.graph is not None:
                 tensor = ir.tensor(rounded(value.const_value.numpy(), dtype), name=name)
                 made = ir.Value(name=name, const_value=tensor, type=ir.TensorType(dtype), shape=value.shape)
                 value.graph.register_initializer(made)
             else:
-                made = _cast(value, dtype, name)
+                made = cast(value, dtype, name)
             self._made[value, dtype] = made
         return self._made[value, dtype]
 
@@ -215,8 +226,8 @@ def rounded(array: NDArray[Any], dtype: ir.DataType) -> NDArray[Any]:
         return array.astype(dtype.numpy())
 
 
-def _cast(value: ir.Value, dtype: ir.DataType, name: str) -> ir.Value:
-    """A value in another type, right behind where it is made."""
+def cast(value: ir.Value, dtype: ir.DataType, name: str) -> ir.Value:
+    """A value in another type, by a Cast right behind where it is made."""
     node = ir.node("Cast", [value], {"to": int(dtype)}, name=name)
     made, producer, graph = node.outputs[0], value.producer(), value.graph
     made.name, made.type, made.shape = name, ir.TensorType(dtype), value.shape
@@ -228,35 +239,3 @@ def _cast(value: ir.Value, dtype: ir.DataType, name: str) -> ir.Value:
         else:
             graph.append(node)
     return made
-
-
-def lifted(model: ir.Model, kind: ir.DataType) -> ir.Model:
-    """A copy of a model on floats that are rounded as its half precision is, wherever it has that.
-
-    Casts between floats are what no runtime takes out.
-    """
-    copy = model.clone()
-    names, single = Names(copy), ir.TensorType(ir.DataType.FLOAT)
-    every = [node for graph in graphs(copy) for node in graph]
-    reads = {n for n in every if any(v is not None and v.dtype is kind for v in n.inputs) or any(subgraphs(n))}
-    made = [v for n in every for v in n.outputs if v.dtype is kind and v.name]
-    for graph in graphs(copy):
-        for value in (*graph.inputs, *graph.initializers.values()):
-            if value.dtype is kind and (value.const_value is not None or graph is not copy.graph):
-                value.type = single
-                if value.const_value is not None:
-                    value.const_value = ir.tensor(value.const_value.numpy().astype(np.float32), name=value.name)
-    for value in made:
-        readers, low = value.uses(), value
-        if value.producer() in reads:  # else its type is told by an attribute, as that of a Cast
-            value.type = single
-            low = _cast(value, kind, names.fresh(f"{value.name}/low"))
-        back = _cast(low, ir.DataType.FLOAT, names.fresh(f"{value.name}/back"))
-        for use in readers:
-            use.node.replace_input_with(use.idx, back)
-        home = value.graph
-        end = low if home is copy.graph else back
-        if isinstance(home, ir.Graph) and end is not value and value in home.outputs:
-            home.outputs[:] = [end if v is value else v for v in home.outputs]
-            value.name, end.name = end.name, value.name
-    return copy

@@ -126,7 +126,7 @@ def to_proto(model: ir.Model, carried: Carried) -> onnx.ModelProto:
     proto.graph.input.extend(kept)
     for declared in (*proto.graph.input, *proto.graph.output):
         if declared.name in carried.interface:
-            declared.CopyFrom(carried.interface[declared.name])
+            declared.CopyFrom(_with_type_of(declared, carried.interface[declared.name]))
     proto.graph.sparse_initializer.extend(carried.sparse)
     for node in carried.constants:
         proto.graph.node.insert(0, node)
@@ -145,6 +145,16 @@ def to_proto(model: ir.Model, carried: Carried) -> onnx.ModelProto:
 def _copy(info: onnx.ValueInfoProto) -> onnx.ValueInfoProto:
     made = onnx.ValueInfoProto()
     made.CopyFrom(info)
+    return made
+
+
+def _with_type_of(info: onnx.ValueInfoProto, given: onnx.ValueInfoProto) -> onnx.ValueInfoProto:
+    """What the file said of an input or output; if its elements are of another type by now, of that."""
+    element, declared = info.type.tensor_type.elem_type, given.type.tensor_type.elem_type
+    if not declared or element == declared:
+        return given
+    made = _copy(given)
+    made.type.tensor_type.elem_type = element
     return made
 
 

@@ -23,7 +23,8 @@ from typing import Final
 import onnx_ir as ir
 
 from graphopt.analysis.segments import Samples, batches
-from graphopt.compress.half import HalfPrecision, Ports, constants, halved, lifted, ports
+from graphopt.compress.half import HalfPrecision, Ports, constants, halved, is_float, ports
+from graphopt.compress.lifted import lifted
 from graphopt.compress.quantize import NOTHING
 from graphopt.errors import MachineError
 from graphopt.graph.carry import Carried
@@ -60,10 +61,12 @@ class Halved:
     """Of half precision."""
     halves: tuple[str, ...]
     """Keys of nodes that compute in half precision."""
+    ends: tuple[str, ...]
+    """Names of inputs and outputs of the model that are in half precision."""
     floats: Mapping[str, str]
-    """Why not, by key of a node that computes on floats."""
+    """Why not, by key of a node that computes on floats, and by name of an input or output that was asked for."""
     left: tuple[str, ...]
-    """Keys of nodes that could, by their types, and do not."""
+    """Those of them that could, by their types, and do not."""
     casts: int
     """How many there are between both."""
     seen: int
@@ -80,7 +83,7 @@ class Halves:
     samples: Samples
     """What is learned from."""
     skip: Collection[str] = ()
-    """Keys of nodes that compute on floats."""
+    """Keys of nodes that compute on floats, and names of inputs and outputs that are floats."""
     machine: Machine = HERE
     carried: Carried = field(default_factory=Carried)
     """What its file holds beside the graph: bodies of a Scan need their shapes."""
@@ -88,7 +91,7 @@ class Halves:
     """Where what the runtime may not survive is tried."""
 
     def halved(self, floats: Collection[str]) -> Halved:
-        """With these nodes on floats, and all others that can in half precision."""
+        """With these nodes, inputs and outputs on floats, and all others that can in half precision."""
         told = dict.fromkeys(floats, "the recipe says so")
         return self._made(told, self._units.keys() - told.keys() - self._types.keys(), seen=0)
 
@@ -112,7 +115,7 @@ class Halves:
 
         def attempt(number: int) -> Halved:
             told = floats | dict.fromkeys(worst[:number], "the outputs need it")
-            return self._made(told, islands(self._units, told.keys(), self._fixed, self._outputs), count)
+            return self._made(told, self._worth(told.keys()), count)
 
         def holds(made: Halved) -> bool:
             low = lifted(made.model, self.form.dtype)
@@ -137,6 +140,13 @@ class Halves:
             wrong, right = (wrong, middle) if holds(attempt(middle)) else (middle, right)
         return attempt(right)
 
+    def _worth(self, floats: Collection[str]) -> set[str]:
+        """Keys of nodes that are worth their casts."""
+        half, graph = {n for n in self.ends if n not in floats}, self.model.graph
+        made, read = ([str(v.name) for v in values] for values in (graph.inputs, graph.outputs))
+        outside = Unit([n for n in read if n in half], [n for n in made if n in half], 0)
+        return islands(self._units, floats, self._fixed, [n for n in read if n not in half], outside)
+
     def _failing(self, keys: Sequence[str]) -> list[str]:
         """Those of some nodes in half precision that keep the runtime from running the model, found by halving."""
         if not keys or self._rounding.runs(halved(self.model, self.form.dtype, lambda n: key(n) in keys)):
@@ -148,6 +158,13 @@ class Halves:
         """Whether each output is what the original's is, nearly."""
         least = _BIT * self._rounding.bits - _OUTPUT
         return all(deviation.decibels >= least for deviation in self._rounding.outputs(low).values())
+
+    @cached_property
+    def ends(self) -> tuple[str, ...]:
+        """Names of inputs and outputs of floats that were asked for in half precision."""
+        every = (*self.model.graph.inputs, *self.model.graph.outputs) if self.form.io else ()
+        names = (str(v.name) for v in every if is_float(v) and not v.is_initializer())
+        return tuple(name for name in dict.fromkeys(names) if name not in self.skip)
 
     @cached_property
     def _ports(self) -> dict[str, Ports | str]:
@@ -203,15 +220,16 @@ class Halves:
         return {name: why for name, why in told.items() if why}
 
     def _values(self) -> dict[str, str]:
-        """Nodes that make or read a value that half precision does not tell."""
+        """Nodes that make or read a value that half precision does not tell, and inputs and outputs that are one."""
         limit, bad = self._rounding.most / self.form.margin, dict[str, str]()
-        names = dict.fromkeys(n for u in self._units.values() for n in (*u.reads, *u.makes))
+        names = dict.fromkeys((*(n for u in self._units.values() for n in (*u.reads, *u.makes)), *self.ends))
         for name, seen in self._rounding.values(tuple(names)).items():
             if seen.largest > limit:
                 bad[name] = f"overflow is near: {name} reaches {seen.largest:.3g}"
             elif seen.decibels < self._least:
                 bad[name] = f"underflow: {name} is at most {seen.largest:.3g}"
         told = {k: next((bad[v] for v in (*u.makes, *u.reads) if v in bad), "") for k, u in self._units.items()}
+        told |= {name: bad[name] for name in self.ends if name in bad}
         return {name: why for name, why in told.items() if why}
 
     def _amplified(self, alone: Mapping[str, Deviation], floats: Collection[str]) -> dict[str, str]:
@@ -233,10 +251,6 @@ class Halves:
         """Decibels that rounding at one node must leave."""
         return _BIT * self._rounding.bits - _LOCAL
 
-    @property
-    def _outputs(self) -> list[str]:
-        return [str(v.name) for v in self.model.graph.outputs]
-
     @cached_property
     def _rounding(self) -> Rounding:
         feeds = batches(self.model, self.samples, 1)[0]
@@ -244,12 +258,13 @@ class Halves:
         return Rounding(self.model, self.form.dtype, some, self.machine, self.carried, self.child)
 
     def _made(self, floats: Mapping[str, str], chosen: Collection[str], seen: int) -> Halved:
-        model = halved(self.model, self.form.dtype, lambda n: key(n) in chosen, self._stored)
-        left = [k for k in self._units if k not in chosen]
+        ends = tuple(name for name in self.ends if name not in floats)
+        model = halved(self.model, self.form.dtype, lambda n: key(n) in chosen, self._stored, ends)
+        left = [*(k for k in self._units if k not in chosen), *(n for n in self.ends if n not in ends)]
         told = dict(floats) | {k: _NOT_WORTH for k in left if k not in floats}
         casts = sum(n not in self._nodes for n in map(key, model.graph))
         halves = tuple(k for k in self._units if k in chosen)
-        return Halved(model, self.form.type, halves, told, tuple(left), casts, seen)
+        return Halved(model, self.form.type, halves, ends, told, tuple(left), casts, seen)
 
 
 def _constants(node: ir.Node, kind: ir.DataType) -> Iterable[ir.Value]:

@@ -19,7 +19,7 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import breadth_first_order, maximum_flow
 
-__all__ = ["Unit", "islands"]
+__all__ = ["NOTHING", "Unit", "islands"]
 
 _CAST: Final = 1000
 """The price of a Cast: that of so many bytes in the file."""
@@ -44,8 +44,15 @@ class Unit:
     """Bytes that its constants would save."""
 
 
+NOTHING: Final = Unit((), (), 0)
+
+
 def islands(
-    units: Mapping[str, Unit], floats: Collection[str], fixed: Collection[str], outputs: Collection[str] = ()
+    units: Mapping[str, Unit],
+    floats: Collection[str],
+    fixed: Collection[str],
+    outputs: Collection[str] = (),
+    outside: Unit = NOTHING,
 ) -> set[str]:
     """The keys of units that compute in half precision.
 
@@ -53,17 +60,19 @@ def islands(
         units: by key, nodes that may.
         floats: keys of those that do not.
         fixed: names of values that something reads as floats, whatever these units do.
-        outputs: names of outputs of the model, which are floats.
+        outputs: names of outputs of the model that are floats.
+        outside: outputs of the model that are read in half precision, and inputs that are made in it.
     """
     free = [key for key in units if key not in floats]
     if not free:
         return set()
     place = {key: i + 2 for i, key in enumerate(free)}
-    maker = {name: place.get(key, 1) for key, unit in units.items() for name in unit.makes}
+    every = [(0, outside), *((place.get(key, 1), unit) for key, unit in units.items())]
+    maker = {name: at for at, unit in every for name in unit.makes}
     readers: dict[str, list[int]] = {}
-    for key, unit in units.items():
+    for at, unit in every:
         for name in dict.fromkeys(unit.reads):
-            readers.setdefault(name, []).append(place.get(key, 1))
+            readers.setdefault(name, []).append(at)
     edges = list[tuple[int, int, int]]()
     for key in free:
         saved = units[key].size + (_NODE if units[key].makes else 0)

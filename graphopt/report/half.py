@@ -21,8 +21,10 @@ class HalfReport:
     """float16 or bfloat16."""
     nodes: int
     """How many compute with it."""
+    ends: tuple[str, ...]
+    """Names of inputs and outputs of the model that are in half precision."""
     floats: Mapping[str, str]
-    """By key of a node of the main graph that computes on floats, why."""
+    """Why not, by key of a node of the main graph that computes on floats, and by name of an input or output."""
     casts: int
     """How many stand between both."""
     before: int
@@ -38,7 +40,7 @@ class HalfReport:
         if made is None:
             return None
         before, after = (_bytes(m) for m in (outcome.source.model, outcome.model))
-        return cls(made.type, len(made.halves), dict(made.floats), made.casts, before, after, made.seen)
+        return cls(made.type, len(made.halves), made.ends, dict(made.floats), made.casts, before, after, made.seen)
 
 
 def _bytes(model: ir.Model) -> int:

@@ -166,6 +166,7 @@ def half(found: HalfReport) -> list[str]:
     lines = [f"{found.type}: {counted(found.nodes, 'node')}, on floats {len(found.floats):,}, {between}{saved}"]
     if not found.nodes:
         lines = [f"{found.type}: no node is worth it, so all stays on floats"]
+    lines += [f"inputs and outputs in {found.type}: {', '.join(found.ends)}"] if found.ends else []
     lines += [f"on floats: {line}" for line in grouped(found.floats)]
     return lines
 

@@ -74,6 +74,8 @@ _FOREIGN: Final = {
 """Element types that numpy lacks, with their ONNX numbers: onnxruntime hands these over as raw memory only."""
 _NUMBERS: Final = dict(_FOREIGN.values())
 
+_HALVES: Final = (np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16))
+
 _DTYPES: Final = {
     "float": np.dtype(np.float32),
     "double": np.dtype(np.float64),
@@ -184,7 +186,8 @@ class Session:
     def run(self, feed: Feed, outputs: Sequence[str] | None = None) -> dict[str, Any]:
         """The values of `outputs` (default: all) for one feed.
 
-        A tensor is an ndarray (strings: of dtype object), a sequence a list, an empty optional None.
+        A tensor is an ndarray (strings: of dtype object), a sequence a list, an empty optional None. Floats are rounded
+        where the model takes half precision, so that it can be compared with one that takes floats.
 
         Raises:
             InputError: the feed does not fit the inputs, or the model fails on it.
@@ -296,6 +299,9 @@ def _array(port: Port, value: Any) -> Any:
         raise InputError(f"input {port.name!r} is a {port.type}, which cannot be fed from Python")
     array = np.asarray(value, order="C")
     textual = port.dtype == object and array.dtype.kind in "UT"
+    if array.dtype == np.float32 and port.dtype in _HALVES:
+        with np.errstate(over="ignore"):
+            return array.astype(port.dtype)
     if array.dtype != port.dtype and not textual:
         raise InputError(f"input {port.name!r} is {array.dtype}, the model takes {port.dtype}")
     return array.astype(object) if textual else array

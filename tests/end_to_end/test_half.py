@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -64,6 +65,29 @@ def test_without_data_it_learns_from_what_is_made_up() -> None:
     assert found is not None
     assert found.metrics["sqnr"].after > 40
     assert np.isfinite(found.metrics["sqnr"].after)
+
+
+def test_inputs_and_outputs_in_half_precision(tmp_path: Path) -> None:
+    words: dict[str, Any] = {"data": CALIBRATION, "threads": 1, "device": "cpu"}
+    result = api.optimize(NET, passes=["lossless", "half{io=true}"], **words)
+    made, given = onnx.load(result.save(tmp_path / "out.onnx")), onnx.load(NET)
+    onnx.checker.check_model(made, full_check=True)
+    ports = zip((*made.graph.input, *made.graph.output), (*given.graph.input, *given.graph.output), strict=True)
+    for port, before in ports:
+        assert port.type.tensor_type.elem_type == onnx.TensorProto.FLOAT16
+        assert port.type.tensor_type.shape == before.type.tensor_type.shape
+    assert not any(node.op_type == "Cast" for node in made.graph.node)
+    report = result.report
+    assert report.half is not None
+    assert report.half.ends == ("image", "logits")
+    assert report.verification is not None
+    assert report.verification.metrics["agreement"].after >= 0.999
+    assert 50 < report.verification.metrics["sqnr"].after < 90
+    again = api.optimize(NET, recipe=result.recipe, **words)
+    assert again.model.SerializeToString(deterministic=True) == (tmp_path / "out.onnx").read_bytes()
+    answer = command("check", NET, tmp_path / "out.onnx", "--threads", 1)
+    assert answer.code == 1
+    assert "input 'image' was a tensor(float), is a tensor(float16)" in answer.out
 
 
 @pytest.mark.parametrize(

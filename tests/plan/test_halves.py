@@ -10,7 +10,8 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from graphopt.compress.half import HalfPrecision, halved, lifted, ports
+from graphopt.compress.half import HalfPrecision, halved, ports
+from graphopt.compress.lifted import lifted
 from graphopt.graph.carry import Carried
 from graphopt.graph.nodes import graphs, key
 from graphopt.graph.save import serialize
@@ -135,6 +136,37 @@ def test_what_is_rounded_shows_on_floats() -> None:
     assert not np.array_equal(HERE.session(model).run(X)["y"], HERE.session(low).run(X)["y"])
 
 
+def ends(found: Halved) -> dict[str, ir.DataType | None]:
+    return {str(v.name): v.dtype for v in (*found.model.graph.inputs, *found.model.graph.outputs)}
+
+
+def test_inputs_and_outputs_are_of_half_precision_where_that_is_asked_for() -> None:
+    model = net("[plain] b = Relu(a)")
+    found = Halves(model, HalfPrecision(io=True), X).settled()
+    assert ends(found) == {"x": KIND, "y": KIND}
+    assert found.ends == ("x", "y")
+    assert found.casts == 0
+    exact = HERE.session(model).run(X)["y"]
+    for made in (found.model, lifted(found.model, KIND)):
+        np.testing.assert_allclose(HERE.session(made).run(X)["y"].astype(np.float32), exact, atol=2e-3 * exact.max())
+    assert ends(Halves(model, HalfPrecision(io=True), X, skip=["x"]).settled()) == {"x": ir.DataType.FLOAT, "y": KIND}
+
+
+def test_an_input_that_half_precision_does_not_tell_stays_a_float() -> None:
+    model = filled("""g (float[N,16] x, float[N,16] far) => (float[N,16] y, float[N,16] z)
+        <float[16,16] m, float s = {1e-5}> {
+        [first] a = MatMul(x, m) [down] b = Mul(far, s) [sum] y = Add(a, b) [copy] z = Neg(far) }""")
+    feed = {**X, "far": 1e5 * X["x"]}
+    found = Halves(model, HalfPrecision(io=True), feed).settled()
+    assert ends(found) == {"x": KIND, "far": ir.DataType.FLOAT, "y": KIND, "z": ir.DataType.FLOAT}
+    assert found.floats["far"].startswith("overflow is near: far reaches")
+    assert {"far", "z"} <= set(found.left)
+    result = HERE.session(found.model).run(feed)
+    assert all(np.isfinite(v).all() for v in result.values())
+    again = Halves(model, HalfPrecision(io=True), feed).halved(found.left)
+    assert serialize(again.model, Carried()) == serialize(found.model, Carried())
+
+
 def test_bfloat16_has_the_range_of_floats() -> None:
     model = net("[up] u = Mul(a, big) [down] b = Div(u, big)", constants=", float big = {3e4}")
     halves = Halves(model, HalfPrecision("bfloat16"), X)
@@ -168,17 +200,20 @@ def test_no_other_choice_costs_less(seed: int) -> None:
     floats = {k for k in units if draw.random() < 0.2}
     fixed = {f"v{i}" for i in range(count) if draw.random() < 0.2}
     outputs = {f"v{count - 1}"}
+    ends = {name for name in ("x", *outputs) if draw.random() < 0.4}
 
     def price(half: set[str]) -> int:
         total = sum(u.size + 500 for k, u in units.items() if k not in half and k not in floats)
         for name in ("x", *(f"v{i}" for i in range(count))):
-            made = name != "x" and f"n{name[1:]}" in half
+            made = name in ends if name == "x" else f"n{name[1:]}" in half
             read = {k in half for k, u in units.items() if name in u.reads}
-            if made and (False in read or name in fixed | outputs):
-                total += 3000 if name in outputs else 1000
+            read |= {True} & {name in outputs & ends}
+            if made and (False in read or name in fixed | (outputs - ends)):
+                total += 3000 if name in outputs - ends else 1000
             total += 1000 * (not made and True in read)
         return total
 
     free = [k for k in units if k not in floats]
     every = [{k for k, on in zip(free, way, strict=True) if on} for way in product([False, True], repeat=len(free))]
-    assert price(islands(units, floats, fixed, outputs)) == min(map(price, every))
+    outside = Unit(outputs & ends, ends - outputs, 0)
+    assert price(islands(units, floats, fixed, outputs - ends, outside)) == min(map(price, every))

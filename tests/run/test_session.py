@@ -96,8 +96,9 @@ def test_types_that_numpy_lacks() -> None:
     assert result["y"].dtype == x.dtype
     assert result["y"].tolist() == [1.5, -2]
     assert result["w"].tolist() == [-1, -1]
-    with pytest.raises(InputError, match="'x' is float32, the model takes bfloat16"):
-        session.run({"x": ones(2), "z": ones(2)})
+    assert session.run({"x": np.array([1.501, -2], np.float32), "z": ones(2)})["y"].tolist() == [1.5, -2]
+    with pytest.raises(InputError, match="'x' is float64, the model takes bfloat16"):
+        session.run({"x": ones(2, dtype=float), "z": ones(2)})
 
 
 def test_types_that_python_cannot_feed() -> None:
