@@ -1,32 +1,31 @@
-"""Half precision: which operators have it, and a model in which some nodes compute with it.
+"""Half precision: a model in which some nodes compute with it.
 
     float ─ Cast ─► half node ─► half node ─ Cast ─► float node        a Cast for each value that crosses the border
     weight, of half                                                    constants are converted ahead of time
                                             weight, of half ─ Cast ─► float node: it is stored in half where it can be
 
-What an operator takes is told by its schema at the model's opset: an input or output may be half where its type is a
-variable that admits it. Bodies of control flow go with their node: what is float on its border becomes half, and inside
-of it whatever can. Inputs and outputs of the model stay floats, unless they are asked for in half precision as well.
+Bodies of control flow go with their node: what is float on its border becomes half, and inside of it whatever can.
+Inputs and outputs of the model stay floats, unless they are asked for in half precision as well.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from graphopt.compress.ports import Ports, is_float, ports
 from graphopt.errors import UsageError
 from graphopt.graph.names import Names
-from graphopt.graph.nodes import bodies, graphs, is_constant, opset, subgraphs
+from graphopt.graph.nodes import graphs, is_constant, subgraphs
 from graphopt.graph.record import Exactness
 from graphopt.protocol import Named
 
-__all__ = ["TYPES", "HalfPrecision", "Ports", "cast", "constants", "halved", "is_float", "ports", "rounded"]
+__all__ = ["TYPES", "HalfPrecision", "cast", "halved", "rounded"]
 
 TYPES: Final = {"float16": ir.DataType.FLOAT16, "bfloat16": ir.DataType.BFLOAT16}
 """Types of half precision by name."""
@@ -63,58 +62,6 @@ class HalfPrecision(Named):
     def dtype(self) -> ir.DataType:
         """The type in the graph."""
         return TYPES[self.type]
-
-
-@dataclass(frozen=True)
-class Ports:
-    """Which inputs and outputs of a node, floats as it stands, are half where it computes in half precision."""
-
-    inputs: tuple[int, ...]
-    outputs: tuple[int, ...]
-
-
-def ports(node: ir.Node, kind: ir.DataType) -> Ports | str:
-    """What of a node becomes half, or why it stays as it is; empty where it has nothing to do with floats."""
-    every = [v for v in (*node.inputs, *node.outputs) if v is not None and v.name]
-    if not any(is_float(v) or not isinstance(v.type, ir.TensorType) for v in every) and not any(subgraphs(node)):
-        return ""
-    if any(not isinstance(v.type, ir.TensorType) for v in every):
-        return "its types are not known, or none of tensors"
-    try:
-        version = opset(node) or 1
-        schema = onnx.defs.get_schema(node.op_type, version, node.domain)
-    except onnx.defs.SchemaError:
-        return "it is no operator of standard ONNX"
-    able = {c.type_param_str for c in schema.type_constraints if f"tensor({kind.name.lower()})" in c.allowed_type_strs}
-    reads = [_formal(schema.inputs, i) for i in range(len(node.inputs))]
-    inputs = tuple(i for i, v in enumerate(node.inputs) if v is not None and is_float(v) and reads[i] in able)
-    bound = {reads[i] for i in inputs} | (able if any(subgraphs(node)) else set())
-    outputs = tuple(
-        i for i, v in enumerate(node.outputs) if v.name and is_float(v) and _formal(schema.outputs, i) in bound
-    )
-    if inputs or outputs:
-        return Ports(inputs, outputs)
-    told = any(is_float(v) for v in node.inputs if v is not None)
-    return f"opset {version} has no {node.op_type} of {kind.name.lower()}" if told else ""
-
-
-def _formal(formals: Any, index: int) -> str:
-    """The type of a formal input or output, as a schema has it; the last one may stand for many."""
-    return str(formals[min(index, len(formals) - 1)].type_str) if formals else ""
-
-
-def is_float(value: ir.Value) -> bool:
-    """Whether it is a tensor of floats."""
-    return isinstance(value.type, ir.TensorType) and value.dtype is ir.DataType.FLOAT
-
-
-def constants(node: ir.Node, kind: ir.DataType) -> Iterator[ir.Value]:
-    """The constants that become half with a node, those that its bodies read included."""
-    for each in (node, *(n for body in bodies(node) for n in body)):
-        found = ports(each, kind)
-        for index in found.inputs if isinstance(found, Ports) else ():
-            if (value := each.inputs[index]) is not None and is_constant(value):
-                yield value
 
 
 def halved(

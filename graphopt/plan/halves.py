@@ -23,8 +23,9 @@ from typing import Final
 import onnx_ir as ir
 
 from graphopt.analysis.segments import Samples, batches
-from graphopt.compress.half import HalfPrecision, Ports, constants, halved, is_float, ports
+from graphopt.compress.half import HalfPrecision, halved
 from graphopt.compress.lifted import lifted
+from graphopt.compress.ports import Ports, constants, is_float, ports
 from graphopt.compress.quantize import NOTHING
 from graphopt.errors import MachineError
 from graphopt.graph.carry import Carried
@@ -125,8 +126,7 @@ class Halves:
         self.machine.progress("comparing half precision with floats")
         count = len(self._rounding.feeds)
         found, wrong, right = attempt(0), 0, 1
-        if self.form.dtype is ir.DataType.BFLOAT16 and not self._rounding.runs(found.model):
-            raise MachineError("the runtime does not compute in bfloat16 here: give --device cuda, or --fp16")
+        self._check_able(found.halves)
         if failing := self._failing(found.halves):
             floats |= dict.fromkeys(failing, "the runtime does not run it in half precision")
             found = attempt(0)
@@ -146,6 +146,22 @@ class Halves:
         made, read = ([str(v.name) for v in values] for values in (graph.inputs, graph.outputs))
         outside = Unit([n for n in read if n in half], [n for n in made if n in half], 0)
         return islands(self._units, floats, self._fixed, [n for n in read if n not in half], outside)
+
+    def _check_able(self, keys: Collection[str]) -> None:
+        """Insist that bfloat16 is of use: that the node with the largest weights runs in it.
+
+        Raises:
+            MachineError: it does not. Float16 differs in that its weights are worth storing in it all the same.
+        """
+        heaviest = max(keys, key=lambda k: self._units[k].size, default=None)
+        if heaviest is None or self.form.dtype is not ir.DataType.BFLOAT16:
+            return
+        if not self._rounding.runs(halved(self.model, self.form.dtype, lambda n: key(n) == heaviest)):
+            provider = self._rounding.provider
+            raise MachineError(
+                f"{provider} does not run {heaviest} in bfloat16, so nothing would gain by it: "
+                "give --fp16, or --device cuda on a machine that has one"
+            )
 
     def _failing(self, keys: Sequence[str]) -> list[str]:
         """Those of some nodes in half precision that keep the runtime from running the model, found by halving."""

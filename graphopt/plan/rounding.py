@@ -97,6 +97,11 @@ class Rounding:
         return float(self._info.max)
 
     @property
+    def provider(self) -> str:
+        """What the model really runs on."""
+        return self._session(self.model).provider
+
+    @property
     def _info(self) -> Any:
         return ml_dtypes.finfo(self.kind.numpy())  # type: ignore[no-untyped-call]
 

@@ -10,13 +10,16 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from graphopt.compress.half import HalfPrecision, halved, ports
+from graphopt.compress.half import HalfPrecision, halved
 from graphopt.compress.lifted import lifted
+from graphopt.compress.ports import ports
+from graphopt.errors import MachineError
 from graphopt.graph.carry import Carried
 from graphopt.graph.nodes import graphs, key
 from graphopt.graph.save import serialize
 from graphopt.plan.halves import Halved, Halves
 from graphopt.plan.islands import Unit, islands
+from graphopt.plan.rounding import Rounding
 from graphopt.run.machine import HERE
 from tests.support.integers import filled
 
@@ -120,19 +123,20 @@ def test_a_constant_in_a_body_counts() -> None:
     assert "first" in found.halves
 
 
-def test_what_is_rounded_shows_on_floats() -> None:
+@pytest.mark.parametrize(("kind", "near_by"), [(KIND, 2e-3), (ir.DataType.BFLOAT16, 2e-2)])
+def test_what_is_rounded_shows_on_floats(kind: ir.DataType, near_by: float) -> None:
     model = net("[plain] b = Relu(a)")
-    low = lifted(halved(model, KIND, lambda _: True), KIND)
+    low = lifted(halved(model, kind, lambda _: True), kind)
     x = X["x"]
     arrays = {n: v.const_value.numpy() for n, v in model.graph.initializers.items() if v.const_value is not None}
 
     def near(value: Any) -> Any:
-        return value.astype(np.float16).astype(np.float32)
+        return value.astype(kind.numpy()).astype(np.float32)
 
     a = near(near(x) @ near(arrays["m1"]))
     c = near(np.maximum(a, 0) @ near(arrays["m2"]))
     y = near(np.maximum(c, 0) @ near(arrays["m3"]))
-    np.testing.assert_allclose(HERE.session(low).run(X)["y"], y, rtol=2e-3, atol=2e-3)
+    np.testing.assert_allclose(HERE.session(low).run(X)["y"], y, rtol=near_by, atol=near_by)
     assert not np.array_equal(HERE.session(model).run(X)["y"], HERE.session(low).run(X)["y"])
 
 
@@ -174,6 +178,28 @@ def test_bfloat16_has_the_range_of_floats() -> None:
     assert not halves._constants()
 
 
+def test_bfloat16_that_the_runtime_does_not_run_is_told() -> None:
+    with pytest.raises(MachineError, match=r"^CPUExecutionProvider does not run middle in bfloat16, .* give --fp16"):
+        Halves(net("[plain] b = Relu(a)"), HalfPrecision("bfloat16"), X).settled()
+
+
+def test_what_the_runtime_does_not_run_in_half_precision_stays_on_floats(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A runtime that has kernels for all of bfloat16 but one."""
+    low = ir.DataType.BFLOAT16
+
+    def runs(_: Rounding, model: ir.Model) -> bool:
+        return not any(v.dtype is low for node in model.graph if key(node) == "plain" for v in node.inputs if v)
+
+    monkeypatch.setattr(Rounding, "runs", runs)
+    model = net("[plain] b = Relu(a)")
+    found = Halves(model, HalfPrecision("bfloat16"), X).settled()
+    assert found.floats == {"plain": "the runtime does not run it in half precision"}
+    assert set(found.halves) == {"first", "middle", "cut", "last"}
+    assert {v.dtype for v in found.model.graph.initializers.values()} == {low}
+    exact, y = (HERE.session(m).run(X)["y"] for m in (model, lifted(found.model, low)))
+    assert 1e-4 < np.abs(y - exact).max() / np.abs(exact).max() < 0.05
+
+
 def test_operators_say_what_they_take() -> None:
     model = filled("""g (float[N,16] x, int64[N] i) => (float[N,16] y) {
         [plain] a = Relu(x) [rows] b = Gather(a, i) [back] j = Cast<to=1>(i) [count] s = Shape(b)
@@ -185,6 +211,15 @@ def test_operators_say_what_they_take() -> None:
         assert not isinstance(told, str)
         assert told.inputs == (0,)
         assert told.outputs == (() if name == "count" else (0,))
+
+
+def test_a_later_opset_that_has_the_type_is_told() -> None:
+    model = filled("""g (float[1,4,8,8] x) => (float[1,4,8,8] y) <float[4,4,3,3] w> {
+        [window] y = Conv<pads=[1,1,1,1]>(x, w) }""")
+    model.graph.opset_imports[""] = 17
+    (window,) = model.graph
+    assert ports(window, ir.DataType.BFLOAT16) == "opset 17 has no Conv of bfloat16, opset 22 has"
+    assert not isinstance(ports(window, KIND), str)
 
 
 @pytest.mark.parametrize("seed", range(20))
