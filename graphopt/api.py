@@ -380,10 +380,16 @@ def _inspect(
 
 
 def passes() -> tuple[PassReport, ...]:
-    """All passes, with their fields and rules."""
+    """All passes, with their fields and rules, where they pay, and what was measured of them."""
     return tuple(
         PassReport(
-            p.name, p.exactness.name, p.summary, {f.name: f.default for f in dataclasses.fields(p)}, dict(p.rules)
+            p.name,
+            p.exactness.name,
+            p.summary,
+            {f.name: f.default for f in dataclasses.fields(p)},
+            dict(p.rules),
+            p.pays,
+            p.evidence(),
         )
         for p in PASSES.values()
     )

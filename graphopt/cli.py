@@ -320,7 +320,7 @@ def bench(
 @app.command()
 @_command
 def passes(json: options.JsonOption = None, debug: options.DebugOption = False) -> None:
-    """List the passes, their fields and rules."""
+    """List the passes, their fields and rules, where they pay, and what was measured of them."""
     from graphopt import api
     from graphopt.report import data, files, table
 

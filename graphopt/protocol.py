@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import onnx_ir as ir
 from numpy.typing import NDArray
@@ -17,6 +18,9 @@ from graphopt.graph.record import Exactness, Refused
 from graphopt.targets import TARGETS, Target
 
 __all__ = ["Context", "Evaluator", "Exactness", "Ledger", "Miss", "Named", "NotEvaluated", "Pass", "Proposer"]
+
+
+_MEASURED: Final = "Measured:"
 
 
 class NotEvaluated(Exception):  # noqa: N818 - an answer, not a malfunction
@@ -99,13 +103,24 @@ class Context:
 
 @dataclass(frozen=True)
 class Named:
-    """What recipes and `--pass` name: a frozen dataclass whose fields are the options there."""
+    """What recipes and `--pass` name: a frozen dataclass whose fields are the options there.
+
+    What was measured of it stands in its docstring, in a paragraph that begins with "Measured:".
+    """
 
     name: ClassVar[str]
     summary: ClassVar[str]
     exactness: ClassVar[Exactness]
     rules: ClassVar[Mapping[str, str]]
     """Name and one line for each rule, for people."""
+    pays: ClassVar[str] = "on any target"
+    """Where it is of use, for people."""
+
+    @classmethod
+    def evidence(cls) -> str:
+        """What was measured of it, on one line; empty where nothing was."""
+        lines = [" ".join(paragraph.split()) for paragraph in inspect.cleandoc(cls.__doc__ or "").split("\n\n")]
+        return " ".join(line.removeprefix(_MEASURED).strip() for line in lines if line.startswith(_MEASURED))
 
 
 @dataclass(frozen=True)

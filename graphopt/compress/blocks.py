@@ -61,6 +61,7 @@ class Blocks(Packing):
 
     name: ClassVar[str] = "blocks"
     summary: ClassVar[str] = "weights of matrices in 4 or 8 bits, a scale for each block of them; data stays as it is"
+    pays: ClassVar[str] = "in bytes, on any target"
     rules: ClassVar[dict[str, str]] = {}
 
     bits: int = 4

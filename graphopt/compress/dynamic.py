@@ -34,6 +34,7 @@ class Dynamic(Packing):
 
     name: ClassVar[str] = "dynamic"
     summary: ClassVar[str] = "compute products on 8-bit integers, data being rounded when the model runs"
+    pays: ClassVar[str] = "on cpu"
     rules: ClassVar[dict[str, str]] = {}
     kept: ClassVar[bool] = False
 

@@ -61,6 +61,7 @@ class Quantize(Named):
 
     name: ClassVar[str] = "quantize"
     summary: ClassVar[str] = "compute on 8-bit integers where the target does (`--int8`)"
+    pays: ClassVar[str] = "on cpu, tensorrt and openvino"
     exactness: ClassVar[Exactness] = Exactness.LOSSY
     rules: ClassVar[Mapping[str, str]] = {}
 

@@ -64,6 +64,7 @@ class Sparsify(Named):
 
     name: ClassVar[str] = "sparsify"
     summary: ClassVar[str] = "set a share of the weights, small ones, or N:M of them to zero, and refit the others"
+    pays: ClassVar[str] = "in bytes of a packed file"
     exactness: ClassVar[Exactness] = Exactness.LOSSY
     rules: ClassVar[Mapping[str, str]] = {}
 

@@ -24,6 +24,7 @@ class Lower(Pass):
 
     name: ClassVar[str] = "lower"
     summary: ClassVar[str] = "standard operators into the target's own ones (`--target`)"
+    pays: ClassVar[str] = "on cpu and cuda"
     exactness: ClassVar[Exactness] = Exactness.ROUNDING
     stage: ClassVar[int] = 1
     rules: ClassVar[Mapping[str, str]] = described(tuple(chain.from_iterable(FAMILIES)))

@@ -337,6 +337,10 @@ class PassReport:
     """With their defaults."""
     rules: Mapping[str, str]
     """Name and summary."""
+    pays: str
+    """Where it is of use."""
+    evidence: str
+    """What was measured of it; empty where nothing was."""
 
 
 def to_json(tree: Any, name: str = "") -> str:

@@ -205,13 +205,15 @@ def _why(report: Inspection, rule: str) -> list[Text]:
 
 
 def passes(reports: Sequence[PassReport]) -> RenderableType:
-    """Passes with their fields, and their rules below them."""
-    table = _table("pass", "exactness", "what it does")
+    """Passes with their fields, where they pay, and below them what was measured and their rules."""
+    table = _table("pass", "exactness", "pays", "what it does")
     for report in reports:
         fields = ",\n  ".join(f"{k}={json.dumps(v)}" for k, v in report.fields.items())
-        table.add_row(report.name + (f"{{{fields}}}" if fields else ""), report.exactness.lower(), report.summary)
+        table.add_row(report.name + (f"{{{fields}}}" if fields else ""), report.exactness.lower(), report.pays, report.summary)
+        if report.evidence:
+            table.add_row("  measured", "", "", report.evidence)
         for name, summary in report.rules.items():
-            table.add_row(f"  {name}", "", summary)
+            table.add_row(f"  {name}", "", "", summary)
     return table
 
 

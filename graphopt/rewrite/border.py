@@ -37,7 +37,7 @@ _SPATIAL = 2
 
 @rule(one_of("GlobalAveragePool", "ReduceMean")(name="pool"), exactness=Exactness.ROUNDING)
 def constant_border(draft: Draft, _ctx: Context, pool: ir.Node) -> Answer:
-    """See the module's docstring."""
+    """The mean over what a padded 1x1 convolution makes leaves out the border, whose result is known."""
     found = _convolution(pool)
     if isinstance(found, No):
         return found

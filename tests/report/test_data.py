@@ -18,7 +18,7 @@ DATACLASSES = [c for c in vars(data).values() if dataclasses.is_dataclass(c) and
 
 
 def test_dataclasses_become_objects_and_tuples_lists() -> None:
-    step = PassReport("fold", "BITWISE", "ключ", {"max_bytes": 1}, {"a": "b"})
+    step = PassReport("fold", "BITWISE", "ключ", {"max_bytes": 1}, {"a": "b"}, "on cpu", "")
     assert json.loads(to_json((step,), "passes")) == {"passes": [dataclasses.asdict(step)], "schema": 1}
     assert to_json(step).isascii()
 

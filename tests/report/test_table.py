@@ -187,9 +187,12 @@ def test_inspect_counts_no_work_where_nothing_runs() -> None:
 
 def test_passes_shows_fields_and_rules() -> None:
     shown = text(table.passes(api.passes()))
+    plain = " ".join(shown.split())
     assert "fold{max_bytes=16777216}" in shown
+    assert "on cpu and cuda" in shown
     for step in api.passes():
-        assert all(rule in shown and summary in shown for rule, summary in step.rules.items())
+        assert " ".join((*("measured" for _ in step.evidence[:1]), *step.evidence.split())) in plain
+        assert all(rule in shown and summary in plain for rule, summary in step.rules.items())
 
 
 def test_doctor_shows_what_to_do() -> None:
