@@ -57,7 +57,11 @@ _TYPES: Final = {
 
 @dataclass(frozen=True)
 class Blocks(Packing):
-    """See the module's docstring."""
+    """See the module's docstring.
+
+    Measured: models/digits_vit.onnx with size=16 has 28 % of its bytes with bits=4 and 38 % with bits=8, and the same
+    accuracy; with 32 images it takes 2.5 times as long with MatMulNBits, 6.6 times with DequantizeLinear.
+    """
 
     name: ClassVar[str] = "blocks"
     summary: ClassVar[str] = "weights of matrices in 4 or 8 bits, a scale for each block of them; data stays as it is"

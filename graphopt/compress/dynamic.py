@@ -30,7 +30,11 @@ _OPSET: Final = 11
 
 @dataclass(frozen=True)
 class Dynamic(Packing):
-    """See the module's docstring."""
+    """See the module's docstring.
+
+    Measured: models/digits_vit.onnx for cpu has 37 % of its bytes, takes 0.83 of the time (0.96 on floats) and has the
+    same accuracy.
+    """
 
     name: ClassVar[str] = "dynamic"
     summary: ClassVar[str] = "compute products on 8-bit integers, data being rounded when the model runs"

@@ -31,7 +31,11 @@ _MOST: Final = 4
 
 @dataclass(frozen=True)
 class Separable(Factored):
-    """A depthwise product with some filters for each channel, and a 1×1 product."""
+    """A depthwise product with some filters for each channel, and a 1×1 product.
+
+    Measured: models/digits_resnet.onnx with filters=2 has 31 % of its MACs, 32 % of its bytes and an accuracy of 98.4 %
+    in place of 99.6 %, and takes 3.1 times as long on a CPU, whose depthwise convolutions are slow.
+    """
 
     name: ClassVar[str] = "separable"
     summary: ClassVar[str] = "write a convolution as a depthwise one and 1×1"

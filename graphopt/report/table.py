@@ -209,7 +209,9 @@ def passes(reports: Sequence[PassReport]) -> RenderableType:
     table = _table("pass", "exactness", "pays", "what it does")
     for report in reports:
         fields = ",\n  ".join(f"{k}={json.dumps(v)}" for k, v in report.fields.items())
-        table.add_row(report.name + (f"{{{fields}}}" if fields else ""), report.exactness.lower(), report.pays, report.summary)
+        table.add_row(
+            report.name + (f"{{{fields}}}" if fields else ""), report.exactness.lower(), report.pays, report.summary
+        )
         if report.evidence:
             table.add_row("  measured", "", "", report.evidence)
         for name, summary in report.rules.items():
