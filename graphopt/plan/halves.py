@@ -109,7 +109,7 @@ class Halves:
             MachineError: the runtime has no such type here.
         """
         self.machine.progress("looking for what half precision loses")
-        floats = self._values() | self._constants() | self._types
+        floats = self._inputs() | self._values() | self._constants() | self._types
         alone = self._rounding.alone([k for k in self._units if k not in floats])
         floats |= self._amplified(alone, floats)
         worst = sorted((k for k in alone if k not in floats), key=lambda k: alone[k].decibels)
@@ -172,8 +172,12 @@ class Halves:
 
     def _is_close(self, low: ir.Model) -> bool:
         """Whether each output is what the original's is, nearly."""
-        least = _BIT * self._rounding.bits - _OUTPUT
-        return all(deviation.decibels >= least for deviation in self._rounding.outputs(low).values())
+        return all(deviation.decibels >= self._close for deviation in self._rounding.outputs(low).values())
+
+    @property
+    def _close(self) -> float:
+        """Decibels that rounding must leave at each output."""
+        return _BIT * self._rounding.bits - _OUTPUT
 
     @cached_property
     def ends(self) -> tuple[str, ...]:
@@ -225,6 +229,12 @@ class Halves:
             if name not in self._units:
                 found |= {str(v.name) for v in (*node.inputs, *_captured(node)) if v is not None}
         return found
+
+    def _inputs(self) -> dict[str, str]:
+        """Inputs that the outputs need exact, as indices of rows that are floats."""
+        names = {str(v.name) for v in self.model.graph.inputs}.intersection(self.ends)
+        kept = self._rounding.inputs(sorted(names)) if names else {}
+        return {n: "of a rounded one, the outputs are others" for n, decibels in kept.items() if decibels < self._close}
 
     def _constants(self) -> dict[str, str]:
         """Nodes with a constant that half precision does not tell."""

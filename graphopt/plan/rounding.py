@@ -6,7 +6,7 @@ next. All of them stand in one model, in which no node reads what another one ma
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -146,10 +146,18 @@ class Rounding:
         first, second = self._session(self.model), self._session(other)
         found = {str(v.name): Deviation() for v in self.model.graph.outputs}
         for feed in self.feeds:
-            a, b = first.run(feed), second.run(feed)
-            for name, deviation in found.items():
-                if isinstance(a[name], np.ndarray) and a[name].dtype.kind == "f":
-                    deviation.add(a[name], b[name])
+            _compare(found, first.run(feed), second.run(feed))
+        return found
+
+    def inputs(self, names: Sequence[str]) -> dict[str, float]:
+        """By name, the decibels that the worst output keeps where one input alone is rounded, and all else exact."""
+        found, session = dict[str, float](), self._session(self.model)
+        for name in names:
+            deviations = {str(v.name): Deviation() for v in self.model.graph.outputs}
+            for feed in self.feeds:
+                near = feed | {name: rounded(feed[name], self.kind).astype(feed[name].dtype)}
+                _compare(deviations, session.run(feed), session.run(near))
+            found[name] = min(d.decibels for d in deviations.values())
         return found
 
     def runs(self, model: ir.Model) -> bool:
@@ -183,6 +191,13 @@ class Rounding:
         copy.graph.outputs[:] = [known[n] for n in dict.fromkeys(values) if n in known]
         session = self._session(copy)
         return lambda feed: feed | session.run(feed)
+
+
+def _compare(deviations: Mapping[str, Deviation], expected: Feed, found: Feed) -> None:
+    """Take in outputs of floats, by name."""
+    for name, deviation in deviations.items():
+        if isinstance(expected[name], np.ndarray) and expected[name].dtype.kind == "f":
+            deviation.add(expected[name], found[name])
 
 
 def _severed(model: ir.Model, keys: Collection[str]) -> tuple[ir.Model, dict[str, tuple[str, str]]]:

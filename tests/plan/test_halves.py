@@ -171,6 +171,16 @@ def test_an_input_that_half_precision_does_not_tell_stays_a_float() -> None:
     assert serialize(again.model, Carried()) == serialize(found.model, Carried())
 
 
+def test_an_input_that_the_outputs_need_exact_stays_a_float() -> None:
+    """Numbers of rows are exact in half precision up to 2048."""
+    model = filled("""g (float[N] row, float[N,16] x) => (float[N,16] y) <float[4096,16] table, float[16,16] m> {
+        i = Cast<to=7>(row) a = Gather(table, i) b = MatMul(x, m) y = Add(a, b) }""")
+    feed = {**X, "row": np.arange(2049, 4096, 180, dtype=np.float32)}
+    found = Halves(model, HalfPrecision(io=True), feed).settled()
+    assert ends(found) == {"row": ir.DataType.FLOAT, "x": KIND, "y": KIND}
+    assert found.floats["row"] == "of a rounded one, the outputs are others"
+
+
 def test_bfloat16_has_the_range_of_floats() -> None:
     model = net("[up] u = Mul(a, big) [down] b = Div(u, big)", constants=", float big = {3e4}")
     halves = Halves(model, HalfPrecision("bfloat16"), X)
