@@ -35,7 +35,8 @@ from graphopt.analysis.metrics import distance
 from graphopt.analysis.places import added, sampled
 from graphopt.analysis.ranges import chosen
 from graphopt.analysis.segments import Samples, batches, folded, tapped
-from graphopt.compress.quantize import Quantize, assembled, grids
+from graphopt.compress.quantize import Quantize, grids
+from graphopt.compress.quantizers import assembled
 from graphopt.compress.region import Grid, layout
 from graphopt.compress.round import nearest
 from graphopt.graph.collector import trimmed

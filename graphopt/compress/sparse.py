@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from graphopt.analysis.frontier import Rows
 from graphopt.compress.refit import STEPS, Fit, Goal, times
 
-__all__ = ["ROUNDS", "Sparse", "cheapest", "dearest", "fit_kept", "solved", "thinned"]
+__all__ = ["ROUNDS", "SHARES", "Sparse", "allocated", "cheapest", "dearest", "fit_kept", "solved", "thinned"]
 
 Array = NDArray[Any]
 DAMPING: Final = 1e-2
@@ -36,6 +36,10 @@ DAMPINGS: Final = (1e-1, 1e-2, 1e-3, 1e-4)
 """Of the fit, those that are tried."""
 ROUNDS: Final = tuple(1 - (1 - r / 8) ** 3 for r in range(1, 9))
 """Of what is to go in the end, the part that is gone after each round."""
+SHARES: Final = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
+"""Of a product's weights, that are tried where a share of all is to go."""
+_FINE: Final = 501
+_HALVINGS: Final = 60
 _FEW: Final = 20
 _MANY: Final = 40
 """Steps of conjugate gradients, between rounds and at the end."""
@@ -58,6 +62,31 @@ class Sparse:
     """Error on rows held back with the other weights as they were, as a part of what the original's values vary."""
     after: float
     """The same once these are fitted."""
+
+
+def allocated(losses: Array, sizes: Array, share: float) -> Array:
+    """(products,): which part of each goes so that the sum of losses is least, and the share of all goes.
+
+    Args:
+        losses: (products, len(SHARES)): of each, at each of `SHARES`.
+        sizes: (products,): how many weights each has.
+        share: of all weights.
+    """
+    fine = np.linspace(0, SHARES[-1], _FINE)
+    curves = np.stack([np.interp(fine, SHARES, loss) for loss in losses])
+
+    def at(price: float) -> Array:
+        found: Array = fine[np.argmin(curves - price * sizes[:, None] * fine, axis=1)]
+        return found
+
+    low, high, wanted = 1e-15, 1e3, share * np.sum(sizes)
+    for _ in range(_HALVINGS):
+        middle = float(np.sqrt(low * high))
+        low, high = (middle, high) if at(middle) @ sizes < wanted else (low, middle)
+    few, many = at(low), at(high)
+    between = float(wanted - few @ sizes) / max(float((many - few) @ sizes), 1e-12)
+    found: Array = few + min(max(between, 0.0), 1.0) * (many - few)
+    return found
 
 
 def thinned(

@@ -38,7 +38,7 @@ from graphopt.analysis.frontier import Frontier, Rows, Site
 from graphopt.analysis.segments import Samples
 from graphopt.compress.compress import Compressed
 from graphopt.compress.refit import ROWS, fit, row_count, times
-from graphopt.compress.sparse import ROUNDS, Sparse, cheapest, dearest, fit_kept, thinned
+from graphopt.compress.sparse import ROUNDS, SHARES, Sparse, allocated, cheapest, dearest, fit_kept, thinned
 from graphopt.errors import UsageError
 from graphopt.graph.record import Exactness
 from graphopt.protocol import Named
@@ -50,12 +50,8 @@ Array = NDArray[Any]
 
 _PATTERN: Final = re.compile(r"(\d{1,4}):(\d{1,4})")
 _WAYS: Final = ("obs", "magnitude")
-SHARES: Final = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
-"""Of a product's weights, that are tried where a share of all is to go."""
 _PRICED: Final = 20
 """Rows per column that losses are computed from."""
-_FINE: Final = 501
-_HALVINGS: Final = 60
 
 
 @dataclass(frozen=True)
@@ -231,31 +227,6 @@ def _shares(sites: Frontier, form: Sparsify, skip: Container[str], memory: int) 
         return {}
     found = allocated(np.array([*losses.values()]), np.array([*sizes.values()]), form.share)
     return {key: float(each) for key, each in zip(losses, found, strict=True)}
-
-
-def allocated(losses: Array, sizes: Array, share: float) -> Array:
-    """(products,): which part of each goes so that the sum of losses is least, and the share of all goes.
-
-    Args:
-        losses: (products, len(SHARES)): of each, at each of `SHARES`.
-        sizes: (products,): how many weights each has.
-        share: of all weights.
-    """
-    fine = np.linspace(0, SHARES[-1], _FINE)
-    curves = np.stack([np.interp(fine, SHARES, loss) for loss in losses])
-
-    def at(price: float) -> Array:
-        found: Array = fine[np.argmin(curves - price * sizes[:, None] * fine, axis=1)]
-        return found
-
-    low, high, wanted = 1e-15, 1e3, share * np.sum(sizes)
-    for _ in range(_HALVINGS):
-        middle = float(np.sqrt(low * high))
-        low, high = (middle, high) if at(middle) @ sizes < wanted else (low, middle)
-    few, many = at(low), at(high)
-    between = float(wanted - few @ sizes) / max(float((many - few) @ sizes), 1e-12)
-    found: Array = few + min(max(between, 0.0), 1.0) * (many - few)
-    return found
 
 
 def _grams(rows: Rows, at: slice) -> Array:

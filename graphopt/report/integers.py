@@ -9,7 +9,7 @@ import numpy as np
 
 from graphopt.analysis.histogram import Histogram
 from graphopt.compress.equalize import Evened
-from graphopt.compress.quantize import Ranged
+from graphopt.compress.quantizers import Ranged
 from graphopt.finish import Integral
 from graphopt.lossy import Lossy
 

@@ -11,8 +11,8 @@ import pytest
 
 from graphopt import ops
 from graphopt.analysis.calibration import observe
-from graphopt.compress import quantize
 from graphopt.compress.quantize import Quantize, grids, weights
+from graphopt.compress.quantizers import assembled
 from graphopt.compress.region import Grid, layout
 from graphopt.compress.steps import BITS
 from graphopt.errors import UsageError
@@ -197,7 +197,7 @@ def test_weights_that_were_left_out_stay_floats_and_so_do_their_data() -> None:
     model = filled(BLOCK)
     made = placed(model, ON_CPU, images(4, 6, 6))
     fewer = layout(model, ON_CPU, {"q", "add"})
-    part = quantize.assembled(model, fewer, made.ranges, made.weights, integer_bias=True)
+    part = assembled(model, fewer, made.ranges, made.weights, integer_bias=True)
     assert array(node(part, "q").inputs[1]) is not None
     assert array(node(part, "p").inputs[1]) is None
     assert node(part, "q").outputs[0].name not in fewer.values
@@ -260,7 +260,7 @@ def test_every_way_to_choose_ranges(ranges: Any) -> None:
     plan = layout(model, ON_CPU)
     found = grids(plan, observe(model, plan.values, samples), ranges, unsigned=True)
     made = weights(model, plan, found, samples)
-    done = quantize.assembled(model, plan, found, made, integer_bias=True)
+    done = assembled(model, plan, found, made, integer_bias=True)
     assert noise(model, done, images(4, 6, 6, seed=2)) < 0.01
 
 

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from graphopt.analysis.frontier import Rows
-from graphopt.compress.sparse import ROUNDS, dearest, fit_kept, solved, thinned
-from graphopt.compress.sparsify import SHARES, allocated
+from graphopt.compress.sparse import ROUNDS, SHARES, allocated, dearest, fit_kept, solved, thinned
 
 Array = NDArray[Any]
 

@@ -12,7 +12,8 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from graphopt.analysis.calibration import observe
-from graphopt.compress.quantize import Ranged, assembled, grids, weights
+from graphopt.compress.quantize import grids, weights
+from graphopt.compress.quantizers import Ranged, assembled
 from graphopt.compress.region import Layout, layout
 from graphopt.compress.round import Rounded
 from graphopt.graph.carry import Carried
