@@ -29,6 +29,7 @@ from graphopt.compress.form import Form
 from graphopt.compress.offers import Stored, form_of, offers, with_choices
 from graphopt.compress.order import gathered, orders
 from graphopt.compress.sparsify import Sparsify, sparsify
+from graphopt.compress.turn import Turns, turns
 from graphopt.errors import InputError
 from graphopt.graph.carry import Carried
 from graphopt.graph.external import Runnable, weight_of
@@ -96,23 +97,34 @@ class Workshop:
     def curves(self) -> dict[str, Curve]:
         """In which order units go, and the error of their readers, by group."""
         self.machine.progress("ordering channels")
-        found = orders(self.model, self.channels, self.split.calibration, self.machine)
+        found = orders(self._turned, self.channels, self.split.calibration, self.machine)
         samples = self.split.calibration
         finite = is_finite([samples] if isinstance(samples, Mapping) else samples)
         if not finite and not any(curve.error.any() for curve in found.values()):
             raise InputError(UNLEARNED)
         return found | {key: replace(found[key], order=order) for key, order in self._unread(found)}
 
+    @cached_property
+    def _turns(self) -> Turns:
+        """Better bases of units that may be mixed. Groups that stay whole keep their own."""
+        return turns(self.model, self.channels, self.split.calibration, self.machine)
+
+    @cached_property
+    def _turned(self) -> ir.Model:
+        return self._turns.turned(self.channels.groups)
+
     def _unread(self, found: Mapping[str, Curve]) -> Iterator[tuple[str, NDArray[np.int64]]]:
         """The order of units where not all readers are products, by what the outputs lose with each, if it is fast."""
         feeds, count = self._some
         for key in found:
             group = self.channels.groups[key]
-            if found[key].partial:
+            if found[key].partial and key in self._turns.by:
+                yield key, np.arange(group.units)[::-1]
+            elif found[key].partial:
                 if group.units * count * macs(self.channels, {}) > _ALONE:
                     continue
                 self.machine.progress(f"measuring the units of {key}")
-                lost = alone(self.model, self.channels, key, feeds, self.machine)
+                lost = alone(self._turned, self.channels, key, feeds, self.machine)
                 yield key, ranked(lost)
 
     @cached_property
@@ -169,10 +181,10 @@ class Workshop:
             return {}
         samples, some = self.split.calibration, others[:: max(1, len(others) // _YARDSTICKS)]
         found = measure(
-            self.model, self.channels, self._orders, [*keys, *some], self._some[0], self.machine, step=self.step
+            self._turned, self.channels, self._orders, [*keys, *some], self._some[0], self.machine, step=self.step
         )
         ratios = list[float]()
-        for group, readers in gathered(self.model, self.channels, some, samples, self.machine):
+        for group, readers in gathered(self._turned, self.channels, some, samples, self.machine):
             for width, loss in found[group.key].items():
                 gone = self._orders[group.key][: group.units - width]
                 error = self._gain(group.key) * sum(r.without(gone) for r in readers)
@@ -228,7 +240,7 @@ class Workshop:
         found = Compressed(self.model, ())
         if plan.widths or plan.forms:
             found = compress(
-                self.model,
+                self._turns.turned(plan.widths) if plan.widths else self.model,
                 self.channels,
                 self._kept(plan),
                 self.split.calibration,

@@ -69,6 +69,11 @@ def _constant_factor(node: ir.Node) -> Collection[int]:
     return [i for i, value in enumerate(node.inputs) if is_constant(value)][:1]
 
 
+def _beside_constant(node: ir.Node) -> Collection[int]:
+    """Of a product of two, the one that is computed where the other one is known."""
+    return [i for i, value in enumerate(node.inputs) if is_constant(node.inputs[1 - i])][-1:]
+
+
 ARITHMETIC = (
     OpSpec(op="Add", summary="A + B", commutes=True, pulls=_rises(lambda bound, c: bound - c, 0, 1)),
     OpSpec(op="Sub", summary="A − B", pulls=_rises(lambda bound, c: bound + c, 0)),
@@ -204,11 +209,19 @@ _FACTORS: Mapping[str, Factors] = {
     "Mul": _constant_factor,
 }
 
+_SUMS: Mapping[str, Factors] = {
+    **dict.fromkeys(("Add", "Mean", "Sub", "Sum"), every_input),
+    "Div": first_input,
+    "Mul": _beside_constant,
+    "Neg": first_input,
+}
+
 SPECS = tuple(
     replace(
         spec,
         flow=first_only if spec.op in _SETTINGS else pointwise,
         factors=_FACTORS.get(spec.op, spec.factors),
+        sums=_SUMS.get(spec.op, spec.sums),
         positive="always" if spec.op in _POSITIVE else "kept" if spec.op in _KEPT else "",
     )
     for spec in (*ARITHMETIC, *VARIADIC, *LOGIC, *ROUNDING, *FUNCTIONS, *ACTIVATIONS)

@@ -33,13 +33,14 @@ def _to_all(node: ir.Node) -> Iterable[tuple[ir.Value, ir.Value]]:
 
 
 SPECS = (
-    OpSpec(op="Identity", summary="the input as it is", carries=carry(0), flow=pointwise, factors=first_input),
+    OpSpec(op="Identity", summary="the input as it is", carries=carry(0), flow=pointwise, factors=first_input, sums=first_input),
     OpSpec(
         op="Flatten",
         summary="a matrix: the axes before `axis` become the rows, the others the columns",
         carries=carry(0),
         flow=regrouped,
         factors=first_input,
+        sums=first_input,
     ),
     OpSpec(
         op="Transpose",
@@ -47,6 +48,7 @@ SPECS = (
         carries=carry(0),
         flow=transpose,
         factors=first_input,
+        sums=first_input,
     ),
     OpSpec(
         op="DepthToSpace",
@@ -67,6 +69,7 @@ SPECS = (
         carries=carry(0),
         flow=reshape,
         factors=first_input,
+        sums=first_input,
         resize=reshaped,
     ),
     *family(
@@ -75,6 +78,7 @@ SPECS = (
         carries=carry(0),
         flow=regrouped,
         factors=first_input,
+        sums=first_input,
     ),
     OpSpec(
         op="Concat",
@@ -82,6 +86,7 @@ SPECS = (
         carries=carry(),
         flow=concat,
         factors=every_input,
+        sums=every_input,
     ),
     OpSpec(
         op="Split",
@@ -89,6 +94,7 @@ SPECS = (
         carries=_to_all,
         flow=split,
         factors=first_input,
+        sums=first_input,
         resize=splitted,
     ),
     OpSpec(
@@ -98,6 +104,7 @@ SPECS = (
         carries=carry(0),
         flow=slice_,
         factors=first_input,
+        sums=first_input,
         resize=sliced,
     ),
     OpSpec(
@@ -105,6 +112,7 @@ SPECS = (
         summary="broadcast to the common shape",
         admits=admit({1: Domain(1, 2)}),
         carries=carry(0),
+        sums=first_input,
         flow=expand,
         resize=expanded,
     ),

@@ -130,6 +130,10 @@ class OpSpec:
     """Indices of the inputs that, multiplied by positive numbers, one for each index of an axis, multiply the result by
     the same; none where there are no such inputs. Whatever else is computed must be left as it is."""
 
+    sums: Factors = _no_factors
+    """Indices of the inputs that the result is a sum of, or whose multiple it is by one number for all of it, or whose
+    elements it moves: what is done to all of them alike along an axis could as well be done to the result."""
+
     flow: Flow = opaque
     """How the indices of its axes hang together, for cutting channels; see `ops.flow`."""
 
