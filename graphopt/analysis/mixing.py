@@ -9,7 +9,7 @@ projection behind them, in each head on its own; not where positions turn them, 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -19,13 +19,20 @@ from numpy.typing import NDArray
 
 from graphopt import ops
 from graphopt.analysis.groups import Channels, Port
+from graphopt.analysis.segments import tapped
 from graphopt.graph.nodes import is_constant, key, readers
+from graphopt.graph.parts import part
+from graphopt.run.machine import HERE, Machine
+from graphopt.run.session import Feed
 
 __all__ = ["Meeting", "Place", "meetings"]
 
 _SIDES: Final = 2
-Heads = tuple[tuple[str, int], ...]
-"""Group and unit of each, where heads are what is cut."""
+_SURE: Final = 0.1
+"""How far from a whole number a number of a channel may be."""
+_Head = tuple[str, int]
+"""Group and unit, where heads are what is cut."""
+_NOBODY: Final = ("", -1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +44,7 @@ class Place:
     """Those of heads and of what is inside them; one where it holds both."""
     at: NDArray[np.int64]
     """(heads, copies, units): where along these axes, taken together; what has copies is mixed alike."""
-    heads: Heads
+    heads: tuple[_Head, ...]
 
     def laid(self, array: NDArray[Any]) -> NDArray[Any]:
         """(positions along `axes`, all the rest)."""
@@ -61,23 +68,25 @@ class Meeting:
     constants: tuple[tuple[Place, ...], tuple[Place, ...]]
     """Of each side, what A or B goes into."""
     biased: bool
-    """Whether what is the same for all rows of the first one can be made up for."""
+    """Whether the second one is a constant: what is the same for all rows of the first is then left to a bias."""
 
 
-def meetings(model: ir.Model, channels: Channels, heads: Channels) -> dict[str, tuple[Meeting, ...]]:
+def meetings(
+    model: ir.Model, channels: Channels, heads: Channels, feed: Feed, machine: Machine = HERE
+) -> dict[str, tuple[Meeting, ...]]:
     """By group, where its units are summed over, of all groups whose units may be mixed.
 
     Args:
         model: canonical.
         channels: its groups, heads losing what is inside them.
         heads: the same, heads lost as a whole.
+        feed: what it runs on, to see where the channels of one product go that several of these sums read.
+        machine: where to run.
     """
     held = {name for node in model.graph for name in _held(node, channels)}
-    found = {}
-    for name in channels.groups:
-        if name not in held and (mine := _meetings(model, name, channels, heads)):
-            found[name] = mine
-    return found
+    search = _Search(model, channels, heads, feed, machine)
+    found = {name: search.meetings(name) for name in channels.groups if name not in held}
+    return {name: mine for name, mine in found.items() if mine}
 
 
 def _groups(value: ir.Value | None, channels: Channels) -> set[str]:
@@ -101,72 +110,127 @@ def _held(node: ir.Node, channels: Channels) -> set[str]:
     return shared | {g for v in node.inputs if v not in passed for g in _groups(v, channels)}
 
 
-def _meetings(model: ir.Model, name: str, channels: Channels, heads: Channels) -> tuple[Meeting, ...]:
-    """All of one group; none where a constant is on several sides."""
-    nodes = {key(node): node for node in model.graph}
-    found, used = list[Meeting](), defaultdict[str, int](int)
-    for reader, _ in channels.groups[name].readers:
-        values = [v for v in nodes[reader].inputs if v is not None and name in _groups(v, channels)]
-        if len(values) != _SIDES:
+@dataclass(frozen=True, eq=False)
+class _Search:
+    """One model, and the places of groups in it."""
+
+    model: ir.Model
+    channels: Channels
+    heads: Channels
+    feed: Feed
+    machine: Machine
+
+    def meetings(self, name: str) -> tuple[Meeting, ...]:
+        """All of one group; none unless each of its constants is on one side of one of them."""
+        nodes = {key(node): node for node in self.model.graph}
+        ends = list[tuple[ir.Value, ir.Value]]()
+        for reader, _ in self.channels.groups[name].readers:
+            values = [v for v in nodes[reader].inputs if v is not None and name in _groups(v, self.channels)]
+            if len(values) != _SIDES:
+                return ()
+            first, second = sorted(values, key=is_constant)
+            ends.append((first, second))
+        origins = {end: list(dict.fromkeys(self._origins(end, name))) for both in ends for end in both}
+        uses = defaultdict[tuple[ir.Value, ir.Node], list[ir.Value]](list)
+        for end, mine in origins.items():
+            for origin in mine:
+                uses[origin].append(end)
+        every = {v for v in self.model.graph.initializers.values() if name in _groups(v, self.channels)}
+        if {value for value, _ in uses} != every or len(uses) != len(every):
             return ()
-        values.sort(key=is_constant)
-        sides = [_place(v, name, channels, heads) for v in values]
-        constants = [[_place(c, name, channels, heads) for c in _origins(v, name, channels)] for v in values]
-        places = [p for p in (*sides, *constants[0], *constants[1]) if p is not None]
-        if len(places) != _SIDES + len(constants[0]) + len(constants[1]) or len({p.heads for p in places}) > 1:
-            return ()
-        for place in places[_SIDES:]:
-            used[place.value] += 1
-        first, second = ([p for p in some if p is not None] for some in constants)
-        found.append(Meeting((places[0], places[1]), (tuple(first), tuple(second)), is_constant(values[1])))
-    whole = {v for v, value in model.graph.initializers.items() if name in _groups(value, channels)}
-    return tuple(found) if used.keys() == whole and set(used.values()) == {1} else ()
+        only = {o: self._reached(o[1].outputs[0], name, mine) for o, mine in uses.items() if len(mine) > 1}
+        found = list[Meeting]()
+        for both in ends:
+            sides = [self._place(end, name) for end in both]
+            places = [[self._place(o[0], name, only.get(o, {}).get(end)) for o in origins[end]] for end in both]
+            known = [[p for p in some if p is not None] for some in (sides, *places)]
+            if [len(k) for k in known] != [_SIDES, *map(len, places)]:
+                return ()
+            if len({p.heads for some in known for p in some}) > 1:
+                return ()
+            found.append(Meeting((known[0][0], known[0][1]), (tuple(known[1]), tuple(known[2])), is_constant(both[1])))
+        taken = [p for m in found for some in m.constants for p in some]
+        whole = [self._place(value, name) for value in every]
+        count = sum(p.at.size for p in whole if p is not None)
+        different = {(p.value, at) for p in taken for at in p.at.ravel().tolist()}
+        return tuple(found) if sum(p.at.size for p in taken) == count == len(different) else ()
+
+    def _origins(self, value: ir.Value, name: str) -> Iterator[tuple[ir.Value, ir.Node]]:
+        """The constants with units of a group that a value is made of, itself if it is one, and who reads them."""
+        if is_constant(value):
+            yield value, next(iter(readers(value)))
+            return
+        node = value.producer()
+        for source in dict.fromkeys(node.inputs if node is not None else ()):
+            if source is not None and name in _groups(source, self.channels):
+                yield from self._origins(source, name)
+
+    def _reached(self, value: ir.Value, name: str, ends: Sequence[ir.Value]) -> dict[ir.Value, set[int]]:
+        """Which indices of a value, along the axis with a group, each of some others is made of.
+
+        They are fed in place of what the value holds. Sums of one of them by numbers are multiples of it, which the
+        same with ones in place of them tells; constants that are added are what there is with zeros.
+        """
+        ports = self.channels.values.get(str(value.name), ())
+        axis = next(i for i, port in enumerate(ports) if port is not None and name in port.groups)
+        given = tapped(self.model, [str(value.name)], self.machine)(self.feed)[str(value.name)]
+        inputs = [str(v.name) for v in self.model.graph.inputs]
+        outputs = [str(end.name) for end in ends]
+        session = self.machine.session(part(self.model, [*inputs, str(value.name)], outputs), lasting=False)
+        needed = {p.name for p in (*session.inputs, *session.overridable)}
+        rest = {n: v for n, v in self.feed.items() if n in needed}
+
+        def run(row: NDArray[Any]) -> list[NDArray[Any]]:
+            shape = [-1 if i == axis else 1 for i in range(given.ndim)]
+            told = session.run(rest | {str(value.name): np.array(np.broadcast_to(row.reshape(shape), given.shape))})
+            return [np.asarray(told[n], np.float64) for n in outputs]
+
+        numbers = np.arange(given.shape[axis])
+        zero, one, both = (run(row.astype(given.dtype)) for row in (0 * numbers, 0 * numbers + 1, numbers + 1))
+        found = dict[ir.Value, set[int]]()
+        for end, a, b, c in zip(ends, zero, one, both, strict=True):
+            with np.errstate(invalid="ignore", divide="ignore"):
+                place = (c - a) / (b - a) - 1
+            sure = np.isfinite(place).all() and np.abs(place - np.rint(place)).max() < _SURE
+            found[end] = set(np.rint(place).astype(int).ravel().tolist()) if sure else set()
+        return found
+
+    def _place(self, value: ir.Value, name: str, only: Collection[int] | None = None) -> Place | None:
+        """Where a group is in a value; None where not all units of each head are there.
+
+        Args:
+            value: the value.
+            name: the group's key.
+            only: indices that count, along the axis with the units.
+        """
+        inner, outer = (
+            [(i, p) for i, p in enumerate(c.values.get(str(value.name), ())) if p is not None and p.groups]
+            for c in (self.channels, self.heads)
+        )
+        mine = [(axis, port.owner(name)) for axis, port in inner if name in port.groups]
+        if len(mine) != 1:
+            return None
+        axis, unit = mine[0]
+        if only is not None:
+            unit = np.where(np.isin(np.arange(len(unit)), list(only)), unit, -1)
+        axes, head = (axis,), next((_named(port) for place, port in outer if place == axis), None)
+        if head is None:
+            if len(outer) != 1:
+                return None
+            axes, head = (outer[0][0], axis), [h for h in _named(outer[0][1]) for _ in unit]
+            unit = np.tile(unit, len(head) // len(unit))
+        at = defaultdict[_Head, dict[int, list[int]]](lambda: defaultdict(list))
+        for position, (h, u) in enumerate(zip(head, unit.tolist(), strict=True)):
+            if u >= 0:
+                at[h][u].append(position)
+        whose, units = tuple(sorted(at)), range(self.channels.groups[name].units)
+        counts = {len(at[h][u]) for h in whose for u in units}
+        if len(counts) != 1 or 0 in counts or _NOBODY in at:
+            return None
+        return Place(str(value.name), axes, np.array([[at[h][u] for u in units] for h in whose]).swapaxes(1, 2), whose)
 
 
-def _origins(value: ir.Value, name: str, channels: Channels) -> Iterator[ir.Value]:
-    """The constants with units of a group that a value is made of, itself if it is one."""
-    if is_constant(value):
-        yield value
-        return
-    node = value.producer()
-    for source in dict.fromkeys(node.inputs if node is not None else ()):
-        if source is not None and name in _groups(source, channels):
-            yield from _origins(source, name, channels)
-
-
-def _place(value: ir.Value, name: str, channels: Channels, heads: Channels) -> Place | None:
-    """Where a group is in a value; None where not all units of each head are there."""
-    inner, outer = (
-        [(i, p) for i, p in enumerate(c.values.get(str(value.name), ())) if p is not None and p.groups]
-        for c in (channels, heads)
-    )
-    mine = [(axis, port) for axis, port in inner if name in port.groups]
-    if len(mine) != 1:
-        return None
-    (axis, port), = mine
-    unit = port.owner(name)
-    whose = [(i, p) for i, p in outer if len(p.groups)]
-    same = next((p for i, p in whose if i == axis), None)
-    if same is not None:
-        axes, head = (axis,), _named(same)
-    elif len(whose) == 1:
-        (place, other), = whose
-        axes = (place, axis)
-        head = [h for h in _named(other) for _ in unit]
-        unit = np.tile(unit, len(other.unit))
-    else:
-        return None
-    at = defaultdict[tuple[str, int], dict[int, list[int]]](lambda: defaultdict(list))
-    for position, (h, u) in enumerate(zip(head, unit.tolist(), strict=True)):
-        if u >= 0:
-            at[h][u].append(position)
-    known = tuple(sorted(at))
-    units = channels.groups[name].units
-    counts = {len(p) for h in known for p in at[h].values()}
-    if len(counts) != 1 or any(len(at[h]) != units for h in known) or ("", -1) in known:
-        return None
-    return Place(str(value.name), axes, np.array([[at[h][u] for u in range(units)] for h in known]).swapaxes(1, 2), known)
-
-
-def _named(port: Port) -> list[tuple[str, int]]:
-    return [(port.groups[g] if g >= 0 else "", u) for g, u in zip(port.group.tolist(), port.unit.tolist(), strict=True)]
+def _named(port: Port) -> list[_Head]:
+    return [
+        (port.groups[g], u) if g >= 0 else _NOBODY for g, u in zip(port.group.tolist(), port.unit.tolist(), strict=True)
+    ]

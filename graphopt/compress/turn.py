@@ -78,7 +78,7 @@ def turns(model: ir.Model, groups: Channels, samples: Samples, machine: Machine 
     feeds, _ = batches(model, few(model, samples, _SAMPLES, _WORK), _BATCH)
     if not feeds or not groups.groups:
         return Turns(model)
-    found = meetings(model, groups, channels(model, extents(model, feeds[0]), inner=False))
+    found = meetings(model, groups, channels(model, extents(model, feeds[0]), inner=False), feeds[0], machine)
     if not found:
         return Turns(model)
     machine.progress("turning heads")

@@ -10,7 +10,18 @@ from graphopt.graph.domain import Domain
 from graphopt.graph.nodes import attr, input_at, rank
 from graphopt.ops.reshape import gather
 from graphopt.ops.resize import picked
-from graphopt.ops.spec import COUNT, OpSpec, admit, carry, contents, extent, family, first_input, index_into, length_up_to
+from graphopt.ops.spec import (
+    COUNT,
+    OpSpec,
+    admit,
+    carry,
+    contents,
+    extent,
+    family,
+    first_input,
+    index_into,
+    length_up_to,
+)
 
 __all__ = ["SPECS"]
 

@@ -33,7 +33,14 @@ def _to_all(node: ir.Node) -> Iterable[tuple[ir.Value, ir.Value]]:
 
 
 SPECS = (
-    OpSpec(op="Identity", summary="the input as it is", carries=carry(0), flow=pointwise, factors=first_input, sums=first_input),
+    OpSpec(
+        op="Identity",
+        summary="the input as it is",
+        carries=carry(0),
+        flow=pointwise,
+        factors=first_input,
+        sums=first_input,
+    ),
     OpSpec(
         op="Flatten",
         summary="a matrix: the axes before `axis` become the rows, the others the columns",
