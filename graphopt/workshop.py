@@ -111,10 +111,14 @@ class Workshop:
 
     @cached_property
     def _turned(self) -> ir.Model:
+        """The model with all groups in these bases: what is lost is lost of it."""
         return self._turns.turned(self.channels.groups)
 
     def _unread(self, found: Mapping[str, Curve]) -> Iterator[tuple[str, NDArray[np.int64]]]:
-        """The order of units where not all readers are products, by what the outputs lose with each, if it is fast."""
+        """The order of units where not all readers are products, by what the outputs lose with each, if it is fast.
+
+        Units of a better basis have one already.
+        """
         feeds, count = self._some
         for key in found:
             group = self.channels.groups[key]
@@ -239,10 +243,11 @@ class Workshop:
         """The model cut to a plan and refit, and then made sparse if that is asked for."""
         found = Compressed(self.model, ())
         if plan.widths or plan.forms:
+            keep = self._kept(plan)
             found = compress(
-                self._turns.turned(plan.widths) if plan.widths else self.model,
+                self._turns.turned(keep) if keep else self.model,
                 self.channels,
-                self._kept(plan),
+                keep,
                 self.split.calibration,
                 self.machine,
                 forms=_forms(plan),

@@ -1,8 +1,8 @@
 """Which units of a group may be mixed: any basis of them is as good as the one that the weights came with.
 
-Two things that are multiplied and summed over the units of a head, a·b with b as rows, stay the same with (a·A)·(B·b),
-A·B = 1. Where only products with constant weights make a and b, and what lies between passes sums on (it moves elements,
-or multiplies all by one number), A and B can go into the weights: that is so of queries and keys, and of values and the
+What is summed over the units of a head, a·bᵀ, stays the same as (a·A)·(b·B)ᵀ with A·Bᵀ = 1. Where only products with
+constant weights make a and b, and all in between is linear in them and the same for each unit (it moves elements, or
+multiplies all by one number), A and B can go into the weights. That is so of queries and keys, and of values and the
 projection behind them, in each head on its own; not where positions turn them, or something is computed of each alone.
 """
 
@@ -18,10 +18,11 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from graphopt import ops
+from graphopt.analysis.facts import extents
 from graphopt.analysis.groups import Channels, Port
-from graphopt.analysis.segments import tapped
 from graphopt.graph.nodes import is_constant, key, readers
 from graphopt.graph.parts import part
+from graphopt.graph.shapes import ShapeOf
 from graphopt.run.machine import HERE, Machine
 from graphopt.run.session import Feed
 
@@ -33,6 +34,7 @@ _SURE: Final = 0.1
 _Head = tuple[str, int]
 """Group and unit, where heads are what is cut."""
 _NOBODY: Final = ("", -1)
+_ALL: Final = ("", 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +45,8 @@ class Place:
     axes: tuple[int, ...]
     """Those of heads and of what is inside them; one where it holds both."""
     at: NDArray[np.int64]
-    """(heads, copies, units): where along these axes, taken together; what has copies is mixed alike."""
+    """(heads, copies, units): where along these axes, taken together. Copies are mixed alike: queries that share their
+    keys, or all heads where they cannot be told apart."""
     heads: tuple[_Head, ...]
 
     def laid(self, array: NDArray[Any]) -> NDArray[Any]:
@@ -84,8 +87,9 @@ def meetings(
         machine: where to run.
     """
     held = {name for node in model.graph for name in _held(node, channels)}
-    search = _Search(model, channels, heads, feed, machine)
-    found = {name: search.meetings(name) for name in channels.groups if name not in held}
+    search = _Search(model, channels, heads, feed, extents(model, feed), machine)
+    free = [name for name in channels.groups if name not in held]
+    found = {name: search.meetings(name, alike=False) or search.meetings(name, alike=True) for name in free}
     return {name: mine for name, mine in found.items() if mine}
 
 
@@ -100,14 +104,16 @@ def _held(node: ir.Node, channels: Channels) -> set[str]:
     touched = {g for v in (*node.inputs, *node.outputs) for g in _groups(v, channels)}
     if not touched:
         return touched
-    mine = [p for (name, _), p in channels.products.items() if name == key(node)]
     spec = ops.spec_of(node)
-    shared = {g for v in node.inputs if is_constant(v) and len(list(readers(v))) > 1 for g in _groups(v, channels)}
-    if mine:
-        grouped = any(p.diagonal for p in mine) or any(linear.groups > 1 for linear in ops.linears(node))
-        return touched if grouped or spec is None or spec.gates is not None else shared
-    passed = set() if spec is None else {node.inputs[i] for i in spec.sums(node)}
-    return shared | {g for v in node.inputs if v not in passed for g in _groups(v, channels)}
+    mine = [p for (name, _), p in channels.products.items() if name == key(node)]
+    grouped = any(p.diagonal for p in mine) or any(linear.groups > 1 for linear in ops.linears(node))
+    if spec is None or spec.gates is not None or grouped:
+        return touched
+    sums = {node.inputs[i] for i in spec.sums(node)}
+    shared = (v for v in node.inputs if v is not None and is_constant(v) and len(list(readers(v))) > 1)
+    found = {g for v in shared for g in _groups(v, channels)}
+    found |= {g for v in node.outputs for g in _groups(v, channels) if any(g not in _groups(x, channels) for x in sums)}
+    return found if mine else found | {g for v in node.inputs if v not in sums for g in _groups(v, channels)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,10 +124,16 @@ class _Search:
     channels: Channels
     heads: Channels
     feed: Feed
+    shape: ShapeOf
     machine: Machine
 
-    def meetings(self, name: str) -> tuple[Meeting, ...]:
-        """All of one group; none unless each of its constants is on one side of one of them."""
+    def meetings(self, name: str, *, alike: bool) -> tuple[Meeting, ...]:
+        """All of one group; none unless each of its constants is on one side of one of them.
+
+        Args:
+            name: its key.
+            alike: whether all heads are mixed alike.
+        """
         nodes = {key(node): node for node in self.model.graph}
         ends = list[tuple[ir.Value, ir.Value]]()
         for reader, _ in self.channels.groups[name].readers:
@@ -139,10 +151,14 @@ class _Search:
         if {value for value, _ in uses} != every or len(uses) != len(every):
             return ()
         only = {o: self._reached(o[1].outputs[0], name, mine) for o, mine in uses.items() if len(mine) > 1}
+
+        def place(value: ir.Value, indices: Collection[int] | None = None) -> Place | None:
+            return self._place(value, name, indices, alike=alike)
+
         found = list[Meeting]()
         for both in ends:
-            sides = [self._place(end, name) for end in both]
-            places = [[self._place(o[0], name, only.get(o, {}).get(end)) for o in origins[end]] for end in both]
+            sides = [place(end) for end in both]
+            places = [[place(o[0], only.get(o, {}).get(end)) for o in origins[end]] for end in both]
             known = [[p for p in some if p is not None] for some in (sides, *places)]
             if [len(k) for k in known] != [_SIDES, *map(len, places)]:
                 return ()
@@ -150,7 +166,7 @@ class _Search:
                 return ()
             found.append(Meeting((known[0][0], known[0][1]), (tuple(known[1]), tuple(known[2])), is_constant(both[1])))
         taken = [p for m in found for some in m.constants for p in some]
-        whole = [self._place(value, name) for value in every]
+        whole = [place(value) for value in every]
         count = sum(p.at.size for p in whole if p is not None)
         different = {(p.value, at) for p in taken for at in p.at.ravel().tolist()}
         return tuple(found) if sum(p.at.size for p in taken) == count == len(different) else ()
@@ -173,7 +189,7 @@ class _Search:
         """
         ports = self.channels.values.get(str(value.name), ())
         axis = next(i for i, port in enumerate(ports) if port is not None and name in port.groups)
-        given = tapped(self.model, [str(value.name)], self.machine)(self.feed)[str(value.name)]
+        given, kind = self.shape(value) or (), np.float32 if value.dtype is None else value.dtype.numpy()
         inputs = [str(v.name) for v in self.model.graph.inputs]
         outputs = [str(end.name) for end in ends]
         session = self.machine.session(part(self.model, [*inputs, str(value.name)], outputs), lasting=False)
@@ -181,12 +197,12 @@ class _Search:
         rest = {n: v for n, v in self.feed.items() if n in needed}
 
         def run(row: NDArray[Any]) -> list[NDArray[Any]]:
-            shape = [-1 if i == axis else 1 for i in range(given.ndim)]
-            told = session.run(rest | {str(value.name): np.array(np.broadcast_to(row.reshape(shape), given.shape))})
+            turned = row.reshape([-1 if i == axis else 1 for i in range(len(given))])
+            told = session.run(rest | {str(value.name): np.array(np.broadcast_to(turned, given), kind)})
             return [np.asarray(told[n], np.float64) for n in outputs]
 
-        numbers = np.arange(given.shape[axis])
-        zero, one, both = (run(row.astype(given.dtype)) for row in (0 * numbers, 0 * numbers + 1, numbers + 1))
+        numbers = np.arange(given[axis])
+        zero, one, both = (run(row) for row in (0 * numbers, 0 * numbers + 1, numbers + 1))
         found = dict[ir.Value, set[int]]()
         for end, a, b, c in zip(ends, zero, one, both, strict=True):
             with np.errstate(invalid="ignore", divide="ignore"):
@@ -195,13 +211,14 @@ class _Search:
             found[end] = set(np.rint(place).astype(int).ravel().tolist()) if sure else set()
         return found
 
-    def _place(self, value: ir.Value, name: str, only: Collection[int] | None = None) -> Place | None:
+    def _place(self, value: ir.Value, name: str, only: Collection[int] | None, *, alike: bool) -> Place | None:
         """Where a group is in a value; None where not all units of each head are there.
 
         Args:
             value: the value.
             name: the group's key.
             only: indices that count, along the axis with the units.
+            alike: whether all heads count as one.
         """
         inner, outer = (
             [(i, p) for i, p in enumerate(c.values.get(str(value.name), ())) if p is not None and p.groups]
@@ -213,7 +230,8 @@ class _Search:
         axis, unit = mine[0]
         if only is not None:
             unit = np.where(np.isin(np.arange(len(unit)), list(only)), unit, -1)
-        axes, head = (axis,), next((_named(port) for place, port in outer if place == axis), None)
+        axes: tuple[int, ...] = (axis,)
+        head = [_ALL] * len(unit) if alike else next((_named(port) for i, port in outer if i == axis), None)
         if head is None:
             if len(outer) != 1:
                 return None

@@ -25,7 +25,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from graphopt.analysis.channels import channels
-from graphopt.analysis.facts import extents, few
+from graphopt.analysis.facts import extents
 from graphopt.analysis.groups import Channels
 from graphopt.analysis.mixing import Meeting, Place, meetings
 from graphopt.analysis.segments import Samples, batches, tapped
@@ -37,11 +37,10 @@ __all__ = ["Turns", "balanced", "turns"]
 
 Array = NDArray[np.float64]
 
-_SAMPLES: Final = (16, 256)
-"""That are looked at, at least and at most."""
-_WORK: Final = 2e10
-"""Multiply-accumulates that a model may take for all of them, about."""
+_SAMPLES: Final = 128
+"""That are looked at, about: each has as many rows as tokens."""
 _BATCH: Final = 4
+"""Samples of one run: what all heads compute is held at once."""
 _LEAST: Final = 1e-7
 """Of the largest variance: what is less than this part of it counts as so much."""
 
@@ -75,68 +74,66 @@ def turns(model: ir.Model, groups: Channels, samples: Samples, machine: Machine 
         samples: what is fed, in an order that does not depend on how it was given.
         machine: where to run.
     """
-    feeds, _ = batches(model, few(model, samples, _SAMPLES, _WORK), _BATCH)
-    if not feeds or not groups.groups:
+    if not groups.groups:
         return Turns(model)
+    feeds, counts = batches(model, samples, _BATCH)
+    feeds = feeds[: int(np.searchsorted(np.cumsum(counts), _SAMPLES)) + 1]
     found = meetings(model, groups, channels(model, extents(model, feeds[0]), inner=False), feeds[0], machine)
     if not found:
         return Turns(model)
     machine.progress("turning heads")
     every = [meeting for mine in found.values() for meeting in mine]
-    values = {p.value: p for m in every for p in m.sides if p.value not in model.graph.initializers}
-    sums = {name: _Sum(place) for name, place in values.items()}
-    run = tapped(model, values, machine)
+    places = [p for m in every for p in m.sides if p.value not in model.graph.initializers]
+    sums = {place: _Sum(place) for place in places}
+    run = tapped(model, [place.value for place in places], machine)
     for feed in feeds:
         told = run(feed)
-        for name, one in sums.items():
-            one.add(told[name])
-    by = dict[str, tuple[tuple[Place, Array], ...]]()
-    for name, mine in found.items():
-        made = [turn for meeting in mine for turn in _turn(model, meeting, sums)]
-        if all(np.isfinite(matrix).all() for _, matrix in made):
-            by[name] = tuple(made)
-    return Turns(model, by)
+        for place, one in sums.items():
+            one.add(told[place.value])
+    by = {name: [_turn(model, meeting, sums) for meeting in mine] for name, mine in found.items()}
+    return Turns(model, {name: tuple(t for one in made for t in one) for name, made in by.items() if all(made)})
 
 
 def balanced(a: Array, b: Array) -> tuple[Array, Array]:
-    """A and B, as above, for C_a and C_b; what is next to nothing counts as a little."""
+    """A and B, as above, of the same norm, for C_a and C_b; what is next to nothing counts as a little."""
     (root_a, back_a), (root_b, back_b) = _roots(a), _roots(b)
     u, s, vt = np.linalg.svd(root_a @ root_b)
-    scale = np.sqrt(s)
-    return back_a @ u * scale, back_b @ vt.T * scale
+    first, second = back_a @ u * np.sqrt(s), back_b @ vt.T * np.sqrt(s)
+    even = np.sqrt(np.linalg.norm(second) / np.linalg.norm(first))
+    return first * even, second / even
 
 
 class _Sum:
     """E[aᵀ·a] and E[a] of the units of a value, head by head."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, *arrays: NDArray[Any]) -> None:
         self._place, self._count = place, 0
         heads, _, units = place.at.shape
         self._gram, self._total = np.zeros((heads, units, units)), np.zeros((heads, units))
+        for one in arrays:
+            self.add(one)
 
-    def add(self, found: Any) -> None:
-        rows = self._place.laid(np.asarray(found)).astype(np.float64)[self._place.at]
+    @np.errstate(invalid="ignore")  # infinities of both signs have no sum
+    def add(self, found: NDArray[Any]) -> None:
+        rows = self._place.laid(found).astype(np.float64)[self._place.at]
         self._gram += np.einsum("hcur,hcvr->huv", rows, rows, optimize=True)
         self._total += rows.sum(axis=(1, 3))
         self._count += rows.shape[1] * rows.shape[3]
 
+    @np.errstate(invalid="ignore")
     def told(self, *, centred: bool) -> Array:
         mean = self._total / max(1, self._count)
         return self._gram / max(1, self._count) - centred * mean[:, :, None] * mean[:, None]
 
 
-def _turn(model: ir.Model, meeting: Meeting, sums: Mapping[str, _Sum]) -> list[tuple[Place, Array]]:
+def _turn(model: ir.Model, meeting: Meeting, sums: Mapping[Place, _Sum]) -> list[tuple[Place, Array]]:
+    """What the constants of both sides are multiplied by; none where something is not finite."""
     grams = list[Array]()
     for place in meeting.sides:
-        one = sums.get(place.value)
-        if one is None:
-            one = _Sum(place)
-            one.add(_held(model, place))
-            grams.append(one.told(centred=False))
-        else:
-            grams.append(one.told(centred=meeting.biased))
-    if not all(np.isfinite(g).all() for g in grams):
-        return [(meeting.sides[0], np.full(1, np.nan))]
+        one = sums.get(place) or _Sum(place, _held(model, place))
+        grams.append(one.told(centred=meeting.biased and place in sums))
+    if not all(np.isfinite(gram).all() for gram in grams):
+        return []
     pairs = [balanced(a, b) for a, b in zip(*grams, strict=True)]
     by = [np.stack(some) for some in zip(*pairs, strict=True)]
     return [(p, matrix) for places, matrix in zip(meeting.constants, by, strict=True) for p in places]

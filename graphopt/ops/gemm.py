@@ -192,6 +192,7 @@ SPECS = (
         summary="Y = alpha·A'·B' + beta·C; A': (M, K), B': (K, N), C broadcasts to (M, N)",
         linears=_gemm,
         macs=_gemm_macs,
+        sums=lambda node: (2,) if input_at(node, 2) is not None else (),
         flow=_gemm_flow,
     ),
     OpSpec(

@@ -131,8 +131,8 @@ class OpSpec:
     the same; none where there are no such inputs. Whatever else is computed must be left as it is."""
 
     sums: Factors = _no_factors
-    """Indices of the inputs that the result is a sum of, or whose multiple it is by one number for all of it, or whose
-    elements it moves: what is done to all of them alike along an axis could as well be done to the result."""
+    """Indices of the inputs that are added up, with others or to what there is without them, multiplied by numbers that
+    do not depend on them, or whose elements are moved: the result is linear in all of them together."""
 
     flow: Flow = opaque
     """How the indices of its axes hang together, for cutting channels; see `ops.flow`."""

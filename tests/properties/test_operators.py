@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from graphopt import ops
 from graphopt.graph.domain import Domain
 
-from .examples import WITHOUT, examples
+from .examples import WITHOUT, Draw, examples
 from .single import Array, Const, Example, flat, run
 
 EXAMPLES = tuple(examples())
@@ -160,3 +160,32 @@ def test_what_is_pulled_lands_inside(data: st.DataObject) -> None:
     (y,) = run(model, {f"in{index}": x})
     narrow = pulled.low is not None and pulled.high == pulled.low + 1  # nothing may fit: the least is tried
     assert narrow or bool(((y >= wanted.low) & (y < wanted.high)).all())
+
+
+def scaled_and_added() -> Iterator[Example]:
+    """Uses in which the result is linear in some inputs."""
+    yield from EXAMPLES
+    d = Draw()
+    yield Example("Mul", (d.f(2, 3), Const(d.f(3))))
+    yield Example("Mul", (Const(d.f(3)), d.f(2, 3)))
+    yield Example("Gemm", (d.f(2, 3), d.f(3, 4), d.f(4)), {"beta": 0.5})
+
+
+SUMS = [e for e in scaled_and_added() if entry(e).sums(only_node(e.model())) and flat(e.arrays[0]).dtype.kind == "f"]
+
+
+@pytest.mark.parametrize("example", SUMS, ids=[f"{i}-{e}" for i, e in enumerate(SUMS)])
+def test_sums(example: Example) -> None:
+    """Linear in all of these inputs together, but for what there is without them."""
+    random = np.random.default_rng(0)
+    places = {f"in{i}" for i in entry(example).sums(only_node(example.model()))}
+    feed = {
+        f"in{i}": a for i, a in enumerate(example.arrays) if a is not None and not isinstance(example.inputs[i], Const)
+    }
+    some, other = (
+        {n: random.standard_normal(a.shape).astype(a.dtype) for n, a in feed.items() if n in places} for _ in "ab"
+    )
+    none, both = {n: 0 * a for n, a in some.items()}, {n: 2 * a - 3 * other[n] for n, a in some.items()}
+    zero, one, two, sums = (example.run(feed | given) for given in (none, some, other, both))
+    for z, a, b, c in zip(zero, one, two, sums, strict=True):
+        assert np.allclose(c - z, 2 * (a - z) - 3 * (b - z), atol=1e-4)
