@@ -115,10 +115,11 @@ class _Sum:
 
     @np.errstate(invalid="ignore")  # infinities of both signs have no sum
     def add(self, found: NDArray[Any]) -> None:
-        rows = self._place.laid(found).astype(np.float64)[self._place.at]
-        self._gram += np.einsum("hcur,hcvr->huv", rows, rows, optimize=True)
-        self._total += rows.sum(axis=(1, 3))
-        self._count += rows.shape[1] * rows.shape[3]
+        at = self._place.at.swapaxes(1, 2)
+        rows = self._place.laid(found)[at].reshape(*at.shape[:2], -1).astype(np.float64)
+        self._gram += rows @ rows.swapaxes(1, 2)
+        self._total += rows.sum(axis=2)
+        self._count += rows.shape[2]
 
     @np.errstate(invalid="ignore")
     def told(self, *, centred: bool) -> Array:
