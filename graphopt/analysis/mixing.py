@@ -150,6 +150,8 @@ class _Search:
         every = {v for v in self.model.graph.initializers.values() if name in _groups(v, self.channels)}
         if {value for value, _ in uses} != every or len(uses) != len(every):
             return ()
+        if any(len(mine) > self._copies(value, name) for (value, _), mine in uses.items()):
+            return ()
         only = {o: self._reached(o[1].outputs[0], name, mine) for o, mine in uses.items() if len(mine) > 1}
 
         def place(value: ir.Value, indices: Collection[int] | None = None) -> Place | None:
@@ -170,6 +172,11 @@ class _Search:
         count = sum(p.at.size for p in whole if p is not None)
         different = {(p.value, at) for p in taken for at in p.at.ravel().tolist()}
         return tuple(found) if sum(p.at.size for p in taken) == count == len(different) else ()
+
+    def _copies(self, value: ir.Value, name: str) -> int:
+        """How often each unit of a group is in a value."""
+        ports = [p for p in self.channels.values[str(value.name)] if p is not None and name in p.groups]
+        return min(int(np.sum(port.owner(name) == 0)) for port in ports)
 
     def _origins(self, value: ir.Value, name: str) -> Iterator[tuple[ir.Value, ir.Node]]:
         """The constants with units of a group that a value is made of, itself if it is one, and who reads them."""
