@@ -79,6 +79,9 @@ def meetings(
 ) -> dict[str, tuple[Meeting, ...]]:
     """By group, where its units are summed over, of all groups whose units may be mixed.
 
+    Only of those that some product of two computed values has to do with, as in attention: elsewhere (a bottleneck
+    without activation) another basis was found to lose less in one place and more in another.
+
     Args:
         model: canonical.
         channels: its groups, heads losing what is inside them.
@@ -88,7 +91,7 @@ def meetings(
     """
     held = {name for node in model.graph for name in _held(node, channels)}
     search = _Search(model, channels, heads, feed, extents(model, feed), machine)
-    free = [name for name in channels.groups if name not in held]
+    free = [k for k, g in channels.groups.items() if k not in held and any(i < 0 for _, i in (*g.writers, *g.readers))]
     found = {name: search.meetings(name, alike=False) or search.meetings(name, alike=True) for name in free}
     return {name: mine for name, mine in found.items() if mine}
 
@@ -134,23 +137,15 @@ class _Search:
             name: its key.
             alike: whether all heads are mixed alike.
         """
-        nodes = {key(node): node for node in self.model.graph}
-        ends = list[tuple[ir.Value, ir.Value]]()
-        for reader, _ in self.channels.groups[name].readers:
-            values = [v for v in nodes[reader].inputs if v is not None and name in _groups(v, self.channels)]
-            if len(values) != _SIDES:
-                return ()
-            first, second = sorted(values, key=is_constant)
-            ends.append((first, second))
+        ends = self._ends(name)
         origins = {end: list(dict.fromkeys(self._origins(end, name))) for both in ends for end in both}
         uses = defaultdict[tuple[ir.Value, ir.Node], list[ir.Value]](list)
         for end, mine in origins.items():
             for origin in mine:
                 uses[origin].append(end)
         every = {v for v in self.model.graph.initializers.values() if name in _groups(v, self.channels)}
-        if {value for value, _ in uses} != every or len(uses) != len(every):
-            return ()
-        if any(len(mine) > self._copies(value, name) for (value, _), mine in uses.items()):
+        many = any(len(mine) > self._copies(value, name) for (value, _), mine in uses.items())
+        if many or {value for value, _ in uses} != every or len(uses) != len(every):
             return ()
         only = {o: self._reached(o[1].outputs[0], name, mine) for o, mine in uses.items() if len(mine) > 1}
 
@@ -162,9 +157,8 @@ class _Search:
             sides = [place(end) for end in both]
             places = [[place(o[0], only.get(o, {}).get(end)) for o in origins[end]] for end in both]
             known = [[p for p in some if p is not None] for some in (sides, *places)]
-            if [len(k) for k in known] != [_SIDES, *map(len, places)]:
-                return ()
-            if len({p.heads for some in known for p in some}) > 1:
+            whose = {p.heads for some in known for p in some}
+            if [len(k) for k in known] != [_SIDES, *map(len, places)] or len(whose) > 1:
                 return ()
             found.append(Meeting((known[0][0], known[0][1]), (tuple(known[1]), tuple(known[2])), is_constant(both[1])))
         taken = [p for m in found for some in m.constants for p in some]
@@ -172,6 +166,17 @@ class _Search:
         count = sum(p.at.size for p in whole if p is not None)
         different = {(p.value, at) for p in taken for at in p.at.ravel().tolist()}
         return tuple(found) if sum(p.at.size for p in taken) == count == len(different) else ()
+
+    def _ends(self, name: str) -> list[tuple[ir.Value, ir.Value]]:
+        """What is multiplied where a group is summed over, constants last; nothing where that is not always two."""
+        nodes, found = {key(node): node for node in self.model.graph}, list[tuple[ir.Value, ir.Value]]()
+        for reader, _ in self.channels.groups[name].readers:
+            values = [v for v in nodes[reader].inputs if v is not None and name in _groups(v, self.channels)]
+            if len(values) != _SIDES:
+                return []
+            first, second = sorted(values, key=is_constant)
+            found.append((first, second))
+        return found
 
     def _copies(self, value: ir.Value, name: str) -> int:
         """How often each unit of a group is in a value."""

@@ -65,10 +65,9 @@ def found(model: ir.Model, feed: Feed) -> Turns:
         (net(f"{PACKED} {SCORES} {MERGED}"), 1),
         (net(f"{SPLIT} {SCORES} {MERGED}"), 2),
         (net(f"{GROUPED} {SCORES} {MERGED}"), 2),
-        (filled(CHAIN), 1),
         (net(ONE_NODE), 2),
     ],
-    ids=["apart", "packed", "split", "one key for all", "two products", "one node"],
+    ids=["apart", "packed", "split", "one key for all", "one node"],
 )
 def test_heads_in_other_bases_are_the_same_function(model: ir.Model, groups: int) -> None:
     feed = images(7, 8)
@@ -100,6 +99,10 @@ def test_heads_in_other_bases_are_the_same_function(model: ir.Model, groups: int
 def test_what_has_a_basis_of_its_own_keeps_it(between: str, more: str) -> None:
     made = found(apart(between, more), images(7, 8))
     assert [[place.value for place, _ in turn] for turn in made.by.values()] == [["wv", "bv", "wo"]]
+
+
+def test_outside_of_attention_nothing_is_mixed() -> None:
+    assert not found(filled(CHAIN), images(7, 8)).by
 
 
 def test_a_balanced_basis_holds_the_best_product_of_each_rank() -> None:
