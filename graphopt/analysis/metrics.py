@@ -21,6 +21,9 @@ BATCH = 64
 RIGHT = ("accuracy", "agreement")
 """What is told of a result that computes the same: its distance is told output by output."""
 
+_LENGTH = 1e-3
+"""How far lengths of directions may be from 1, in half precision as well."""
+
 
 def scores(
     original: Runnable, result: Runnable, pairs: Iterable[Pair], machine: Machine = HERE
@@ -69,15 +72,16 @@ class Tally:
 
     The scores are the first output with one row of at least two floats for each sample. Where there is none, but one
     float for each sample and labels 0 and 1, that is the score of class 1, above a half if the original keeps to
-    probabilities, else above 0. Without scores there are no shares of samples. A label is the number of a class, or a
-    row with a one in its place; with others there is neither accuracy nor f1.
+    probabilities, else above 0. Rows that all have length 1, with negative numbers, are directions (embeddings) and no
+    scores, unless there are labels. Without scores there are no shares of samples. A label is the number of a class, or
+    a row with a one in its place; with others there is neither accuracy nor f1.
     """
 
     def __init__(self) -> None:
         self._sums = np.zeros(4)  # of before², error², before·after, after²
         self._found: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
         self._truth: list[NDArray[np.int64]] = []
-        self._scored = self._labelled = True
+        self._scored = self._labelled = self._directed = True
 
     def add(
         self, feed: Feed, before: Mapping[str, object], after: Mapping[str, object], labels: np.ndarray | None
@@ -90,6 +94,7 @@ class Tally:
         self._scored = self._scored and mine is not None and theirs is not None and mine.shape == theirs.shape
         if mine is None or theirs is None or not self._scored:
             return
+        self._directed = self._directed and _directions(mine)
         for guesses, value in zip(self._found, (mine, theirs), strict=True):
             guesses.append(value if value.shape[1] == 1 else value.argmax(axis=1))
         truth = None if labels is None else _classes(labels, *mine.shape)
@@ -115,7 +120,7 @@ class Tally:
 
     def _guesses(self) -> tuple[np.ndarray, np.ndarray] | None:
         """The classes that the original and the result give each sample."""
-        if not self._scored or not self._found[0]:
+        if not self._scored or not self._found[0] or (self._directed and not self._labelled):
             return None
         a, b = (np.concatenate(found) for found in self._found)
         if a.ndim == 1:
@@ -163,6 +168,12 @@ def is_scores(value: object, feed: Feed) -> bool:
     """One row of at least two floats for each sample."""
     rows = _rows(value, feed)
     return rows is not None and rows.shape[1] > 1
+
+
+def _directions(rows: NDArray[np.floating]) -> bool:
+    """Whether all rows have the length 1, which probabilities have as well where one of them is 1."""
+    lengths = np.linalg.norm(rows.astype(np.float64), axis=1)
+    return rows.shape[1] > 1 and bool((rows < 0).any() and np.allclose(lengths, 1, rtol=0, atol=_LENGTH))
 
 
 def _rows(value: object, feed: Feed) -> NDArray[np.floating] | None:

@@ -83,6 +83,16 @@ def test_a_row_of_scores_comes_before_a_single_one() -> None:
     assert tally.metrics()["accuracy"] == (1.0, 5 / 6)
 
 
+def test_embeddings_are_no_scores_without_labels() -> None:
+    rows = np.random.default_rng(0).standard_normal((6, 3)).astype(np.float32)
+    unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    assert set(metrics(unit, unit, None)) == {"sqnr", "cosine"}
+    assert {"accuracy", "agreement"} <= metrics(unit, unit, TRUTH).keys()
+    assert "agreement" in metrics(rows, unit, None)
+    assert "agreement" in metrics(SCORES, unit, None)
+    assert "agreement" in metrics(np.concatenate([unit[:5], 2 * unit[5:]]), rows, None, parts=6)
+
+
 def test_distances() -> None:
     found = metrics(SCORES, 2 * SCORES, None)
     assert found["sqnr"] == (np.inf, 0.0)
