@@ -7,7 +7,7 @@ its gates. A *group* holds the units that play the same part in the graph, so th
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,6 +94,10 @@ class Choice:
     left: Mapping[str, NDArray[np.float64]]
     """By resource, (ways, 2): shares of the product's cost that are left, of what depends on its input and output
     channels, and of what depends on its input channels alone. Neither falls."""
+
+    def times(self, weight: float) -> Choice:
+        """The same with other losses."""
+        return replace(self, losses=tuple(loss * weight for loss in self.losses))
 
 
 @dataclass(frozen=True, eq=False)

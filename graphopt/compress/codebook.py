@@ -40,7 +40,7 @@ from graphopt.graph.nodes import key
 __all__ = ["ENTRIES", "LENGTHS", "Codebook", "Coded", "blank", "coded", "fitted", "table", "write"]
 
 Array = NDArray[Any]
-LENGTHS: Final = (1, 2, 4, 8)
+LENGTHS: Final = (1, 2, 3, 4, 6, 8, 9, 12)
 """Weights of one vector that are offered: 8, 4, 2 and 1 bits for each."""
 ENTRIES: Final = 256
 _TRAINED: Final = 60_000
