@@ -1,6 +1,6 @@
 """Weights as entries of a table that all products share: vectors of some weights of a row, of 8 bits each.
 
-    table (256, n) ─► Gather ◄─ Cast ◄─ uint8 (out, columns/n)      n = 4: 2 bits for each weight
+    int8 table (256, n) ─► Cast ─► Gather ◄─ Cast ◄─ uint8 (out, columns/n)      n = 4: 2 bits for each weight
                         └─► Mul ◄─ scale ─► Reshape ─► Conv         folded by a runtime when it loads the model
 
 This saves bytes, not time: what runs are the same floats as before.
@@ -48,6 +48,7 @@ _TRAINED: Final = 60_000
 _ROUNDS: Final = 20
 _SWEEPS: Final = 6
 _DAMPING: Final = 1e-2
+_HIGHEST: Final = 127
 _TINY: Final = float(np.finfo(np.float32).tiny)
 _NODES: Final = 150
 """Bytes of the nodes and names of one product, about."""
@@ -111,7 +112,12 @@ def table(matrices: Sequence[Array], length: int) -> Array:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of entries that are nearest to nothing
         found, _ = kmeans2(some, start, iter=_ROUNDS, minit="matrix", missing="warn")
-    return np.asarray(found, np.float32)
+    return np.asarray(_unit(found) * np.rint(found / _unit(found)), np.float32)
+
+
+def _unit(entries: Array) -> float:
+    """What entries are multiples of; they are kept in 8 bits each."""
+    return float(np.abs(entries).max()) / _HIGHEST or 1.0
 
 
 def blank(linear: ops.Linear, length: int) -> Coded:
@@ -231,11 +237,14 @@ def write(model: ir.Model, made: Mapping[str, Coded], tables: Mapping[int, Array
         (linear,), one = ops.linears(node), made[key(node)]
         length = one.matrix.shape[1] // one.codes.shape[1]
         if length not in known:
-            known[length] = writer.constant(f"table{length}", tables[length])
+            whole = writer.constant(f"table{length}", np.rint(tables[length] / _unit(tables[length])).astype(np.int8))
+            cast = writer.node("Cast", [whole], "w", {"to": ir.DataType.FLOAT.value})
+            model.graph.insert_before(node, cast)
+            known[length] = cast.outputs[0]
         shape = (len(one.codes), linear.in_channels, *linear.kernel)
         if shape not in known:
             known[shape] = writer.constant("shape", np.array(shape, np.int64))
-        scale = writer.constant("scale", (one.scale / linear.alpha)[..., None])
+        scale = writer.constant("scale", (one.scale * _unit(tables[length]) / linear.alpha)[..., None])
         steps = [writer.node("Cast", [writer.constant("codes", one.codes)], "w", {"to": ir.DataType.INT32.value})]
 
         def then(kind: str, *inputs: ir.Value, steps: list[ir.Node] = steps, **attributes: Sequence[int]) -> None:

@@ -34,6 +34,10 @@ class LossCurve:
         losses = np.maximum.accumulate([measured[w] for w in widths])
         return cls(tuple(widths), tuple(losses.tolist()))
 
+    def times(self, factor: float) -> LossCurve:
+        """The same with losses that are larger by a factor."""
+        return LossCurve(self.widths, tuple(factor * loss for loss in self.losses))
+
     @property
     def least(self) -> int:
         """The smallest width of which anything is known."""

@@ -18,6 +18,10 @@ from dataclasses import dataclass, field, replace
 from math import inf, isfinite, log
 from typing import Any, Final, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import nnls
+
 from graphopt.analysis.groups import Channels
 from graphopt.errors import Verdict
 from graphopt.plan.allocate import Unreachable, allocate
@@ -35,6 +39,10 @@ _PROBES: Final = 8
 _CLOSE: Final = 0.01
 """Shares that differ by less are one."""
 _LEAST_SHARE: Final = 0.02
+_KINDS: Final = 2
+"""Cutting, and other forms: what plans are told apart by."""
+_LEAST_FACTOR: Final = 0.01
+"""Between their losses; so that what seems to cost nothing is not all that is done."""
 _SLACK: Final = 1e-3
 """Of a limit of bytes: what is aimed at below it once a file was too large."""
 
@@ -234,17 +242,32 @@ class Planner:
         raise self._slow(best.made.latency or inf, best)
 
     def _better(self, curves: Mapping[str, LossCurve], limits: Sequence[Limit]) -> Tried:
-        """The best plan; where bytes are limited, of one that may cut and one that may not, as measured.
+        """The best plan, as measured.
 
-        What is lost by codes is less than predicted, compared with what is lost by cutting: how much less, depends on
-        the network.
+        How losses of cutting compare with those of forms differs from network to network. So a plan that has only one
+        of them is measured as well: forms where bytes are limited, else cuts; and with what both tell, a third one.
         """
-        found = [self._tried(self._allocated(curves, limits), curves, limits)]
-        forms = {key: curve for key, curve in curves.items() if key in self._channels.choices}
-        if forms and any(limit.resource == "bytes" for limit in limits):
+        found = [self._tried(self._allocated(self._weighed(curves), limits), curves, limits)]
+        if len(self.tried) == 1 and self._channels.choices:
+            of_forms = any(limit.resource == "bytes" for limit in limits)
+            alone = {k: curve for k, curve in curves.items() if (k in self._channels.choices) == of_forms}
             with suppress(Unmet):
-                found.append(self._tried(self._allocated(forms, limits), curves, limits))
+                found.append(self._tried(self._allocated(alone, limits), curves, limits))
+                found.append(self._tried(self._allocated(self._weighed(curves), limits), curves, limits))
         return min(found, key=lambda t: t.made.loss)
+
+    def _weighed(self, curves: Mapping[str, LossCurve]) -> Mapping[str, LossCurve]:
+        """Losses of cuts and of forms, each times what it was measured to be of what was predicted."""
+        parts, choices = list[NDArray[np.float64]](), self._channels.choices
+        for tried in self.tried:
+            if isfinite(tried.made.loss) and tried.made.loss > 0:
+                lost = np.array([(curves[k](w), k in choices) for k, w in tried.widths.items() if k in curves])
+                parts.append(np.array([lost[lost[:, 1] == kind, 0].sum() for kind in (0, 1)]) / tried.made.loss)
+        if len(parts) < _KINDS:
+            return curves
+        found, _ = nnls(np.array(parts), np.ones(len(parts)))
+        cuts, forms = np.maximum(found / found.max(), _LEAST_FACTOR)
+        return {k: curve.times(forms if k in choices else cuts) for k, curve in curves.items()}
 
     def _timely(
         self, curves: Mapping[str, LossCurve], limits: Sequence[Limit], pace: Limit, aim: float
