@@ -148,6 +148,8 @@ def compress(
         return Lossy(first, plan, groups, sites, tried, planner.curves, (), (), None, None, split, {}, only=True)
     made = made or workshop.compressed(plan)
     zeros = _zeros(made, recipe, source.name)
+    if made.coded:  # and so named anew inside
+        half = replace(half, carried=replace(half.carried, described={}))
     integers, packages, halves = None, None, None
     if recipe.packing is not None:
         last, packages = half.packed(made.model, done, recipe.packing, split.calibration)

@@ -255,5 +255,7 @@ def write(model: ir.Model, made: Mapping[str, Coded], tables: Mapping[int, Array
         then("Reshape", steps[-1].outputs[0], known[shape])
         if linear.w_out:
             then("Transpose", steps[-1].outputs[0], perm=[1, 0, *range(2, len(shape))])
+        weight = steps[-1].outputs[0]
+        weight.shape, weight.type = ir.Shape(linear.weights.shape), ir.TensorType(ir.DataType.FLOAT)
         model.graph.insert_before(node, steps)
-        writer.give(node, linear.weight, steps[-1].outputs[0])
+        writer.give(node, linear.weight, weight)

@@ -36,6 +36,7 @@ from graphopt.compress.form import Form
 from graphopt.compress.joint import ROUNDS
 from graphopt.compress.refit import ROWS, STEPS, Fit, Refit, fit, row_count, times
 from graphopt.compress.sparse import Sparse
+from graphopt.compress.terse import shorten
 from graphopt.graph import values
 from graphopt.graph.nodes import key
 from graphopt.ops.gate import OF_STATE
@@ -106,6 +107,8 @@ def compress(
     if work.bases:
         factor.write(thin, work.bases)
         values.follow(thin)
+    if coded:
+        shorten(thin)
     return Compressed(thin, tuple(work.done), coded=coded)
 
 
@@ -123,6 +126,8 @@ def outlined(model: ir.Model, channels: Channels, keep: Keep, forms: Mapping[str
             lengths.add(form.length)
     factor.write(thin, bases)
     codebook.write(thin, codes, {length: np.zeros((codebook.ENTRIES, length), np.float32) for length in lengths})
+    if codes:
+        shorten(thin)
     return thin
 
 
