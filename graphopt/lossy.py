@@ -31,7 +31,8 @@ from graphopt.plan.budget import Limit, excess, limits
 from graphopt.plan.halves import Halved
 from graphopt.plan.latency import latency
 from graphopt.plan.levels import LossCurve, candidates
-from graphopt.plan.plan import Plan, Planner, Tried
+from graphopt.plan.plan import Plan, Tried
+from graphopt.plan.planner import Planner
 from graphopt.recipe import Recipe
 from graphopt.run.child import Child
 from graphopt.run.data import rows_of

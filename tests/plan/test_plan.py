@@ -10,7 +10,8 @@ from graphopt.analysis.groups import Channels
 from graphopt.errors import Verdict
 from graphopt.plan.budget import Limit, amounts, macs, row
 from graphopt.plan.levels import LossCurve
-from graphopt.plan.plan import Made, Plan, Planner, Unmet
+from graphopt.plan.plan import Made, Plan, Unmet
+from graphopt.plan.planner import Planner
 
 from .chain import chain
 
