@@ -15,6 +15,7 @@ from graphopt import moving, pipeline
 from graphopt.analysis.audit import Audit, audit
 from graphopt.analysis.segments import Samples
 from graphopt.arguments import check_keys
+from graphopt.compress.compress import Compressed
 from graphopt.compress.dynamic import Dynamic
 from graphopt.compress.equalize import Equalized, equalized
 from graphopt.compress.half import HalfPrecision
@@ -90,6 +91,10 @@ class Half:
     feeds: Sequence[Feed]
     settings: pipeline.Settings
     child: Child | None
+
+    def after(self, made: Compressed) -> Half:
+        """What goes on with this model; where values are named anew, what the file said of them is of no use."""
+        return replace(self, carried=replace(self.carried, described={})) if made.coded else self
 
     def runnable(self, thin: ir.Model) -> Runnable:
         """Made ready to run, as it is."""

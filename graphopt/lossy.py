@@ -142,15 +142,12 @@ def compress(
     planner, bounds = _planner(sites, recipe, workshop), _Bounds(source, first, sites, feed, rows)
     plan, made = _planned(planner, recipe, bounds, workshop, only=plan_only)
     tried, done = tuple(planner.tried), replace(recipe, plan=plan.widths, forms=plan.forms, form=None)
-    notes = (*moving.left(given), *_notes(workshop, mirrored=more is not None))
-    first = replace(first, notes=(*first.notes, *notes))
+    first = replace(first, notes=(*first.notes, *moving.left(given), *_notes(workshop, mirrored=more is not None)))
     if plan_only:
         first = replace(first, recipe=done)
         return Lossy(first, plan, groups, sites, tried, planner.curves, (), (), None, None, split, {}, only=True)
     made = made or workshop.compressed(plan)
-    zeros = _zeros(made, recipe, source.name)
-    if made.coded:  # and so named anew inside
-        half = replace(half, carried=replace(half.carried, described={}))
+    zeros, half = _zeros(made, recipe, source.name), half.after(made)
     integers, packages, halves = None, None, None
     if recipe.packing is not None:
         last, packages = half.packed(made.model, done, recipe.packing, split.calibration)

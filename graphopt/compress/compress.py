@@ -29,7 +29,7 @@ from graphopt.analysis.layers import Layer
 from graphopt.analysis.segments import Samples
 from graphopt.compress import codebook, factor, joint, recurrent
 from graphopt.compress.axis import NOTHING
-from graphopt.compress.codebook import Codebook, Coded
+from graphopt.compress.codebook import Codebook
 from graphopt.compress.cut import Keep, cut
 from graphopt.compress.factor import Basis, Factored, refined, solved
 from graphopt.compress.form import Form
@@ -37,6 +37,7 @@ from graphopt.compress.joint import ROUNDS
 from graphopt.compress.refit import ROWS, STEPS, Fit, Refit, fit, row_count, times
 from graphopt.compress.sparse import Sparse
 from graphopt.compress.terse import shorten
+from graphopt.compress.vectors import ENTRIES, Coded, table
 from graphopt.graph import values
 from graphopt.graph.nodes import key
 from graphopt.ops.gate import OF_STATE
@@ -125,7 +126,7 @@ def outlined(model: ir.Model, channels: Channels, keep: Keep, forms: Mapping[str
             codes[key(node)] = codebook.blank(linears[0], form.length)
             lengths.add(form.length)
     factor.write(thin, bases)
-    codebook.write(thin, codes, {length: np.zeros((codebook.ENTRIES, length), np.float32) for length in lengths})
+    codebook.write(thin, codes, {length: np.zeros((ENTRIES, length), np.float32) for length in lengths})
     if codes:
         shorten(thin)
     return thin
@@ -172,7 +173,7 @@ class _Work:
             if isinstance(form, Codebook) and form.suits(linears[0]):
                 lengths[key(node)] = form.length
                 matrices.setdefault(form.length, []).append(linears[0].matrix()[0])
-        tables = {length: codebook.table(found, length) for length, found in matrices.items()}
+        tables = {length: table(found, length) for length, found in matrices.items()}
         made = dict[str, Coded]()
         for site in sites:
             if site.key not in lengths:

@@ -21,11 +21,12 @@ from graphopt.analysis.moments import Key, Moment, halves, products
 from graphopt.analysis.places import past_offset
 from graphopt.analysis.segments import Samples
 from graphopt.compress.axis import NOTHING
-from graphopt.compress.codebook import Codebook, coded, table
+from graphopt.compress.codebook import Codebook
 from graphopt.compress.factor import Factored, solved
 from graphopt.compress.form import Form, Left
 from graphopt.compress.lowrank import LowRank, Tucker
 from graphopt.compress.separable import Separable
+from graphopt.compress.vectors import coded, table
 from graphopt.errors import UsageError
 from graphopt.run.machine import HERE, Machine
 from graphopt.spelling import parse, spec
@@ -180,7 +181,7 @@ def _weights(channels: Channels, shares: Mapping[Key, float]) -> dict[Key, float
     """
     writers = {k: [w for w in g.writers if not channels.products[w].diagonal] for k, g in channels.groups.items()}
     found = dict[Key, float]()
-    for name, product in reversed(channels.products.items()):
+    for name, product in reversed([*channels.products.items()]):
         mine = [channels.groups[key] for key in product.result.groups if writers[key] == [name]]
         readers = [r for group in mine for r in group.readers]
         whole = len(mine) != len(product.result.groups) or not readers

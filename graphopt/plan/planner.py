@@ -41,8 +41,12 @@ _CLOSE: Final = 0.01
 _LEAST_SHARE: Final = 0.02
 _KINDS: Final = 2
 """Cutting, and other forms: what plans are told apart by."""
-_LEAST_FACTOR: Final = 0.01
-"""Between their losses; so that what seems to cost nothing is not all that is done."""
+_LEAST_FACTOR: Final = 0.1
+"""Between their losses, about; so that what seems to cost nothing is not all that is done."""
+_ALIKE: Final = 1.5
+"""Factors of losses that are no further apart lead to about the same plan."""
+_DOUBT: Final = 0.1
+"""Of what was predicted: parts that are smaller tell nothing."""
 _SLACK: Final = 1e-3
 """Of a limit of bytes: what is aimed at below it once a file was too large."""
 
@@ -151,29 +155,39 @@ class Planner:
         """The best plan, as measured.
 
         How losses of cutting compare with those of forms differs from network to network. So a plan that has only one
-        of them is measured as well: forms where bytes are limited, else cuts; and with what both tell, a third one.
+        of them is measured as well: forms where bytes are limited, else cuts; and if that tells that they compare in
+        another way than was predicted, a third one.
         """
-        found = [self._tried(self._allocated(self._weighed(curves), limits), curves, limits)]
+        cuts, forms = self._factors(curves)
+        found = [self._tried(self._allocated(self._weighed(curves, cuts, forms), limits), curves, limits)]
         if len(self.tried) == 1 and self._channels.choices:
             of_forms = any(limit.resource == "bytes" for limit in limits)
             alone = {k: curve for k, curve in curves.items() if (k in self._channels.choices) == of_forms}
             with suppress(Unmet):
                 found.append(self._tried(self._allocated(alone, limits), curves, limits))
-                found.append(self._tried(self._allocated(self._weighed(curves), limits), curves, limits))
+            cuts, forms = self._factors(curves)
+            if max(cuts, forms) > _ALIKE * min(cuts, forms):
+                with suppress(Unmet):
+                    widths = self._allocated(self._weighed(curves, cuts, forms), limits)
+                    found.append(self._tried(widths, curves, limits))
         return min(found, key=lambda t: t.made.loss)
 
-    def _weighed(self, curves: Mapping[str, LossCurve]) -> Mapping[str, LossCurve]:
-        """Losses of cuts and of forms, each times what it was measured to be of what was predicted."""
+    def _factors(self, curves: Mapping[str, LossCurve]) -> tuple[float, float]:
+        """What losses of cuts, and of forms, were measured to be of what was predicted; alike until plans tell more."""
         parts, choices = list[NDArray[np.float64]](), self._channels.choices
         for tried in self.tried:
             if isfinite(tried.made.loss) and tried.made.loss > 0:
                 lost = np.array([(curves[k](w), k in choices) for k, w in tried.widths.items() if k in curves])
                 parts.append(np.array([lost[lost[:, 1] == kind, 0].sum() for kind in (0, 1)]) / tried.made.loss)
         if len(parts) < _KINDS:
-            return curves
-        found, _ = nnls(np.array(parts), np.ones(len(parts)))
-        cuts, forms = np.maximum(found / found.max(), _LEAST_FACTOR)
-        return {k: curve.times(forms if k in choices else cuts) for k, curve in curves.items()}
+            return 1.0, 1.0
+        doubt = _DOUBT * np.mean(np.sum(parts, axis=1))
+        found, _ = nnls(np.array([*parts, (doubt, -doubt)]), np.array([*np.ones(len(parts)), 0]))
+        cuts, forms = np.maximum(found, _LEAST_FACTOR * found.max()).tolist()
+        return cuts, forms
+
+    def _weighed(self, curves: Mapping[str, LossCurve], cuts: float, forms: float) -> dict[str, LossCurve]:
+        return {k: curve.times(forms if k in self._channels.choices else cuts) for k, curve in curves.items()}
 
     def _timely(
         self, curves: Mapping[str, LossCurve], limits: Sequence[Limit], pace: Limit, aim: float
