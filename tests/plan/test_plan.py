@@ -6,7 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from graphopt.analysis.groups import Channels
+from graphopt.analysis.groups import Channels, Choice
+from graphopt.compress.offers import with_choices
 from graphopt.errors import Verdict
 from graphopt.plan.budget import Limit, amounts, macs, row
 from graphopt.plan.levels import LossCurve
@@ -151,6 +152,53 @@ def test_a_drop_that_nothing_smaller_keeps_is_told(channels: Channels) -> None:
     with pytest.raises(Unmet, match="no smaller model was found within the allowed drop") as caught:
         planner(channels, Fake(channels)).smallest(lambda s: [limit(channels, s)], {"accuracy": 0.0})
     assert caught.value.best is not None
+
+
+class Mixed(Fake):
+    """Products may be written in another way as well, which is worth more, or less, than is predicted."""
+
+    def __init__(self, channels: Channels, worth: float) -> None:
+        super().__init__(channels)
+        self.worth = worth
+
+    def losses(self) -> Mapping[str, LossCurve]:
+        forms = {k: LossCurve.through(dict(enumerate(c.losses, 1))) for k, c in self.channels.choices.items()}
+        return {**super().losses(), **forms}
+
+    def truth(self, widths: Mapping[str, int]) -> float:
+        cut = {k: w for k, w in widths.items() if k not in self.channels.choices}
+        return sum((i + 1) * (1 - cut.get(k, 16) / 16) ** 2 for i, k in enumerate(self.channels.groups))
+
+    def make(self, plan: Plan) -> Made:
+        made = super().make(plan)
+        lost = [
+            loss
+            for choice in self.channels.choices.values()
+            for way, loss in zip(choice.ways, choice.losses, strict=True)
+            if plan.forms.get(choice.product[0], "") == way
+        ]
+        return replace(made, loss=0.1 * (made.loss + self.worth * sum(lost)))
+
+
+@pytest.mark.parametrize("worth", [0.02, 0.2, 1.0, 5.0, 50.0])
+def test_cuts_and_forms_are_weighed_by_what_plans_measure(channels: Channels, worth: float) -> None:
+    left = {r: np.array([[0.3, 0.0], [0.6, 0.0], [1.0, 0.0]]) for r in ("macs", "params", "bytes")}
+    choices = {k[0]: Choice(k, ("worse", "bad", ""), (0.3, 0.1, 0.0), left) for k in channels.products}
+    both = with_choices(channels, choices)
+    workshop = Mixed(both, worth)
+    steps = {key: range(1, g.units + 1) if key in both.choices else WIDTHS for key, g in both.groups.items()}
+    made = Planner(both, steps, workshop)
+    best = made.within([limit(both, 0.5)])
+    alone = Planner(channels, dict.fromkeys(channels.groups, WIDTHS), Mixed(channels, worth)).within(
+        [limit(channels, 0.5)]
+    )
+    first = made.tried[0]
+    assert best.costs["macs"] <= 1
+    assert best.made.loss <= min(first.made.loss, alone.made.loss) + 1e-9
+    if worth < 0.5:
+        assert best.made.loss < 0.9 * first.made.loss  # it is told that forms cost less than was thought
+    if worth > 2:
+        assert len(best.plan.forms) < len(first.plan.forms)
 
 
 def test_plans_are_plain_data_and_replayed_only_where_they_fit(channels: Channels) -> None:
