@@ -70,17 +70,17 @@ def offers(
     """
     linears = {name: linear for name, linear in _free(model, skip).items() if name in channels.products}
     found, tables = {}, _tables(linears.values()) if "bytes" in resources else {}
-    shares = dict[Key, float]()
+    gains = dict[Key, float]()
     for name, moment, held in halves(model, linears, samples, machine):
         with np.errstate(invalid="ignore"):
             finite = np.isfinite([moment.variance, moment.gram.sum(), held.gram.sum()]).all()
         if finite and moment.kind == held.kind == "full":
             machine.progress(f"looking for other forms of {name[0]}")
-            shares[name] = _share(linears[name], moment)
+            gains[name] = _gain(linears[name], moment)
             choice = _choice(name, list(_ways(linears[name], moment, held, tables)), resources)
             if choice is not None:
                 found[name[0]] = choice
-    weights = _weights(channels, shares)
+    weights = _weights(channels, gains)
     return {k[0]: found[k[0]].times(weights[k]) for k in linears if k[0] in found}
 
 
@@ -166,18 +166,18 @@ def _ways(linear: ops.Linear, moment: Moment, held: Moment, tables: Mapping[Code
             yield _Way(code, code.left(linear), float(np.sum((gap @ judge) * gap)) / scale)
 
 
-def _share(linear: ops.Linear, moment: Moment) -> float:
-    """Which part of the value that a product's result ends in is its own, by variance."""
+def _gain(linear: ops.Linear, moment: Moment) -> float:
+    """What an error of what a product reads is where its result ends, both relative, if columns err each on its own."""
     matrix = linear.alpha * linear.matrix()[0].astype(np.float64)
-    spread = moment.gram[0] - np.outer(moment.mean[0], moment.mean[0])
-    return min(1.0, float(np.sum((matrix @ spread) * matrix)) / max(moment.variance, NOTHING))
+    spread = np.diagonal(moment.gram[0]) - moment.mean[0] ** 2
+    return float(np.sum(matrix**2 @ spread)) / max(moment.variance, NOTHING)
 
 
-def _weights(channels: Channels, shares: Mapping[Key, float]) -> dict[Key, float]:
-    """What an error of each product counts, relative to its result, where its readers' results end.
+def _weights(channels: Channels, gains: Mapping[Key, float]) -> dict[Key, float]:
+    """What an error of each product, relative to its result, is where what is made of it goes on.
 
     In a residual block, what the first product gets wrong is wrong in no more than the part of the stream that the
-    second one adds.
+    second one adds; where many units are summed to few, most of what each gets wrong cancels.
     """
     writers = {k: [w for w in g.writers if not channels.products[w].diagonal] for k, g in channels.groups.items()}
     found = dict[Key, float]()
@@ -185,7 +185,7 @@ def _weights(channels: Channels, shares: Mapping[Key, float]) -> dict[Key, float
         mine = [channels.groups[key] for key in product.result.groups if writers[key] == [name]]
         readers = [r for group in mine for r in group.readers]
         whole = len(mine) != len(product.result.groups) or not readers
-        found[name] = 1.0 if whole else min(1.0, sum(shares.get(r, 1.0) * found.get(r, 1.0) for r in readers))
+        found[name] = 1.0 if whole else min(1.0, sum(gains.get(r, 1.0) * found.get(r, 1.0) for r in readers))
     return found
 
 

@@ -37,6 +37,8 @@ _PROMISING: Final = 6
 """Plans that are improved by exchanges."""
 _FARTHEST: Final = 3
 """Steps that a group is moved in one exchange."""
+_PARTS: Final = (0.75, 0.5, 0.25, 0.0)
+"""How far up the ways of products are where a search begins."""
 _CHUNK: Final = 512
 _GAIN: Final = 1e-9
 _LEAST: Final = 1e-300
@@ -87,6 +89,7 @@ class _Choice:
     ) -> None:
         self._keys = [k for k in channels.groups if k in curves]
         self._places = [list(channels.groups).index(k) for k in self._keys]
+        self._forms = np.array([k in channels.choices for k in self._keys], np.bool_)
         self._full = row(channels, {})
         self._widths = []
         for key in self._keys:
@@ -135,20 +138,30 @@ class _Choice:
         most = self.start(-1)
         if self.fits(most):
             return most
-        plan, found = most, {p.tobytes(): p for p in (least, self._narrowed(most))}
-        weights = np.ones(len(self._limits)) / len(self._limits)
-        for _ in range(_WEIGHTINGS if len(self._limits) > 1 else 1):
-            for _ in range(_ROUNDS):
-                proposed = self._solved(plan, weights)
-                if np.array_equal(proposed, plan):
-                    break
-                plan = proposed
-                repaired = self._narrowed(plan)
-                found[repaired.tobytes()] = repaired
-            weights *= np.clip(self.use(plan[None])[0], 0.25, 4) ** 2
-            weights /= weights.sum()
+        found = {least.tobytes(): least}
+        for plan in self._starts(most):
+            repaired, weights = self._narrowed(plan), np.ones(len(self._limits)) / len(self._limits)
+            found[repaired.tobytes()] = repaired
+            for _ in range(_WEIGHTINGS if len(self._limits) > 1 else 1):
+                for _ in range(_ROUNDS):
+                    proposed = self._solved(plan, weights)
+                    if np.array_equal(proposed, plan):
+                        break
+                    plan = proposed
+                    repaired = self._narrowed(plan)
+                    found[repaired.tobytes()] = repaired
+                weights *= np.clip(self.use(plan[None])[0], 0.25, 4) ** 2
+                weights /= weights.sum()
         promising = sorted(found.values(), key=self.loss)[:_PROMISING]
         return min((self._exchanged(p) for p in promising), key=self.loss)
+
+    def _starts(self, most: Array) -> list[Array]:
+        """Where to begin: all there is, and the same in cheaper forms, since cutting little of what is stored in few
+        bits and little of what is stored in many are plans far from each other."""
+        found = [most]
+        if self._forms.any():
+            found += [np.where(self._forms, (most * part).astype(np.intp), most) for part in _PARTS]
+        return found
 
     def _alone(self, plan: Array) -> list[Array]:
         """For each group, (widths, limits): the use of the plan with this group alone at another width."""

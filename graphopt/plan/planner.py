@@ -43,6 +43,8 @@ _KINDS: Final = 2
 """Cutting, and other forms: what plans are told apart by."""
 _LEAST_FACTOR: Final = 0.1
 """Between their losses, about; so that what seems to cost nothing is not all that is done."""
+_OTHER: Final = 0.2
+"""What losses of one kind are taken for, of what was predicted, where no plan can do without the other."""
 _ALIKE: Final = 1.5
 """Factors of losses that are no further apart lead to about the same plan."""
 _DOUBT: Final = 0.1
@@ -163,8 +165,11 @@ class Planner:
         if len(self.tried) == 1 and self._channels.choices:
             of_forms = any(limit.resource == "bytes" for limit in limits)
             alone = {k: curve for k, curve in curves.items() if (k in self._channels.choices) == of_forms}
-            with suppress(Unmet):
-                found.append(self._tried(self._allocated(alone, limits), curves, limits))
+            try:
+                widths = self._allocated(alone, limits)
+            except Unmet:
+                widths = self._allocated(self._weighed(curves, *((1, _OTHER) if of_forms else (_OTHER, 1))), limits)
+            found.append(self._tried(widths, curves, limits))
             cuts, forms = self._factors(curves)
             if max(cuts, forms) > _ALIKE * min(cuts, forms):
                 with suppress(Unmet):
