@@ -24,7 +24,7 @@ from graphopt.analysis.frontier import Rows
 from graphopt.compress.axis import NOTHING
 from graphopt.compress.form import Form, Left
 from graphopt.compress.refit import Goal, fit, times
-from graphopt.compress.vectors import ENTRIES, Coded, coded, unit
+from graphopt.compress.vectors import ENTRIES, Coded, blocks, coded, unit
 from graphopt.compress.writer import Writer
 from graphopt.errors import UsageError
 from graphopt.graph.nodes import key
@@ -71,20 +71,21 @@ class Codebook(Form):
                 yield [cls(length)]
 
     def suits(self, linear: ops.Linear) -> bool:
-        """Whether the rows of a product are made of whole vectors."""
-        return linear.groups == 1 and linear.reduction % self.length == 0
+        """Whether the rows of a product have at least one vector."""
+        return linear.groups == 1 and linear.reduction >= self.length
 
     def left(self, linear: ops.Linear) -> Left:
         """What is left of a product."""
         size = 4 * linear.channels * linear.reduction
-        return Left(1.0, 1.0, 0.25 / self.length + (4 * linear.channels + _NODES) / size)
+        codes = linear.channels * -(-linear.reduction // self.length)
+        return Left(1.0, 1.0, (codes + 4 * linear.channels + _NODES) / size)
 
 
 def blank(linear: ops.Linear, length: int) -> Coded:
     """As large as what `coded` makes of a product, and no more."""
     out, columns = linear.channels, linear.reduction
-    codes, scale = np.zeros((out, columns // length), np.uint8), np.ones((out, 1), np.float32)
-    return Coded(codes, scale, np.broadcast_to(np.float64(0), (out, columns)))
+    codes, scale = np.zeros((out, -(-columns // length)), np.uint8), np.ones((out, 1), np.float32)
+    return Coded(codes, scale, np.broadcast_to(np.float64(0), (out, columns)), length)
 
 
 def fitted(
@@ -104,14 +105,18 @@ def fitted(
     learned = slice(rows.fitted or None)
     judged = slice(rows.fitted, None) if rows.fitted < rows.x.shape[-1] else learned
     x = rows.x[..., learned]
-    gram = times(x, x)[0] / max(1, x.shape[-1])
-    gram[np.diag_indices_from(gram)] += _DAMPING * np.trace(gram) / len(gram) + NOTHING
-    made = coded(found.matrix[0], gram, entries)
+    made = coded(found.matrix[0], [_gram(x[:, at]) for at in blocks(x.shape[1], entries.shape[1])], entries)
     shift = (made.matrix @ rows.mean[0])[None]
     level = found.bias + (found.matrix @ rows.mean[..., None])[..., 0]
     levels = [level, *([goal.balanced(made.matrix[None], level, learned)] if biased else [])]
     after, best = min(((goal.error(made.matrix[None], each, judged), each) for each in levels), key=lambda e: e[0])
     return made, best - shift, found.before, after
+
+
+def _gram(x: Array) -> Array:
+    gram: Array = times(x, x)[0] / max(1, x.shape[-1])
+    gram[np.diag_indices_from(gram)] += _DAMPING * np.trace(gram) / len(gram) + NOTHING
+    return gram
 
 
 def write(model: ir.Model, made: Mapping[str, Coded], tables: Mapping[int, Array]) -> None:
@@ -122,18 +127,21 @@ def write(model: ir.Model, made: Mapping[str, Coded], tables: Mapping[int, Array
         made: by key.
         tables: by length.
     """
-    writer, known = Writer(model), dict[Any, ir.Value]()
+    writer, known, lists = Writer(model), dict[int, ir.Value](), dict[tuple[int, ...], ir.Value]()
+
+    def numbers(*some: int) -> ir.Value:
+        if some not in lists:
+            lists[some] = writer.constant("numbers", np.array(some, np.int64))
+        return lists[some]
+
     for node in [n for n in model.graph if key(n) in made]:
         (linear,), one = ops.linears(node), made[key(node)]
-        length = one.matrix.shape[1] // one.codes.shape[1]
+        length, width = one.length, one.matrix.shape[1]
         if length not in known:
             whole = writer.constant(f"table{length}", np.rint(tables[length] / unit(tables[length])).astype(np.int8))
             cast = writer.node("Cast", [whole], "w", {"to": ir.DataType.FLOAT.value})
             model.graph.insert_before(node, cast)
             known[length] = cast.outputs[0]
-        shape = (len(one.codes), linear.in_channels, *linear.kernel)
-        if shape not in known:
-            known[shape] = writer.constant("shape", np.array(shape, np.int64))
         scale = writer.constant("scale", (one.scale * unit(tables[length]) / linear.alpha)[..., None])
         steps = [writer.node("Cast", [writer.constant("codes", one.codes)], "w", {"to": ir.DataType.INT32.value})]
 
@@ -142,9 +150,12 @@ def write(model: ir.Model, made: Mapping[str, Coded], tables: Mapping[int, Array
 
         then("Gather", known[length], steps[-1].outputs[0])
         then("Mul", steps[-1].outputs[0], scale)
-        then("Reshape", steps[-1].outputs[0], known[shape])
+        if one.codes.shape[1] * length != width:
+            then("Reshape", steps[-1].outputs[0], numbers(len(one.codes), -1))
+            then("Slice", steps[-1].outputs[0], numbers(0), numbers(width), numbers(1))
+        then("Reshape", steps[-1].outputs[0], numbers(len(one.codes), linear.in_channels, *linear.kernel))
         if linear.w_out:
-            then("Transpose", steps[-1].outputs[0], perm=[1, 0, *range(2, len(shape))])
+            then("Transpose", steps[-1].outputs[0], perm=[1, 0, *range(2, linear.weights.ndim)])
         weight = steps[-1].outputs[0]
         weight.shape, weight.type = ir.Shape(linear.weights.shape), ir.TensorType(ir.DataType.FLOAT)
         model.graph.insert_before(node, steps)

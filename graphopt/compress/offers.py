@@ -26,7 +26,7 @@ from graphopt.compress.factor import Factored, solved
 from graphopt.compress.form import Form, Left
 from graphopt.compress.lowrank import LowRank, Tucker
 from graphopt.compress.separable import Separable
-from graphopt.compress.vectors import coded, table
+from graphopt.compress.vectors import blocks, coded, table
 from graphopt.errors import UsageError
 from graphopt.run.machine import HERE, Machine
 from graphopt.spelling import parse, spec
@@ -43,6 +43,8 @@ _MOST: Final = 1.0
 """A loss that nothing is worth."""
 _LARGE: Final = 2304
 """Columns above which bases that are not nested take too long."""
+_SOME: Final = 256
+"""Rows of weights that codes are tried on, about."""
 _SWEEPS: Final = 1
 """Of descent, where nothing but the loss is wanted."""
 _PAYS: Final = 0.95
@@ -74,7 +76,7 @@ def offers(
     for name, moment, held in halves(model, linears, samples, machine):
         with np.errstate(invalid="ignore"):
             finite = np.isfinite([moment.variance, moment.gram.sum(), held.gram.sum()]).all()
-        if finite and moment.kind == held.kind == "full":
+        if finite and moment.kind == held.kind != "diagonal":
             machine.progress(f"looking for other forms of {name[0]}")
             gains[name] = _gain(linears[name], moment)
             choice = _choice(name, list(_ways(linears[name], moment, held, tables)), resources)
@@ -144,33 +146,63 @@ def _tables(linears: Iterable[ops.Linear]) -> dict[Codebook, Array]:
     return {form: table(matrices, form.length) for form, matrices in found.items()}
 
 
+class _Reads:
+    """What a product reads, less its mean where a bias is free: E[x·xᵀ], or x itself."""
+
+    def __init__(self, linear: ops.Linear, moment: Moment) -> None:
+        biased = past_offset(linear)[1] is not None or (linear.bias is not None and linear.beta != 0)
+        mean = moment.mean[0] * biased
+        self.gram = moment.gram[0] - np.outer(mean, mean) if moment.kind == "full" else None
+        self._x = np.empty((0, 0)) if moment.kind == "full" else moment.gram[0] - mean[:, None]
+
+    def block(self, at: slice, damping: float = 0.0) -> Array:
+        """E[x·xᵀ] of some columns."""
+        if self.gram is not None:
+            found: Array = self.gram[at, at].copy()
+        else:
+            found = (self._x[at] @ self._x[at].T / self._x.shape[1]).astype(np.float64)
+        found[np.diag_indices_from(found)] += damping * np.trace(found) / len(found) + NOTHING
+        return found
+
+    def error(self, gap: Array) -> float:
+        """E|gap·x|²."""
+        if self.gram is not None:
+            return float(np.sum((gap @ self.gram) * gap))
+        return float(np.sum(np.square(gap @ self._x)) / self._x.shape[1])
+
+
 def _ways(linear: ops.Linear, moment: Moment, held: Moment, tables: Mapping[Codebook, Array]) -> Iterator[_Way]:
     """Every form of a product, and what it loses."""
     matrix = linear.alpha * linear.matrix()[0].astype(np.float64)
-    biased = past_offset(linear)[1] is not None or (linear.bias is not None and linear.beta != 0)
-    gram, judge = (m.gram[0] - np.outer(m.mean[0], m.mean[0]) * biased for m in (moment, held))
-    gram[np.diag_indices_from(gram)] += _DAMPING * np.trace(gram) / len(gram) + NOTHING
-    lost, scale = _Lost(matrix, gram, judge), max(moment.variance, NOTHING)
-    for series in chain.from_iterable(kind.offered(linear) for kind in FACTORED):
-        offered = [(form, rank) for form in series if (rank := form.rank(linear)) and _pays(form.left(linear, rank))]
-        if not offered or (len(gram) > _LARGE and not offered[0][0].nested):
-            continue
-        spans, error = offered[0][0].spans(linear, matrix, gram), None
-        for form, rank in offered:
-            if error is None or not form.nested:
-                error = lost.with_basis(spans(rank).matrix)
-            yield _Way(form, form.left(linear, rank), error(form.rows(linear, rank)) / scale)
+    data, judge, scale = _Reads(linear, moment), _Reads(linear, held), max(moment.variance, NOTHING)
+    if data.gram is not None and judge.gram is not None:
+        gram = data.block(slice(None), _DAMPING)
+        lost = _Lost(matrix, gram, judge.gram)
+        for series in chain.from_iterable(kind.offered(linear) for kind in FACTORED):
+            ranks = [(form, form.rank(linear)) for form in series]
+            offered = [(form, rank) for form, rank in ranks if rank and _pays(form.left(linear, rank))]
+            if not offered or (len(gram) > _LARGE and not offered[0][0].nested):
+                continue
+            spans, error = offered[0][0].spans(linear, matrix, gram), None
+            for form, rank in offered:
+                if error is None or not form.nested:
+                    error = lost.with_basis(spans(rank).matrix)
+                yield _Way(form, form.left(linear, rank), error(form.rows(linear, rank)) / scale)
+    some = matrix[:: -(-len(matrix) // _SOME)]
     for code, entries in tables.items():
         if code.suits(linear):
-            gap = coded(matrix, gram, entries, sweeps=_SWEEPS).matrix - matrix
-            yield _Way(code, code.left(linear), float(np.sum((gap @ judge) * gap)) / scale)
+            grams = [data.block(at, _DAMPING) for at in blocks(matrix.shape[1], code.length)]
+            gap = coded(some, grams, entries, sweeps=_SWEEPS).matrix - some
+            yield _Way(code, code.left(linear), judge.error(gap) * len(matrix) / len(some) / scale)
 
 
 def _gain(linear: ops.Linear, moment: Moment) -> float:
-    """What an error of what a product reads is where its result ends, both relative, if columns err each on its own."""
-    matrix = linear.alpha * linear.matrix()[0].astype(np.float64)
-    spread = np.diagonal(moment.gram[0]) - moment.mean[0] ** 2
-    return float(np.sum(matrix**2 @ spread)) / max(moment.variance, NOTHING)
+    """What an error of what a product reads is where its result ends, both relative, if each channel errs by itself."""
+    matrix, data = linear.alpha * linear.matrix()[0].astype(np.float64), _Reads(linear, moment)
+    width = matrix.shape[1] // linear.in_channels
+    channels = (slice(start, start + width) for start in range(0, matrix.shape[1], width))
+    passed = sum(float(np.sum((matrix[:, at] @ data.block(at)) * matrix[:, at])) for at in channels)
+    return passed / max(moment.variance, NOTHING)
 
 
 def _weights(channels: Channels, gains: Mapping[Key, float]) -> dict[Key, float]:

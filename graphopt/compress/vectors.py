@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.cluster.vq import kmeans2
 
-__all__ = ["ENTRIES", "Coded", "coded", "table", "unit"]
+__all__ = ["ENTRIES", "Coded", "blocks", "coded", "table", "unit"]
 
 Array = NDArray[Any]
 ENTRIES: Final = 256
@@ -29,7 +29,11 @@ _HIGHEST: Final = 127
 _TRAINED: Final = 60_000
 """Vectors that the table is found from, at most."""
 _ROUNDS: Final = 20
+_TOGETHER: Final = 1152
+"""Columns, about."""
 _SWEEPS: Final = 6
+_UNREAD: Final = 1e-6
+"""What errors of numbers count that nothing reads, in means of the others."""
 _TINY: Final = float(np.finfo(np.float32).tiny)
 
 
@@ -38,16 +42,19 @@ class Coded:
     """The weights of one product as entries of a table."""
 
     codes: Array
-    """(out, vectors): uint8."""
+    """(out, vectors): uint8; the last vector of a row may have more numbers than there are columns left."""
     scale: Array
     """(out, 1): float32."""
     matrix: Array
     """(out, columns): what the product multiplies with."""
+    length: int
+    """Numbers of one vector."""
 
 
 def table(matrices: Sequence[Array], length: int) -> Array:
     """(256, length): float32, the vectors that those of some products, (out, columns) each, are nearest to."""
-    vectors = np.concatenate([(m / _power(m)).reshape(-1, length) for m in matrices])
+    whole = [(m / _power(m))[:, : m.shape[1] // length * length] for m in matrices]
+    vectors = np.concatenate([m.reshape(-1, length) for m in whole])
     random = np.random.default_rng(0)
     some = vectors[np.sort(random.permutation(len(vectors))[:_TRAINED])]
     start = some[np.sort(random.permutation(len(some))[:ENTRIES])]
@@ -69,43 +76,85 @@ def _power(matrix: Array) -> Array:
     return found
 
 
-def coded(matrix: Array, gram: Array, entries: Array, *, sweeps: int = _SWEEPS) -> Coded:
+def blocks(columns: int, length: int) -> list[slice]:
+    """Columns that are looked at together: all, or so many as an inverse is made of in good time."""
+    most = _TOGETHER // length * length
+    return [slice(start, min(start + most, columns)) for start in range(0, columns, most)]
+
+
+def coded(matrix: Array, grams: Sequence[Array], entries: Array, *, sweeps: int = _SWEEPS) -> Coded:
     """The entries of least error for a product.
 
     Args:
         matrix: (out, columns).
-        gram: (columns, columns): H, positive definite.
+        grams: H of each of the `blocks` of columns, positive definite; between them it is taken for zero.
         entries: (256, length).
         sweeps: of descent.
     """
     entries, scale, length = entries.astype(np.float64), _power(matrix), entries.shape[1]
-    codes = _passed_on(matrix, gram, entries, scale)
-
-    def made() -> Array:
-        found: Array = (entries[codes] * scale[..., None]).reshape(matrix.shape)
-        return found
-
+    columns = blocks(matrix.shape[1], length)
+    parts = [_Part(matrix[:, at], gram, entries) for at, gram in zip(columns, grams, strict=True)]
+    for part in parts:
+        part.pass_on(scale)
     for _ in range(sweeps):
-        plain = entries[codes].reshape(matrix.shape)
-        image = plain @ gram
-        above, below = (np.sum(image * m, axis=1, keepdims=True) for m in (matrix, plain))
+        above, below = np.sum([part.fit() for part in parts], axis=0)
         scale = np.where((above > 0) & (below > 0), above / np.maximum(below, _TINY), scale)
-        now = made()
-        slope, changed = (matrix - now) @ gram, False
-        for vector, start in enumerate(range(0, matrix.shape[1], length)):
-            at = slice(start, start + length)
-            own = gram[at, at]
-            wanted = now[:, at] + np.linalg.solve(own, slope[:, at].T).T
-            new = _nearest(wanted, own, entries, scale)
-            rows = np.flatnonzero(new != codes[:, vector])
-            if rows.size:
-                step = entries[new[rows]] * scale[rows] - now[rows, at]
-                codes[rows, vector], changed = new[rows], True
-                now[rows, at] += step
-                slope[rows] -= step @ gram[at]
-        if not changed:
+        changed = [part.descend(scale) for part in parts]
+        if not any(changed):
             break
-    return Coded(codes.astype(np.uint8), scale.astype(np.float32), made())
+    codes = np.concatenate([part.codes for part in parts], axis=1)
+    made = (entries[codes] * scale[..., None]).reshape(len(matrix), -1)[:, : matrix.shape[1]]
+    return Coded(codes.astype(np.uint8), scale.astype(np.float32), made, length)
+
+
+class _Part:
+    """Some columns of a product."""
+
+    def __init__(self, matrix: Array, gram: Array, entries: Array) -> None:
+        self._entries, self._length = entries, entries.shape[1]
+        beyond = -matrix.shape[1] % self._length  # numbers that nothing reads
+        self._matrix, self._gram = np.pad(matrix, ((0, 0), (0, beyond))), np.pad(gram, (0, beyond))
+        unread = range(len(gram), len(self._gram))
+        self._gram[unread, unread] = _UNREAD * np.trace(gram) / len(gram)
+        self.codes = np.zeros((len(matrix), self._matrix.shape[1] // self._length), np.intp)
+
+    def pass_on(self, scale: Array) -> None:
+        """Entries in turn, those that matter most first; each makes up for what those before it missed."""
+        length, count = self._length, self.codes.shape[1]
+        order = np.argsort(-np.diagonal(self._gram).reshape(count, length).sum(axis=1), kind="stable")
+        columns = (order[:, None] * length + np.arange(length)).reshape(-1)
+        inverse = np.linalg.inv(self._gram[np.ix_(columns, columns)])
+        rest = self._matrix[:, columns].astype(np.float64)
+        for place, vector in enumerate(order):
+            at, later = slice(place * length, (place + 1) * length), slice((place + 1) * length, None)
+            metric = np.linalg.inv(inverse[at, at])
+            self.codes[:, vector] = _nearest(rest[:, at], metric, self._entries, scale)
+            share = metric @ inverse[at, later]
+            rest[:, later] -= (rest[:, at] - self._entries[self.codes[:, vector]] * scale) @ share
+            inverse[later, later] -= inverse[later, at] @ share
+
+    def fit(self) -> tuple[Array, Array]:
+        """(out, 1) each: the sums that the best scales are quotients of."""
+        plain = self._entries[self.codes].reshape(self._matrix.shape)
+        image = plain @ self._gram
+        return np.sum(image * self._matrix, axis=1, keepdims=True), np.sum(image * plain, axis=1, keepdims=True)
+
+    def descend(self, scale: Array) -> bool:
+        """Each entry once more while all others stay; whether any is another one now."""
+        now = (self._entries[self.codes] * scale[..., None]).reshape(self._matrix.shape)
+        slope, changed = (self._matrix - now) @ self._gram, False
+        for vector in range(self.codes.shape[1]):
+            at = slice(vector * self._length, (vector + 1) * self._length)
+            own = self._gram[at, at]
+            wanted = now[:, at] + np.linalg.solve(own, slope[:, at].T).T
+            new = _nearest(wanted, own, self._entries, scale)
+            rows = np.flatnonzero(new != self.codes[:, vector])
+            if rows.size:
+                step = self._entries[new[rows]] * scale[rows] - now[rows, at]
+                self.codes[rows, vector], changed = new[rows], True
+                now[rows, at] += step
+                slope[rows] -= step @ self._gram[at]
+        return changed
 
 
 def _nearest(vectors: Array, metric: Array, entries: Array, scale: Array) -> NDArray[np.intp]:
@@ -113,21 +162,3 @@ def _nearest(vectors: Array, metric: Array, entries: Array, scale: Array) -> NDA
     moved = entries @ metric
     size = np.sum(moved * entries, axis=1)
     return np.asarray(np.argmin(size * scale - 2 * (vectors @ moved.T), axis=1))
-
-
-def _passed_on(matrix: Array, gram: Array, entries: Array, scale: Array) -> NDArray[np.intp]:
-    """(out, vectors): entries in turn, those that matter most first; each makes up for what those before it missed."""
-    length = entries.shape[1]
-    count = matrix.shape[1] // length
-    order = np.argsort(-np.diagonal(gram).reshape(count, length).sum(axis=1), kind="stable")
-    columns = (order[:, None] * length + np.arange(length)).reshape(-1)
-    inverse = np.linalg.inv(gram[np.ix_(columns, columns)])
-    rest, codes = matrix[:, columns].astype(np.float64), np.empty((len(matrix), count), np.intp)
-    for place, vector in enumerate(order):
-        at, later = slice(place * length, (place + 1) * length), slice((place + 1) * length, None)
-        metric = np.linalg.inv(inverse[at, at])
-        codes[:, vector] = _nearest(rest[:, at], metric, entries, scale)
-        share = metric @ inverse[at, later]
-        rest[:, later] -= (rest[:, at] - entries[codes[:, vector]] * scale) @ share
-        inverse[later, later] -= inverse[later, at] @ share
-    return codes

@@ -139,8 +139,8 @@ class _Choice:
         if self.fits(most):
             return most
         found = {least.tobytes(): least}
-        for plan in self._starts(most):
-            repaired, weights = self._narrowed(plan), np.ones(len(self._limits)) / len(self._limits)
+        for start in self._starts(most):
+            plan, repaired, weights = start, self._narrowed(start), np.ones(len(self._limits)) / len(self._limits)
             found[repaired.tobytes()] = repaired
             for _ in range(_WEIGHTINGS if len(self._limits) > 1 else 1):
                 for _ in range(_ROUNDS):
@@ -156,8 +156,10 @@ class _Choice:
         return min((self._exchanged(p) for p in promising), key=self.loss)
 
     def _starts(self, most: Array) -> list[Array]:
-        """Where to begin: all there is, and the same in cheaper forms, since cutting little of what is stored in few
-        bits and little of what is stored in many are plans far from each other."""
+        """Where to begin: all there is, and the same in cheaper forms.
+
+        Much of what takes few bits, and little of what takes many, are plans far from each other.
+        """
         found = [most]
         if self._forms.any():
             found += [np.where(self._forms, (most * part).astype(np.intp), most) for part in _PARTS]

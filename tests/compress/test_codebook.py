@@ -13,7 +13,7 @@ from graphopt import ops
 from graphopt.compress import codebook
 from graphopt.compress.codebook import Codebook
 from graphopt.compress.compress import compress, outlined
-from graphopt.compress.vectors import Coded, coded, table
+from graphopt.compress.vectors import Coded, blocks, coded, table
 from graphopt.errors import UsageError
 from graphopt.graph import values
 from graphopt.graph.carry import Carried
@@ -38,9 +38,9 @@ def test_entries_are_chosen_by_what_the_data_says(length: int) -> None:
     gram = x @ x.T / 300 + 0.1 * np.eye(72)
     entries = table([matrix], length)
     assert entries.shape == (256, length)
-    plain = coded(matrix, np.eye(72), entries, sweeps=0)
-    turns = coded(matrix, gram, entries, sweeps=0)
-    found = coded(matrix, gram, entries)
+    plain = coded(matrix, [np.eye(72)], entries, sweeps=0)
+    turns = coded(matrix, [gram], entries, sweeps=0)
+    found = coded(matrix, [gram], entries)
     assert lost(matrix, found.matrix, gram) <= lost(matrix, turns.matrix, gram)
     assert lost(matrix, turns.matrix, gram) < lost(matrix, plain.matrix, gram)
     assert lost(matrix, found.matrix, gram) < 0.65 * lost(matrix, plain.matrix, gram)
@@ -52,7 +52,7 @@ def test_weights_that_are_entries_already_stay_what_they_are() -> None:
     entries = _NORMAL((256, 4)).astype(np.float32)
     codes, scale = np.random.default_rng(1).integers(256, size=(16, 8)), 1 + np.abs(_NORMAL((16, 1)))
     matrix = (entries[codes] * scale[..., None]).reshape(16, 32)
-    made = coded(matrix, np.eye(32), (entries / np.sqrt(np.mean(entries**2))))
+    made = coded(matrix, [np.eye(32)], (entries / np.sqrt(np.mean(entries**2))))
     assert lost(matrix, made.matrix, np.eye(32)) < 0.1 * np.sum(matrix**2)
 
 
@@ -69,7 +69,7 @@ def test_what_is_written_computes_what_was_coded(node: str) -> None:
     model = model_of(node, "float[N,8]", "float[N,6]", w=w, t=w.T, b=_NORMAL(6))
     (linear,) = ops.linears(model.graph[0])
     entries = table([linear.matrix()[0]], 2)
-    made = coded(linear.alpha * linear.matrix()[0], np.eye(8), entries)
+    made = coded(linear.alpha * linear.matrix()[0], [np.eye(8)], entries)
     feed = {"x": _NORMAL((5, 8)).astype(np.float32)}
     bias = 0 if node.startswith("y = MatMul") else linear.beta * linear.bias_vector()
     codebook.write(model, {key(model.graph[0]): made}, {2: entries})
@@ -114,6 +114,29 @@ def test_blanks_are_of_the_right_extents() -> None:
     model = model_of("y = MatMul(x, w)", "float[N,8]", "float[N,6]", w=_NORMAL((8, 6)))
     (linear,) = ops.linears(model.graph[0])
     blank: Coded = codebook.blank(linear, 4)
-    real = coded(linear.matrix()[0], np.eye(8), table([linear.matrix()[0]], 4))
+    real = coded(linear.matrix()[0], [np.eye(8)], table([linear.matrix()[0]], 4))
     assert (blank.codes.shape, blank.scale.shape) == (real.codes.shape, real.scale.shape)
     assert Codebook(4).left(linear).bytes > 1 / 16
+
+
+@pytest.mark.parametrize("length", [3, 5, 6])
+def test_rows_need_not_be_made_of_whole_vectors(length: int) -> None:
+    model, found = residual()
+    forms = {k: Codebook(length) for k, _ in found.products}
+    made = compress(model, found, {}, data(), forms=forms)
+    assert {"Gather", "Slice"} <= {n.op_type for n in made.model.graph}
+    assert not {"Gather", "Slice"} & {n.op_type for n in optimized(made.model).graph}
+    assert error(model, made.model) < 0.3
+    rough = outlined(model, found, {}, forms)
+    assert abs(len(serialize(made.model, Carried())) - len(serialize(rough, Carried()))) < 100
+
+
+def test_many_columns_are_looked_at_in_blocks() -> None:
+    matrix, x = _NORMAL((4, 2400)), _NORMAL((2400, 300))
+    whole = x @ x.T / 300 + 0.1 * np.eye(2400)
+    parts = blocks(2400, 4)
+    assert [p.stop - p.start for p in parts] == [1152, 1152, 96]
+    entries = table([matrix], 4)
+    plain = coded(matrix, [np.eye(p.stop - p.start) for p in parts], entries)
+    found = coded(matrix, [whole[p, p] for p in parts], entries)
+    assert lost(matrix, found.matrix, whole) < 0.9 * lost(matrix, plain.matrix, whole)
