@@ -29,12 +29,13 @@ from graphopt.compress.writer import Writer
 from graphopt.errors import UsageError
 from graphopt.graph.nodes import key
 
-__all__ = ["LENGTHS", "Codebook", "blank", "fitted", "write"]
+__all__ = ["LENGTHS", "Codebook", "blank", "damped", "fitted", "write"]
 
 Array = NDArray[Any]
 LENGTHS: Final = (1, 2, 3, 4, 6, 8, 9, 12)
 """Weights of one vector that are offered: 8 bits for each and fewer, 9 as in most kernels."""
 _DAMPING: Final = 1e-2
+_FEW_ROWS: Final = 10
 _NODES: Final = 150
 """Bytes of the nodes and names of one product, about."""
 
@@ -105,7 +106,9 @@ def fitted(
     learned = slice(rows.fitted or None)
     judged = slice(rows.fitted, None) if rows.fitted < rows.x.shape[-1] else learned
     x = rows.x[..., learned]
-    made = coded(found.matrix[0], [_gram(x[:, at]) for at in blocks(x.shape[1], entries.shape[1])], entries)
+    damping = damped(x.shape[1], x.shape[2])
+    grams = [_gram(x[:, at], damping) for at in blocks(x.shape[1], entries.shape[1])]
+    made = coded(found.matrix[0], grams, entries)
     shift = (made.matrix @ rows.mean[0])[None]
     level = found.bias + (found.matrix @ rows.mean[..., None])[..., 0]
     levels = [level, *([goal.balanced(made.matrix[None], level, learned)] if biased else [])]
@@ -113,9 +116,14 @@ def fitted(
     return made, best - shift, found.before, after
 
 
-def _gram(x: Array) -> Array:
+def damped(columns: int, rows: int) -> float:
+    """λ for what some rows say of so many columns: where rows are few, errors must not go where these do not look."""
+    return _DAMPING * (1 + _FEW_ROWS * columns / max(1, rows))
+
+
+def _gram(x: Array, damping: float) -> Array:
     gram: Array = times(x, x)[0] / max(1, x.shape[-1])
-    gram[np.diag_indices_from(gram)] += _DAMPING * np.trace(gram) / len(gram) + NOTHING
+    gram[np.diag_indices_from(gram)] += damping * np.trace(gram) / len(gram) + NOTHING
     return gram
 
 

@@ -21,7 +21,7 @@ from graphopt.analysis.moments import Key, Moment, halves, products
 from graphopt.analysis.places import past_offset
 from graphopt.analysis.segments import Samples
 from graphopt.compress.axis import NOTHING
-from graphopt.compress.codebook import Codebook
+from graphopt.compress.codebook import Codebook, damped
 from graphopt.compress.factor import Factored, solved
 from graphopt.compress.form import Form, Left
 from graphopt.compress.lowrank import LowRank, Tucker
@@ -191,18 +191,22 @@ def _ways(linear: ops.Linear, moment: Moment, held: Moment, tables: Mapping[Code
     some = matrix[:: -(-len(matrix) // _SOME)]
     for code, entries in tables.items():
         if code.suits(linear):
-            grams = [data.block(at, _DAMPING) for at in blocks(matrix.shape[1], code.length)]
+            damping = damped(matrix.shape[1], moment.rows)
+            grams = [data.block(at, damping) for at in blocks(matrix.shape[1], code.length)]
             gap = coded(some, grams, entries, sweeps=_SWEEPS).matrix - some
             yield _Way(code, code.left(linear), judge.error(gap) * len(matrix) / len(some) / scale)
 
 
 def _gain(linear: ops.Linear, moment: Moment) -> float:
-    """What an error of what a product reads is where its result ends, both relative, if each channel errs by itself."""
+    """What an error of what a product reads is where its result ends, both relative.
+
+    Half of it is taken to be as the data is, half as if each channel erred by itself.
+    """
     matrix, data = linear.alpha * linear.matrix()[0].astype(np.float64), _Reads(linear, moment)
     width = matrix.shape[1] // linear.in_channels
     channels = (slice(start, start + width) for start in range(0, matrix.shape[1], width))
-    passed = sum(float(np.sum((matrix[:, at] @ data.block(at)) * matrix[:, at])) for at in channels)
-    return passed / max(moment.variance, NOTHING)
+    apart = sum(float(np.sum((matrix[:, at] @ data.block(at)) * matrix[:, at])) for at in channels)
+    return (data.error(matrix) + apart) / 2 / max(moment.variance, NOTHING)
 
 
 def _weights(channels: Channels, gains: Mapping[Key, float]) -> dict[Key, float]:
