@@ -270,7 +270,7 @@ class Planner:
         if index is None:
             return self._cheapest(curves, limits)
         limit, counted, found = limits[index], [*limits], dict[float, dict[str, int]]()
-        low, high, most = -inf, limit.most, limit.most
+        low, high, most, least = -inf, inf, limit.most, inf
         for _ in range(_PROBES):
             counted[index] = replace(limit, most=most)
             try:
@@ -279,16 +279,22 @@ class Planner:
                 if found or most <= 0:
                     break
                 raise
-            beyond = self._workshop.size(Plan.chosen(widths, self._channels)) - limit.most
+            size = self._workshop.size(Plan.chosen(widths, self._channels))
+            beyond, least = size - limit.most, min(least, size)
             if beyond <= 0:
                 low, found[most] = most, widths
             else:
                 high = most
-            if high - low < _SLACK * limit.most or high == low:
+            if min(high - low, -beyond if beyond <= 0 else inf) < _SLACK * limit.most:
                 break
-            most = (low + high) / 2 if isfinite(low) else most - beyond - _SLACK * limit.most
+            most = (low + high) / 2 if isfinite(high - low) else most - beyond - _SLACK * limit.most * (beyond > 0)
         if not found:
-            raise Unmet(f"the budget bytes={limit.share:g} cannot be met", None, self.tried)
+            left = limit.share * least / limit.most
+            raise Unmet(
+                f"the budget bytes cannot be met: the smallest file found has {left:.3g} of them, {limit.share:.3g} may remain",
+                None,
+                self.tried,
+            )
         return found[max(found)]
 
     def _cheapest(self, curves: Mapping[str, LossCurve], limits: Sequence[Limit]) -> dict[str, int]:
@@ -318,7 +324,10 @@ class Planner:
         """What is remembered of a plan."""
         rows = row(self._channels, widths)
         predicted = sum(curves[k](w) for k, w in widths.items())
-        costs = {limit.resource: float(limit.cost(rows)[0]) / max(limit.most, 1e-300) for limit in limits}
+        used = {limit.resource: float(limit.cost(rows)[0]) for limit in limits}
+        if "bytes" in used:
+            used["bytes"] = self._workshop.size(Plan.chosen(widths, self._channels))
+        costs = {limit.resource: used[limit.resource] / max(limit.most, 1e-300) for limit in limits}
         return Tried(Plan.chosen(widths, self._channels), widths, made, predicted, costs, _late(made, limits) <= 1)
 
 
