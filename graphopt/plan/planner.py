@@ -289,12 +289,10 @@ class Planner:
                 break
             most = (low + high) / 2 if isfinite(high - low) else most - beyond - _SLACK * limit.most * (beyond > 0)
         if not found:
-            left = limit.share * least / limit.most
-            raise Unmet(
-                f"the budget bytes cannot be met: the smallest file found has {left:.3g} of them, {limit.share:.3g} may remain",
-                None,
-                self.tried,
+            left = (
+                f"at least {limit.share * least / limit.most:.3g} of it is left in a file, {limit.share:.3g} may remain"
             )
+            raise Unmet(f"the budget bytes cannot be met: {left}", None, self.tried)
         return found[max(found)]
 
     def _cheapest(self, curves: Mapping[str, LossCurve], limits: Sequence[Limit]) -> dict[str, int]:
