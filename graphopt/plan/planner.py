@@ -265,20 +265,26 @@ class Planner:
         """The best plan; where bytes are limited, the best whose file is no larger, all that comes with it included.
 
         What that is, depends on the plan: so the limit on what the plan itself counts is sought.
+
+        Raises:
+            Unmet: there is none.
         """
         index = next((i for i, limit in enumerate(limits) if limit.resource == "bytes"), None)
         if index is None:
-            return self._cheapest(curves, limits)
+            try:
+                return allocate(self._channels, curves, self._widths, limits)
+            except Unreachable as problem:
+                raise Unmet(str(problem), None, self.tried) from problem
         limit, counted, found = limits[index], [*limits], dict[float, dict[str, int]]()
         low, high, most, least = -inf, inf, limit.most, inf
         for _ in range(_PROBES):
             counted[index] = replace(limit, most=most)
             try:
-                widths = self._cheapest(curves, counted)
-            except Unmet:
-                if found or most <= 0:
-                    break
-                raise
+                widths = allocate(self._channels, curves, self._widths, counted)
+            except Unreachable as problem:
+                widths = problem.least
+                if _beyond(self._channels, widths, [x for x in limits if x is not limit]):
+                    raise Unmet(str(problem), None, self.tried) from problem
             size = self._workshop.size(Plan.chosen(widths, self._channels))
             beyond, least = size - limit.most, min(least, size)
             if beyond <= 0:
@@ -294,12 +300,6 @@ class Planner:
             )
             raise Unmet(f"the budget bytes cannot be met: {left}", None, self.tried)
         return found[max(found)]
-
-    def _cheapest(self, curves: Mapping[str, LossCurve], limits: Sequence[Limit]) -> dict[str, int]:
-        try:
-            return allocate(self._channels, curves, self._widths, limits)
-        except Unreachable as problem:
-            raise Unmet(str(problem), None, self.tried) from problem
 
     def _tried(self, widths: dict[str, int], curves: Mapping[str, LossCurve], limits: Sequence[Limit]) -> Tried:
         """Compress to a plan, unless that was done before."""
@@ -327,6 +327,11 @@ class Planner:
             used["bytes"] = self._workshop.size(Plan.chosen(widths, self._channels))
         costs = {limit.resource: used[limit.resource] / max(limit.most, 1e-300) for limit in limits}
         return Tried(Plan.chosen(widths, self._channels), widths, made, predicted, costs, _late(made, limits) <= 1)
+
+
+def _beyond(channels: Channels, widths: Mapping[str, int], limits: Sequence[Limit]) -> bool:
+    """Whether a plan misses one of some limits."""
+    return any(float(limit.cost(row(channels, widths))[0]) > limit.most for limit in limits)
 
 
 def _late(made: Made, limits: Sequence[Limit]) -> float:
