@@ -1,7 +1,8 @@
 """What a product loses if it is written in another way, on samples that took no part in finding it.
 
 Of all forms those are offered that lose less than any cheaper one. Losses are relative to how much the values vary that
-the product's result ends in, as those of its readers are where channels are cut, so that a plan can weigh both.
+the product's result ends in, as those of its readers are where channels are cut, so that a plan can weigh both. Where
+only products read that result, what counts is what is left of the error behind them (`_weights`).
 """
 
 from __future__ import annotations
