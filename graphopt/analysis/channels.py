@@ -312,6 +312,7 @@ class Analysis:
                 ports[number]["result"],
                 seen.diagonal,
                 ports[number].get("batch"),
+                4 if seen.weight is None or seen.weight.dtype is None else int(seen.weight.dtype.itemsize),
             )
         return found
 

@@ -64,6 +64,8 @@ class Product:
     """Depthwise: input and output channels are the same units, and cost is linear in their number."""
     batch: Port | None = None
     """A further axis along which there are more products (the heads of attention)."""
+    itemsize: int = 4
+    """Bytes of an element of its weights."""
 
 
 @dataclass(frozen=True, eq=False)

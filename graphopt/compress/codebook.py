@@ -36,6 +36,8 @@ LENGTHS: Final = (1, 2, 3, 4, 6, 8, 9, 12)
 """Weights of one vector that are offered: 8 bits for each and fewer, 9 as in most kernels."""
 _DAMPING: Final = 1e-2
 _FEW_ROWS: Final = 10
+_SLICE_READS: Final = 10
+"""The opset from which on Slice reads where to begin and end."""
 _NODES: Final = 150
 """Bytes of the nodes and names of one product, about."""
 
@@ -77,7 +79,7 @@ class Codebook(Form):
 
     def left(self, linear: ops.Linear) -> Left:
         """What is left of a product."""
-        size = 4 * linear.channels * linear.reduction
+        size = linear.weights.dtype.itemsize * linear.channels * linear.reduction
         codes = linear.channels * -(-linear.reduction // self.length)
         return Left(1.0, 1.0, (codes + 4 * linear.channels + _NODES) / size)
 
@@ -153,18 +155,24 @@ def write(model: ir.Model, made: Mapping[str, Coded], tables: Mapping[int, Array
         scale = writer.constant("scale", (one.scale * unit(tables[length]) / linear.alpha)[..., None])
         steps = [writer.node("Cast", [writer.constant("codes", one.codes)], "w", {"to": ir.DataType.INT32.value})]
 
-        def then(kind: str, *inputs: ir.Value, steps: list[ir.Node] = steps, **attributes: Sequence[int]) -> None:
+        def then(kind: str, *inputs: ir.Value, steps: list[ir.Node] = steps, **attributes: int | Sequence[int]) -> None:
             steps.append(writer.node(kind, inputs, "w", attributes))
 
         then("Gather", known[length], steps[-1].outputs[0])
         then("Mul", steps[-1].outputs[0], scale)
+        kind = linear.weights.dtype
+        if kind != np.float32:
+            then("Cast", steps[-1].outputs[0], to=ir.DataType.from_numpy(kind).value)
         if one.codes.shape[1] * length != width:
             then("Reshape", steps[-1].outputs[0], numbers(len(one.codes), -1))
-            then("Slice", steps[-1].outputs[0], numbers(0), numbers(width), numbers(1))
+            if model.graph.opset_imports[""] < _SLICE_READS:
+                then("Slice", steps[-1].outputs[0], starts=[0], ends=[width], axes=[1])
+            else:
+                then("Slice", steps[-1].outputs[0], numbers(0), numbers(width), numbers(1))
         then("Reshape", steps[-1].outputs[0], numbers(len(one.codes), linear.in_channels, *linear.kernel))
         if linear.w_out:
             then("Transpose", steps[-1].outputs[0], perm=[1, 0, *range(2, linear.weights.ndim)])
         weight = steps[-1].outputs[0]
-        weight.shape, weight.type = ir.Shape(linear.weights.shape), ir.TensorType(ir.DataType.FLOAT)
+        weight.shape, weight.type = ir.Shape(linear.weights.shape), ir.TensorType(ir.DataType.from_numpy(kind))
         model.graph.insert_before(node, steps)
         writer.give(node, linear.weight, weight)

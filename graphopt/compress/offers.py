@@ -77,7 +77,7 @@ def offers(
     for name, moment, held in halves(model, linears, samples, machine):
         with np.errstate(invalid="ignore"):
             finite = np.isfinite([moment.variance, moment.gram.sum(), held.gram.sum()]).all()
-        if finite and moment.kind == held.kind != "diagonal":
+        if finite and "diagonal" not in (moment.kind, held.kind):
             machine.progress(f"looking for other forms of {name[0]}")
             gains[name] = _gain(linears[name], moment)
             choice = _choice(name, list(_ways(linears[name], moment, held, tables)), resources)
@@ -176,9 +176,9 @@ def _ways(linear: ops.Linear, moment: Moment, held: Moment, tables: Mapping[Code
     """Every form of a product, and what it loses."""
     matrix = linear.alpha * linear.matrix()[0].astype(np.float64)
     data, judge, scale = _Reads(linear, moment), _Reads(linear, held), max(moment.variance, NOTHING)
-    if data.gram is not None and judge.gram is not None:
+    if data.gram is not None:
         gram = data.block(slice(None), _DAMPING)
-        lost = _Lost(matrix, gram, judge.gram)
+        lost = _Lost(matrix, gram, judge.block(slice(None)))
         for series in chain.from_iterable(kind.offered(linear) for kind in FACTORED):
             ranks = [(form, form.rank(linear)) for form in series]
             offered = [(form, rank) for form, rank in ranks if rank and _pays(form.left(linear, rank))]

@@ -39,8 +39,6 @@ Array = NDArray[Any]
 Resource = Literal["macs", "params", "bytes", "latency"]
 Metric = Literal["accuracy", "f1", "agreement", "sqnr", "cosine"]
 
-_BYTES: Final = 4
-"""Of a parameter."""
 _LABELLED: Final = frozenset({"accuracy", "f1"})
 _NEEDS: Final = "`labels` in the data, the number of its class for each sample, and an output of scores"
 _BELOW_ONE: Final = frozenset({"accuracy", "f1", "agreement", "cosine"})
@@ -170,9 +168,8 @@ def amounts(channels: Channels) -> dict[str, Multilinear]:
     """Multiply-accumulates, parameters and bytes of plans."""
     shared, found = lines(channels), dict[str, Multilinear]()
     groups, products = list(channels.groups), list(channels.products)
-    per = {"macs": ("macs", 1), "params": ("params", 1), "bytes": ("params", _BYTES)}
-    for name, (of, unit) in per.items():
-        sizes = unit * np.array([getattr(p, of) for p in channels.products.values()], np.float64)
+    each = np.array([(p.macs, p.params, p.params * p.itemsize) for p in channels.products.values()], np.float64)
+    for name, sizes in zip(("macs", "params", "bytes"), each.reshape(-1, 3).T, strict=True):
         ways = tuple(
             (products.index(choice.product), groups.index(group), choice.left[name])
             for group, choice in channels.choices.items()

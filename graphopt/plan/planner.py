@@ -51,6 +51,8 @@ _DOUBT: Final = 0.1
 """Of what was predicted: parts that are smaller tell nothing."""
 _SLACK: Final = 1e-3
 """Of a limit of bytes: what is aimed at below it once a file was too large."""
+_FARTHER: Final = 4
+"""What is aimed at next lies so many times as far below, as long as files are too large."""
 
 
 class Planner:
@@ -165,11 +167,11 @@ class Planner:
         if len(self.tried) == 1 and self._channels.choices:
             of_forms = any(limit.resource == "bytes" for limit in limits)
             alone = {k: curve for k, curve in curves.items() if (k in self._channels.choices) == of_forms}
-            try:
-                widths = self._allocated(alone, limits)
-            except Unmet:
-                widths = self._allocated(self._weighed(curves, *((1, _OTHER) if of_forms else (_OTHER, 1))), limits)
-            found.append(self._tried(widths, curves, limits))
+            others = self._weighed(curves, *((1, _OTHER) if of_forms else (_OTHER, 1)))
+            for way in (alone, others):
+                with suppress(Unmet):
+                    found.append(self._tried(self._allocated(way, limits), curves, limits))
+                    break
             cuts, forms = self._factors(curves)
             if max(cuts, forms) > _ALIKE * min(cuts, forms):
                 with suppress(Unmet):
@@ -276,7 +278,7 @@ class Planner:
             except Unreachable as problem:
                 raise Unmet(str(problem), None, self.tried) from problem
         limit, counted, found = limits[index], [*limits], dict[float, dict[str, int]]()
-        low, high, most, least = -inf, inf, limit.most, inf
+        low, high, most, least, step = -inf, inf, limit.most, inf, 0.0
         for _ in range(_PROBES):
             counted[index] = replace(limit, most=most)
             try:
@@ -285,6 +287,8 @@ class Planner:
                 widths = problem.least
                 if _beyond(self._channels, widths, [x for x in limits if x is not limit]):
                     raise Unmet(str(problem), None, self.tried) from problem
+                plain = {k: w for k, w in widths.items() if k not in self._channels.choices}
+                widths = min(widths, plain, key=lambda w: self._workshop.size(Plan.chosen(w, self._channels)))
             size = self._workshop.size(Plan.chosen(widths, self._channels))
             beyond, least = size - limit.most, min(least, size)
             if beyond <= 0:
@@ -293,7 +297,8 @@ class Planner:
                 high = most
             if min(high - low, -beyond if beyond <= 0 else inf) < _SLACK * limit.most:
                 break
-            most = (low + high) / 2 if isfinite(high - low) else most - beyond - _SLACK * limit.most * (beyond > 0)
+            step = max(beyond + _SLACK * limit.most, _FARTHER * step) if beyond > 0 else beyond
+            most = (low + high) / 2 if isfinite(high - low) else most - step
         if not found:
             left = (
                 f"at least {limit.share * least / limit.most:.3g} of it is left in a file, {limit.share:.3g} may remain"

@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from graphopt import ops
+from graphopt.analysis.channels import channels
 from graphopt.compress import codebook
 from graphopt.compress.codebook import Codebook
 from graphopt.compress.compress import compress, outlined
@@ -23,6 +24,7 @@ from graphopt.graph.save import serialize
 from graphopt.run.optimized import optimized
 from tests.compress.test_compress import data, error, residual, run
 from tests.compress.test_factor import model_of
+from tests.support.models import source
 
 Array = NDArray[Any]
 _NORMAL = np.random.default_rng(0).standard_normal
@@ -76,6 +78,34 @@ def test_what_is_written_computes_what_was_coded(node: str) -> None:
     codebook.write(model, {key(model.graph[0]): made}, {2: entries})
     values.follow(model)
     np.testing.assert_allclose(run(model, feed), feed["x"] @ made.matrix.T + bias, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("kind", "opset"), [("float", 9), ("float16", 13), ("double", 17)])
+def test_every_type_and_opset_that_has_such_weights_has_tables(kind: str, opset: int) -> None:
+    model = source(
+        f'<ir_version: 8, opset_import: ["" : {opset}]> g ({kind}[N,8] x, {kind}[8,6] w) => ({kind}[N,6] y) '
+        "{ y = MatMul(x, w) }"
+    ).model
+    w = model.graph.inputs.pop()
+    w.const_value = ir.tensor(_NORMAL((8, 6)).astype({"float": "f4", "float16": "f2", "double": "f8"}[kind]))
+    model.graph.register_initializer(w)
+    (linear,) = ops.linears(model.graph[0])
+    entries = table([linear.matrix()[0]], 3)
+    made = coded(linear.matrix()[0], [np.eye(8)], entries)
+    feed = {"x": _NORMAL((5, 8)).astype(linear.weights.dtype)}
+    codebook.write(model, {key(model.graph[0]): made}, {3: entries})
+    values.follow(model)
+    found = run(model, feed)
+    assert found.dtype == feed["x"].dtype
+    np.testing.assert_allclose(found, feed["x"] @ made.matrix.T, rtol=0.02, atol=0.02)
+
+
+def test_few_samples_that_judge_do_not_hinder_other_forms() -> None:
+    w = 0.1 * _NORMAL((32, 40))
+    model = model_of("h = MatMul(x, w)  y = MatMul(h, v)", "float[N,32]", "float[N,6]", w=w, v=_NORMAL((40, 6)))
+    feed = {"x": _NORMAL((60, 32)).astype(np.float32)}
+    found = offers(model, channels(model, values.bound(model, {"x": (60, 32)}), samples=60), feed, resources=("bytes",))
+    assert "codebook{length=12}" in found[key(model.graph[0])].ways
 
 
 def test_a_runtime_folds_it_and_the_file_is_small() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -114,6 +115,13 @@ def test_a_depthwise_product_is_linear_in_its_width_and_repetitions_count() -> N
     channels = Channels(groups, products, {}, {})
     assert amounts(channels)["macs"](row(channels, {"a": 4, "h": 1}))[0] == 40 + 640 / 2 / 4
     assert macs(channels, {"a": 4, "h": 1}) == 40 + 640 / 2 / 4
+
+
+def test_bytes_are_those_of_the_type_of_weights() -> None:
+    channels = chain([4, 8, 2])
+    half = replace(channels, products={k: replace(p, itemsize=2) for k, p in channels.products.items()})
+    assert amounts(channels)["bytes"](row(channels, {}))[0] == 4 * 48
+    assert amounts(half)["bytes"](row(half, {}))[0] == 2 * 48
 
 
 def test_limits_are_shares_of_the_model_as_given() -> None:

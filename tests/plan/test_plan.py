@@ -95,6 +95,33 @@ def test_bytes_are_those_of_the_file(channels: Channels) -> None:
     assert 0.9 * most < fake.size(best.plan) <= most
 
 
+@pytest.mark.parametrize(("widest", "extra"), [(16, 101), (2, -200)])
+def test_files_are_sought_until_one_is_small_enough(channels: Channels, widest: int, extra: int) -> None:
+    """The next smaller plan is far away, or all is smaller than what was counted."""
+    fake, cost = Fake(channels), amounts(channels)["bytes"]
+    fake.extra = extra
+    most = float(cost(row(channels, {"p0": 2, "p1": widest, "p2": widest}))[0]) + extra - 1
+    best = Planner(channels, dict.fromkeys(channels.groups, (2, 16)), fake).within([Limit("bytes", cost, most)])
+    assert fake.size(best.plan) <= most
+
+
+def test_narrow_products_may_take_less_as_they_are(channels: Channels) -> None:
+    left = {r: np.array([[0.1, 0.0], [1.0, 0.0]]) for r in ("macs", "params", "bytes")}
+    both = with_choices(channels, {k[0]: Choice(k, ("codes", ""), (0.1, 0.0), left) for k in channels.products})
+
+    class Large(Mixed):
+        def size(self, plan: Plan) -> int:
+            return super().size(plan) + 500 * len(plan.forms)
+
+    cost, fake = amounts(channels)["bytes"], Large(both, 1.0)
+    least, most = (float(cost(row(channels, dict.fromkeys(channels.groups, w)))[0]) for w in (2, 16))
+    steps = {key: range(1, g.units + 1) if key in both.choices else (2, 16) for key, g in both.groups.items()}
+    limited = Limit("bytes", amounts(both)["bytes"], 1.01 * least, 1.01 * least / most)
+    assert not Planner(both, steps, fake).within([limited]).plan.forms
+    with pytest.raises(Unmet, match=f"at least {least / most:.3g} of it is left in a file"):
+        Planner(both, steps, fake).within([replace(limited, most=0.9 * least, share=0.9 * least / most)])
+
+
 @pytest.mark.parametrize(
     ("slow", "fixed", "jitter"), [(1.0, 0, 1), (1.3, 0, 1), (0.65, 0, 1), (1.0, 0.4, 1), (1.0, 0, 1.03)]
 )
