@@ -125,8 +125,14 @@ def with_choices(channels: Channels, choices: Mapping[str, Choice]) -> Channels:
 def _is_free(linear: ops.Linear) -> bool:
     """Whether it can be written in another way: its weight is its own, and it is all that its node does."""
     weight = linear.node.inputs[linear.weight]
-    alone = weight is not None and len(weight.uses()) == 1 and len(ops.linears(linear.node)) == 1
-    return alone and linear.parter is not None and linear.groups == 1 and bool(linear.alpha)
+    alone = weight is not None and len(weight.uses()) == 1 and not weight.is_graph_output()
+    return (
+        alone
+        and len(ops.linears(linear.node)) == 1
+        and linear.parter is not None
+        and linear.groups == 1
+        and bool(linear.alpha)
+    )
 
 
 @dataclass(frozen=True, eq=False)

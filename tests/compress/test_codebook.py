@@ -14,7 +14,7 @@ from graphopt.analysis.channels import channels
 from graphopt.compress import codebook
 from graphopt.compress.codebook import Codebook
 from graphopt.compress.compress import compress, outlined
-from graphopt.compress.offers import offers
+from graphopt.compress.offers import everywhere, offers
 from graphopt.compress.vectors import Coded, blocks, coded, table
 from graphopt.errors import UsageError
 from graphopt.graph import values
@@ -188,3 +188,11 @@ def test_what_is_wrong_inside_of_a_block_counts_for_what_the_block_adds() -> Non
         assert first.ways[0] == 'lowrank{share=0.2,first="w"}'
         lost.append(first.losses[0])
     assert 0.02 < lost[1] / lost[0] < 0.12  # a sixteenth, were the stream not a little smaller as well
+
+
+def test_weights_that_are_results_stay_what_they_are() -> None:
+    model = model_of("y = MatMul(x, w)", "float[N,80]", "float[N,60]", w=_NORMAL((80, 60)))
+    assert everywhere(model, Codebook(4))
+    model.graph.outputs.append(model.graph.initializers["w"])
+    with pytest.raises(UsageError, match="no product of the model"):
+        everywhere(model, Codebook(4))
