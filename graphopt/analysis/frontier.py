@@ -312,8 +312,10 @@ class Frontier:
             return None  # not one matrix
         linear, twin = linears[0], twins[0]
         weight, x = node.inputs[linear.weight], node.inputs[linear.x]
-        if weight is None or x is None or len(weight.uses()) > 1 or not linear.alpha or not linear.channels:
-            return None  # what it does is another product's concern as well
+        if weight is None or x is None or not linear.alpha or not linear.channels:
+            return None
+        if len(weight.uses()) > 1 or weight.is_graph_output():
+            return None  # what it does is somebody else's concern as well
         value, offset = past_offset(twin)[0], past_offset(linear)[1]
         total, other, beside = self._past_sum(value)
         low, high = bounds(total)
