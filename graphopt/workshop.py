@@ -220,6 +220,11 @@ class Workshop:
             raise ValueError("there is nothing to time plans on")
         return self._timed(cut(self.model, self.channels, self._kept(plan)), self.timed)
 
+    def work(self, plan: Plan) -> float:
+        """See `plan.Workshop`."""
+        written = outlined(self.model, self.channels, self._kept(plan), _forms(plan))
+        return work_of(written, self.split.calibration) / max(1.0, work_of(self.model, self.split.calibration))
+
     def size(self, plan: Plan) -> int:
         """See `plan.Workshop`."""
         return self.sized(outlined(self.model, self.channels, self._kept(plan), _forms(plan)), plan)

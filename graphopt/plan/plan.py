@@ -77,6 +77,10 @@ class Workshop(Protocol):
         """As `Made.latency`, of the model that is cut to a plan and no more."""
         ...
 
+    def work(self, plan: Plan) -> float:
+        """Which share of the multiply-accumulates is left with a plan, as it will be written."""
+        ...
+
     def size(self, plan: Plan) -> int:
         """Bytes of what would be emitted of a plan."""
         ...

@@ -273,10 +273,7 @@ class Planner:
         """
         index = next((i for i, limit in enumerate(limits) if limit.resource == "bytes"), None)
         if index is None:
-            try:
-                return allocate(self._channels, curves, self._widths, limits)
-            except Unreachable as problem:
-                raise Unmet(str(problem), None, self.tried) from problem
+            return self._counted(curves, limits)
         limit, counted, found = limits[index], [*limits], dict[float, dict[str, int]]()
         low, high, most, least, step = -inf, inf, limit.most, inf, 0.0
         for _ in range(_PROBES):
@@ -305,6 +302,25 @@ class Planner:
             )
             raise Unmet(f"the budget bytes cannot be met: {left}", None, self.tried)
         return found[max(found)]
+
+    def _counted(self, curves: Mapping[str, LossCurve], limits: Sequence[Limit]) -> dict[str, int]:
+        """The best plan under limits on what it counts; ranks are whole numbers, so that forms may be a little more."""
+        counted = [*limits]
+        for _ in range(_PROBES):
+            try:
+                widths = allocate(self._channels, curves, self._widths, counted)
+            except Unreachable as problem:
+                raise Unmet(str(problem), None, self.tried) from problem
+            plan = Plan.chosen(widths, self._channels)
+            index = next((i for i, limit in enumerate(limits) if limit.resource == "macs"), None)
+            if index is None or not plan.forms:
+                return widths
+            limit, whole = limits[index], float(limits[index].cost(row(self._channels, {}))[0])
+            beyond = self._workshop.work(plan) * whole - limit.most
+            if beyond <= 0:
+                return widths
+            counted[index] = replace(limit, most=counted[index].most - beyond - _SLACK * limit.most)
+        raise Unmet("the budget macs cannot be met: what is counted and what is written differ", None, self.tried)
 
     def _tried(self, widths: dict[str, int], curves: Mapping[str, LossCurve], limits: Sequence[Limit]) -> Tried:
         """Compress to a plan, unless that was done before."""
