@@ -22,8 +22,16 @@ Pulls = Callable[[ir.Node, int, Domain], Domain | None]
 
 
 def _as_is(_node: ir.Node, index: int, wanted: Domain) -> Domain | None:
-    """Rounding and casts keep a number inside bounds that are integers."""
-    return wanted if index == 0 else None
+    """Rounding down, and casts, keep a number inside bounds that are integers.
+
+    What a cast cuts off takes negative numbers up, perhaps to the bound that they must stay below.
+    """
+    if index:
+        return None
+    low, high = wanted.low, wanted.high
+    if isinstance(high, int) and high <= 0:
+        high = high - 1 if low is None else max(high - 1, low + 1)
+    return Domain(low, high, ascending=wanted.ascending)
 
 
 def _rises(undo: Callable[[int, NDArray[Any]], NDArray[Any]], *inputs: int, positive: bool = False) -> Pulls:
