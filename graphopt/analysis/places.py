@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from graphopt import ops
 from graphopt.graph.nodes import array, input_at, is_constant, readers, scalar, static_shape
 
-__all__ = ["added", "bounds", "only_reader", "past_offset", "past_sum", "sampled"]
+__all__ = ["added", "bounds", "has_bias", "only_reader", "past_offset", "past_sum", "sampled"]
 
 _GOLDEN: Final = (5**0.5 - 1) / 2
 
@@ -79,6 +79,11 @@ def past_offset(linear: ops.Linear) -> tuple[ir.Value, ir.Value | None]:
     if shape[-1] != linear.channels or any(d != 1 for d in shape[:-1]):
         return value, None
     return reader.outputs[0], other
+
+
+def has_bias(linear: ops.Linear) -> bool:
+    """Whether there is a place for a bias, in the product or in an Add behind it."""
+    return past_offset(linear)[1] is not None or (linear.bias is not None and linear.beta != 0)
 
 
 def added(linear: ops.Linear) -> NDArray[np.float64]:

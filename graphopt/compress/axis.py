@@ -32,7 +32,7 @@ from scipy.linalg import lapack
 
 from graphopt.analysis.moments import Kind, gather, mirror, precision
 
-__all__ = ["NOTHING", "Curve", "Importance", "Reader", "curve", "ranked"]
+__all__ = ["NOTHING", "Curve", "Importance", "Reader", "curve", "damp", "ranked"]
 
 Array = NDArray[Any]
 Importance = Literal["obs", "energy", "l1", "l2", "scale", "random"]
@@ -48,6 +48,12 @@ _CHUNK: Final = 32
 _TRIES: Final = 8
 _AT_ONCE: Final = 1024
 """Rows of a large matrix that are changed at once, to spare a copy."""
+
+
+def damp(gram: Array, share: float) -> Array:
+    """H + λ·m·I, in place, m the mean of its diagonal, and never singular."""
+    gram[np.diag_indices_from(gram)] += share * np.trace(gram) / len(gram) + NOTHING
+    return gram
 
 
 @dataclass(frozen=True, eq=False)

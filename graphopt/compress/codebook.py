@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from graphopt import ops
 from graphopt.analysis.frontier import Rows
-from graphopt.compress.axis import NOTHING
+from graphopt.compress.axis import damp
 from graphopt.compress.form import Form, Left
 from graphopt.compress.refit import Goal, fit, times
 from graphopt.compress.vectors import ENTRIES, Coded, blocks, coded, unit
@@ -125,8 +125,7 @@ def damped(columns: int, rows: int) -> float:
 
 def _gram(x: Array, damping: float) -> Array:
     gram: Array = times(x, x)[0] / max(1, x.shape[-1])
-    gram[np.diag_indices_from(gram)] += damping * np.trace(gram) / len(gram) + NOTHING
-    return gram
+    return damp(gram, damping)
 
 
 def write(model: ir.Model, made: Mapping[str, Coded], tables: Mapping[int, Array]) -> None:

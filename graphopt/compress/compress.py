@@ -28,7 +28,7 @@ from graphopt.analysis.groups import Channels
 from graphopt.analysis.layers import Layer
 from graphopt.analysis.segments import Samples
 from graphopt.compress import codebook, factor, joint, recurrent
-from graphopt.compress.axis import NOTHING
+from graphopt.compress.axis import damp
 from graphopt.compress.codebook import Codebook
 from graphopt.compress.cut import Keep, cut
 from graphopt.compress.factor import Basis, Factored, refined, solved
@@ -226,7 +226,7 @@ class _Work:
     def _formed(self, site: Site, rows: Rows, form: Factored, rank: int, found: Fit) -> Fit:
         """Let a product be of a form: its first products are found, and the last one is fitted behind them."""
         gram = times(rows.x, rows.x)[0] / max(1, rows.x.shape[-1])
-        gram[np.diag_indices_from(gram)] += _DAMPING * np.trace(gram) / len(gram) + NOTHING
+        damp(gram, _DAMPING)
         rough = form.spans(site.linear, found.matrix[0], gram)(rank)
         basis = refined(rough, found.matrix[0], gram, site.linear.kernel)
         span = basis.matrix

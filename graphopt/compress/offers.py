@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from graphopt import ops
 from graphopt.analysis.groups import Channels, Choice, Group
 from graphopt.analysis.moments import Key, Moment, halves, products
-from graphopt.analysis.places import past_offset
+from graphopt.analysis.places import has_bias
 from graphopt.analysis.segments import Samples
-from graphopt.compress.axis import NOTHING
+from graphopt.compress.axis import NOTHING, damp
 from graphopt.compress.codebook import Codebook, damped
 from graphopt.compress.factor import Factored, solved
 from graphopt.compress.form import Form, Left
@@ -157,7 +157,7 @@ class _Reads:
     """What a product reads, less its mean where a bias is free: E[x·xᵀ], or x itself."""
 
     def __init__(self, linear: ops.Linear, moment: Moment) -> None:
-        biased = past_offset(linear)[1] is not None or (linear.bias is not None and linear.beta != 0)
+        biased = has_bias(linear)
         mean = moment.mean[0] * biased
         self.gram = moment.gram[0] - np.outer(mean, mean) if moment.kind == "full" else None
         self._x = np.empty((0, 0)) if moment.kind == "full" else moment.gram[0] - mean[:, None]
@@ -168,8 +168,7 @@ class _Reads:
             found: Array = self.gram[at, at].copy()
         else:
             found = (self._x[at] @ self._x[at].T / self._x.shape[1]).astype(np.float64)
-        found[np.diag_indices_from(found)] += damping * np.trace(found) / len(found) + NOTHING
-        return found
+        return damp(found, damping)
 
     def error(self, gap: Array) -> float:
         """E|gap·x|²."""

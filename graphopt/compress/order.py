@@ -18,7 +18,7 @@ from graphopt.analysis.frontier import Frontier
 from graphopt.analysis.groups import Channels, Group, Port
 from graphopt.analysis.layers import Layer
 from graphopt.analysis.moments import ROWS, Key, Moment, halves, products
-from graphopt.analysis.places import past_offset
+from graphopt.analysis.places import has_bias
 from graphopt.analysis.segments import Samples
 from graphopt.compress import recurrent
 from graphopt.compress.axis import NOTHING, Curve, Importance, Reader, curve, ranked
@@ -131,7 +131,7 @@ def _readers(linear: ops.Linear, moment: Moment, held: Moment, port: Port, group
     columns = weights.shape[2]
     owner = port.owner(group).reshape(len(weights), -1)
     owner = owner.repeat(columns // owner.shape[1], axis=1)
-    biased = past_offset(linear)[1] is not None or (linear.bias is not None and linear.beta != 0)
+    biased = has_bias(linear)
     mean = moment.mean if biased else np.zeros_like(moment.mean)
     gain = linear.alpha**2 / max(moment.variance, NOTHING)
     damping = 1e-3 if moment.rows >= ROWS * columns else 1e-2

@@ -6,6 +6,9 @@ Where a limit is one of time, plans are timed, and the prediction that they are 
 limit is met as measured, and nearly used. (Losses measured once more around a plan led to no better plans: what lies
 behind is fitted to that plan.)
 
+Where products may be written in other ways as well, plans that cut, that do not, and that do both are measured; where
+bytes are limited, the file that a plan leads to is counted, with all that is in it.
+
 With an allowed drop instead of a budget, the share of a resource is sought at which the drop that is *measured* comes
 closest to what is allowed, by false position between a share that passes and one that does not.
 """
