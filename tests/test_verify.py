@@ -18,6 +18,7 @@ from graphopt.run.compare import Comparison, OutputError
 from graphopt.run.machine import Machine
 from graphopt.verify import Judge, explain, guilty, products, rounded
 from tests.end_to_end.support import net
+from tests.support.faking import FakeCuda
 from tests.support.models import feed, source
 
 
@@ -150,3 +151,15 @@ def test_noise_is_heard_where_sums_are_rounded_anew() -> None:
     judges = [Judge(given, feeds, r, Machine(threads=1)) for r in ({}, products(given.model))]
     quiet, told = (judge.source(given).outputs[0].tolerance for judge in judges)
     assert told >= quiet > 0
+
+
+@pytest.mark.parametrize(
+    ("text", "ways"),
+    [
+        ("g (float[2] x) => (float[2] y) { y = Neg(x) }", 3),
+        ("g (float[2] x) => (float[2] y) { r = RandomNormalLike(x) y = Add(x, r) }", 2),
+    ],
+)
+def test_random_numbers_of_cuda_are_not_held_against_those_of_the_cpu(text: str, ways: int) -> None:
+    judge = Judge(source(text), [{"x": np.ones(2, np.float32)}], {}, FakeCuda(device="cuda"))
+    assert len(judge.reference.ways) == ways

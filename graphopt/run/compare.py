@@ -4,6 +4,7 @@ Tolerance of a float value = 8 x the largest of
 
 * |on - off|: the original with onnxruntime's optimizations against without them (which is the reference),
 * |noisy - off|: its response to noise of one eps, in models that the caller prepared,
+* |CPU - CUDA|: where it runs on CUDA, the same on the CPU,
 * 4 eps of its type x the largest magnitude,
 
 each over all feeds and all values of its population, as `noise` tells populations apart. Everything else must be equal,
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -24,9 +25,9 @@ from graphopt.errors import InputError, UsageError
 from graphopt.graph.external import Runnable
 from graphopt.run.machine import HERE, Machine
 from graphopt.run.noise import Noise, classes, gap, leaves, magnitude, misfit, shown
-from graphopt.run.session import Feed, Port, Session
+from graphopt.run.session import CPU, Feed, Port, Session
 
-__all__ = ["Comparison", "OutputError", "Reference", "interface_changes", "similar"]
+__all__ = ["Comparison", "OutputError", "Reference", "Way", "interface_changes", "similar"]
 
 _SIMILAR: Final = 0.01  # of the scale: far more than rounding, far less than another function
 _EXCESS: Final = "the error exceeds the tolerance"
@@ -83,17 +84,33 @@ class Comparison:
         return any(o.evidence for o in self.outputs)
 
 
+@dataclass(frozen=True)
+class Way:
+    """One of the ways in which every model is run that is compared."""
+
+    words: str
+    machine: Machine
+    optimize: bool
+    """Whether onnxruntime does."""
+
+    def session(self, model: Runnable) -> Session:
+        """A model made ready to run so; raises as `Session` does."""
+        return self.machine.session(model, optimize=self.optimize, lasting=False)
+
+
 class Reference:
     """The outputs of the original on some feeds, and how far its own runs differ from each other.
 
-    Without optimizations is the reference; where onnxruntime cannot run that, with them. One session lives at a time,
-    each made anew with the same seed and fed in the same order, so that random models repeat themselves.
+    Without optimizations is the reference; where onnxruntime cannot run that, with them. What runs on CUDA then runs on
+    the CPU as well, original and candidates, and a candidate that CUDA does not take has failed. One session lives at a
+    time, each made anew with the same seed and fed in the same order, so that random models repeat themselves.
 
     Args:
         model: the original.
         feeds: what to run it on; iterated again for each session.
         noisy: models that compute the same up to injected noise.
         machine: where to run all of them.
+        twice: whether what runs on CUDA runs on the CPU as well. Random numbers are others there.
 
     Raises:
         InputError: the original does not run on the feeds.
@@ -101,8 +118,10 @@ class Reference:
 
     notes: tuple[str, ...]
     """What of the original did not run, in words."""
-    levels: tuple[bool, ...]
-    """Whether onnxruntime optimizes, for each way in which the original runs."""
+    ways: tuple[Way, ...]
+    """Those in which the original runs; the first one is the reference."""
+    provider: str
+    """What the reference ran on."""
 
     def __init__(
         self,
@@ -111,36 +130,38 @@ class Reference:
         machine: Machine = HERE,
         *,
         noisy: Sequence[Runnable] = (),
+        twice: bool = True,
     ) -> None:
         self._feeds = tuple(feeds) if iter(feeds) is feeds else feeds
-        self._machine = machine
-        others = [("with optimizations", model, True), *(("with injected noise", n, False) for n in noisy)]
-        levels, notes = [False, True], []
+        ways = [
+            Way("without optimizations", machine, optimize=False),
+            Way("with optimizations", machine, optimize=True),
+        ]
+        notes: list[str] = []
         try:
-            session = machine.session(model, optimize=False, lasting=False)
-            self._expected = [leaves(session.run(feed)) for feed in self._feeds]
+            session = self._first(ways[0], model)
         except InputError as error:
-            notes.append(f"without optimizations: {error}")
-            levels = [True]
-            session = machine.session(others.pop(0)[1], lasting=False)
-            self._expected = [leaves(session.run(feed)) for feed in self._feeds]
+            notes.append(f"{ways.pop(0).words}: {error}")
+            session = self._first(ways[0], model)
         self.provider, self.inputs, self.outputs = session.provider, session.inputs, session.outputs
         self.overridable = session.overridable
+        elsewhere = self.provider != CPU
         del session  # one at a time
+        ways = [replace(way, machine=replace(machine, device="cuda" if elsewhere else "cpu")) for way in ways]
+        others = ways[1:]
+        if elsewhere and twice:
+            others.append(Way("on the CPU", replace(machine, device="cpu"), optimize=False))
         self._noise = {p.name: Noise([run[p.name] for run in self._expected]) for p in self.outputs}
-        for words, other, optimize in others:
-            try:
-                self._listen(machine.session(other, optimize=optimize, lasting=False))
-            except InputError as error:
-                notes.append(f"{words}: {error}")
-                if optimize:
-                    levels.remove(True)
-        self.notes, self.levels = tuple(notes), tuple(levels)
+        heard = [self._heard(way, model, notes) for way in others]
+        for other in noisy:
+            self._heard(replace(ways[0], words="with injected noise", optimize=False), other, notes)
+        self.ways = (ways[0], *(way for way, runs in zip(others, heard, strict=True) if runs))
+        self.notes = tuple(notes)
 
     def compare(
-        self, candidate: Runnable, *, optimize: bool = False, atol: float | None = None, rtol: float | None = None
+        self, candidate: Runnable, way: Way | None = None, *, atol: float | None = None, rtol: float | None = None
     ) -> Comparison:
-        """Runs the candidate on the same feeds and judges every output that both models have.
+        """Runs the candidate on the same feeds, as the reference was by default, and judges what both models give.
 
         With `atol` or `rtol`, |candidate - reference| <= atol + rtol * |reference| replaces the derived tolerance.
 
@@ -154,7 +175,7 @@ class Reference:
         count = len(self._expected)
         differences: tuple[str, ...] = ()
         try:
-            session = self._machine.session(candidate, optimize=optimize, lasting=False)
+            session = (way or self.ways[0]).session(candidate)
             differences = interface_changes(self, session)
             names = [p.name for p in session.outputs if p.name in self._noise]
             tallies = {n: self._tally(n, bound) for n in names}
@@ -171,10 +192,22 @@ class Reference:
         noise = self._noise[name]
         return _Tally(name, noise, bound, evidence=noise.informative or not self.inputs)  # constants are all there is
 
-    def _listen(self, other: Session) -> None:
-        for index, feed in enumerate(self._feeds):
-            for name, found in leaves(other.run(feed, list(self._noise))).items():
-                self._noise[name].hear(index, self._expected[index][name], found)
+    def _first(self, way: Way, model: Runnable) -> Session:
+        session = way.session(model)
+        self._expected = [leaves(session.run(feed)) for feed in self._feeds]
+        return session
+
+    def _heard(self, way: Way, model: Runnable, notes: list[str]) -> bool:
+        """Listen to another run of the original, if it runs so."""
+        try:
+            other = way.session(model)
+            for index, feed in enumerate(self._feeds):
+                for name, found in leaves(other.run(feed, list(self._noise))).items():
+                    self._noise[name].hear(index, self._expected[index][name], found)
+        except InputError as error:
+            notes.append(f"{way.words}: {error}")
+            return False
+        return True
 
 
 class _Tally:

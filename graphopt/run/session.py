@@ -22,7 +22,7 @@ from graphopt.errors import InputError, MachineError, UsageError
 from graphopt.graph.collector import trimmed
 from graphopt.graph.external import Outside, Runnable
 
-__all__ = ["FAILS", "Device", "Feed", "Port", "Session", "cuda_works", "port"]
+__all__ = ["CPU", "FAILS", "Device", "Feed", "Port", "Session", "cuda_works", "port"]
 
 Feed = dict[str, Any]
 """What one run takes: input name -> ndarray | list of ndarray (sequence) | None (empty optional)."""
@@ -56,6 +56,7 @@ _NOISE: Final = (
 _LONGEST: Final = 4000
 """Characters of a message that are looked at: a name in it may be very long, and the patterns above are not linear."""
 _SEEDS: Final = 1 << 63
+CPU: Final = "CPUExecutionProvider"
 _CUDA: Final = "CUDAExecutionProvider"
 _ADD: Final = bytes.fromhex(
     "08083a350a0e0a01780a017812017922034164641201615a0f0a0178120a0a"
@@ -255,7 +256,7 @@ def brief(error: Exception, limit: int = 240) -> str:
 
 
 def _create(source: bytes, options: ort.SessionOptions, *, cuda: bool) -> ort.InferenceSession:
-    providers = [(_CUDA, _CUDA_OPTIONS)] * cuda + ["CPUExecutionProvider"]
+    providers = [(_CUDA, _CUDA_OPTIONS)] * cuda + [CPU]
     # With its fallback enabled, onnxruntime prints failures to stdout and goes on with the CPU.
     session = ort.InferenceSession(source, options, providers, enable_fallback=0)
     session._model_bytes = None  # noqa: SLF001 - a copy for that fallback, which would be kept as long as the session

@@ -13,6 +13,7 @@ from graphopt.errors import InputError, UsageError
 from graphopt.run.compare import Comparison, OutputError, Reference, interface_changes, similar
 from graphopt.run.machine import Machine
 from graphopt.run.session import Session
+from tests.support.faking import FakeCuda
 
 EPS = float(np.finfo(np.float32).eps)
 
@@ -139,7 +140,7 @@ def weights(seed: int) -> str:
 def test_a_sentinel_excuses_no_other_value(low: str, rows: int) -> None:
     given = feeds(*(np.random.default_rng(s).normal(size=(rows, 4)) for s in range(2)))
     reference = Reference(model(MASKED % (weights(1), low)), given)
-    assert reference.compare(model(MASKED % (weights(1), low)), optimize=True)
+    assert reference.compare(model(MASKED % (weights(1), low)), way=reference.ways[1])
     turned = only(reference.compare(model(TURNED % (weights(1), low))))
     assert turned.max_abs > 0 or rows == 2, "the sums are rounded in another order"
     assert turned.share < 0.5
@@ -152,7 +153,7 @@ def test_a_sentinel_excuses_no_other_value(low: str, rows: int) -> None:
 def test_large_coordinates_excuse_no_probability(rows: int) -> None:
     given = feeds(*(np.random.default_rng(s).normal(size=(rows, 4)) for s in range(2)))
     reference = Reference(model(MIXED % weights(1)), given)
-    assert reference.compare(model(MIXED % weights(1)), optimize=True)
+    assert reference.compare(model(MIXED % weights(1)), way=reference.ways[1])
     assert only(reference.compare(model(MIXED % weights(2)))).share > 1e4
 
 
@@ -299,7 +300,8 @@ def test_one_level_of_optimization_suffices(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(Machine, "session", only_optimized)
     reference = Reference(times(1.0), TWO)
     assert reference.notes == ("without optimizations: no.",)
-    assert reference.compare(times(1.0), optimize=True)
+    assert [way.optimize for way in reference.ways] == [True]
+    assert reference.compare(times(1.0))
 
 
 def test_a_candidate_that_does_not_run_is_a_difference() -> None:
@@ -357,3 +359,27 @@ def test_similar_results_differ_by_rounding_only() -> None:
 def test_results_are_json() -> None:
     text = json.dumps(asdict(Reference(times(1.0), TWO).compare(times(1.1))), allow_nan=False)
     assert json.loads(text)["outputs"][0]["name"] == "y"
+
+
+def test_on_cuda_the_tolerance_is_its_distance_from_the_cpu() -> None:
+    reference = Reference(times(1.0), TWO, FakeCuda(device="auto", error=1e-3))
+    assert reference.provider == "CUDAExecutionProvider"
+    assert [way.words for way in reference.ways] == ["without optimizations", "with optimizations", "on the CPU"]
+    assert tolerance(reference) == pytest.approx(8 * 4e-3, rel=1e-3)
+    assert all(reference.compare(times(1.002), way) for way in reference.ways)
+    assert not reference.compare(times(1.02), reference.ways[-1])
+
+
+def test_on_cuda_both_models_run_on_the_cpu_as_well() -> None:
+    reference = Reference(times(1.0), TWO, FakeCuda(device="cuda"))
+    ran = [way.session(times(1.0)).provider for way in reference.ways]
+    assert ran == ["CUDAExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
+    assert len(Reference(times(1.0), TWO, FakeCuda(device="cuda"), twice=False).ways) == 2
+
+
+def test_a_candidate_that_cuda_refuses_does_not_quietly_run_on_the_cpu() -> None:
+    machine = FakeCuda(device="auto", refused=times(2.0))
+    assert "CUDA has no kernel" in Reference(times(1.0), TWO, machine).compare(times(2.0)).differences[0]
+    reference = Reference(times(2.0), TWO, machine)
+    assert reference.provider == "CPUExecutionProvider"
+    assert {way.machine.device for way in reference.ways} == {"cpu"}, "what the original ran on"
