@@ -14,16 +14,16 @@ import onnx
 import onnx_ir as ir
 from onnx import TensorProto, helper
 
-__all__ = ["GRAPHS"]
+__all__ = ["GRAPHS", "Builder"]
 
 
-class _Builder:
+class Builder:
     """A graph under construction: every call adds a node and answers the name of its result."""
 
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []
         self.weights: list[onnx.TensorProto] = []
-        self._rng = np.random.default_rng(0)
+        self.rng = np.random.default_rng(0)
 
     def __call__(self, op_type: str, *inputs: str, **attributes: Any) -> str:
         name = f"{op_type}_{len(self.nodes)}"
@@ -31,7 +31,7 @@ class _Builder:
         return name
 
     def weight(self, *shape: int) -> str:
-        return self.const(self._rng.normal(0, 0.3, shape).astype(np.float32))
+        return self.const(self.rng.normal(0, 0.3, shape).astype(np.float32))
 
     def const(self, value: Any) -> str:
         name = f"const_{len(self.weights)}"
@@ -42,9 +42,11 @@ class _Builder:
         """A constant as a node, as exporters write it."""
         return self("Constant", value=ir.to_proto(ir.tensor(np.asarray(value))))
 
-    def model(self, inputs: Mapping[str, list[int | str]], output: str) -> onnx.ModelProto:
-        """What was built, with `output` as the result."""
-        ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in inputs.items()]
+    def model(
+        self, inputs: Mapping[str, list[int | str]], output: str, kind: int = TensorProto.FLOAT
+    ) -> onnx.ModelProto:
+        """What was built, with `output` as the result and inputs of one type."""
+        ports = [helper.make_tensor_value_info(name, kind, shape) for name, shape in inputs.items()]
         result = helper.make_tensor_value_info(output, TensorProto.FLOAT, [None] * len(next(iter(inputs.values()))))
         graph = helper.make_graph(self.nodes, "main", ports, [result], self.weights)
         return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
@@ -52,7 +54,7 @@ class _Builder:
 
 def _deep(nodes: int) -> onnx.ModelProto:
     """MatMul, Add, Relu, Identity, one after another."""
-    b, x = _Builder(), "x"
+    b, x = Builder(), "x"
     weight, bias = b.weight(16, 16), b.weight(16)
     for _ in range(nodes // 4):
         x = b("Identity", b("Relu", b("Add", b("MatMul", x, weight), bias)))
@@ -61,7 +63,7 @@ def _deep(nodes: int) -> onnx.ModelProto:
 
 def _wide(nodes: int) -> onnx.ModelProto:
     """Many Muls and Adds of one input, and one Concat of them all."""
-    b = _Builder()
+    b = Builder()
     scales = range(nodes // 2)
     ends = [b("Add", b("Mul", "x", b.const(np.float32(i))), b.const(np.float32(0.5))) for i in scales]
     return b.model({"x": ["batch", 4]}, b("Concat", *ends, axis=1))
@@ -69,14 +71,14 @@ def _wide(nodes: int) -> onnx.ModelProto:
 
 def _concat(inputs: int) -> onnx.ModelProto:
     """One Concat of very many results, every other of which is a no-op."""
-    b = _Builder()
+    b = Builder()
     ends = [b("Identity" if i % 2 else "Relu", "x") for i in range(inputs)]
     return b.model({"x": ["batch", 4]}, b("Concat", *ends, axis=1))
 
 
 def _resnet(nodes: int) -> onnx.ModelProto:
     """Residual blocks of Conv, BatchNormalization, Relu."""
-    b = _Builder()
+    b = Builder()
 
     def conv(x: str) -> str:
         x = b("Conv", x, b.weight(8, 8, 3, 3), pads=[1, 1, 1, 1])
@@ -91,7 +93,7 @@ def _resnet(nodes: int) -> onnx.ModelProto:
 
 def _transformer(nodes: int) -> onnx.ModelProto:
     """Layers with spelled-out LayerNormalization, attention with computed shapes, and Gelu."""
-    b, x, width, heads = _Builder(), "x", 32, 4
+    b, x, width, heads = Builder(), "x", 32, 4
 
     def norm(x: str) -> str:
         centred = b("Sub", x, b("ReduceMean", x, axes=[-1]))

@@ -1,0 +1,1 @@
+"""What graphopt does, a verb in each module."""
