@@ -1,15 +1,19 @@
-"""Times two models side by side, so that whatever disturbs the machine disturbs both."""
+"""Times two models side by side, so that whatever disturbs the machine disturbs both.
+
+What is fed and what comes out stays where a model runs, so that copies are no part of what is timed.
+"""
 
 from __future__ import annotations
 
 import math
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from graphopt.run.session import Feed, Session
+from graphopt.run.stopwatch import HOST, Stopwatch
 
 __all__ = ["Timing", "bench", "medians"]
 
@@ -31,6 +35,8 @@ class Timing:
     high: float
     pairs: int
     provider: str
+    clock: str
+    """What tells the time: the host's clock, or events on the device."""
 
     @property
     def faster(self) -> bool:
@@ -50,7 +56,7 @@ def bench(
     *,
     seconds: float = 10.0,
     pairs: int = 200,
-    clock: Callable[[], float] = time.perf_counter,
+    watch: Stopwatch = HOST,
 ) -> Timing:
     """Runs both models in interleaved pairs, in alternating order, after a warm-up.
 
@@ -60,27 +66,22 @@ def bench(
         feed: what both are run on.
         seconds: no pair starts later than this; at least one pair is run.
         pairs: the most pairs.
-        clock: seconds, for tests.
+        watch: what times a run.
 
     Raises:
         InputError: a model does not run on the feed.
     """
-    start = clock()
-
-    def timed(session: Session) -> float:
-        begin = clock()
-        session.run(feed)
-        return clock() - begin
-
+    start = watch.now()
+    one, other = _runs(original, feed), _runs(candidate, feed)
     for _ in range(_WARM_UP):
-        timed(original)
-        timed(candidate)
+        watch(one)
+        watch(other)
     samples: list[tuple[float, float]] = []
-    while not samples or (len(samples) < pairs and clock() - start < seconds):
+    while not samples or (len(samples) < pairs and watch.now() - start < seconds):
         if len(samples) % 2:
-            second, first = timed(candidate), timed(original)
+            second, first = watch(other), watch(one)
         else:
-            first, second = timed(original), timed(candidate)
+            first, second = watch(one), watch(other)
         samples.append((first, second))
     ratios = sorted(b / a if a else math.inf for a, b in samples)
     low, high = _median_interval(len(ratios))
@@ -92,6 +93,7 @@ def bench(
         high=ratios[high],
         pairs=len(samples),
         provider=candidate.provider,
+        clock=watch.name,
     )
 
 
@@ -100,7 +102,7 @@ def medians(
     *,
     seconds: float = 2.0,
     rounds: int = 30,
-    clock: Callable[[], float] = time.perf_counter,
+    watch: Stopwatch = HOST,
 ) -> list[float]:
     """The median milliseconds of each case, run in interleaved rounds, every other one backwards, after a warm-up.
 
@@ -108,25 +110,30 @@ def medians(
         cases: models, each with what it is run on.
         seconds: no round starts later than this; at least one is run.
         rounds: the most rounds.
-        clock: seconds, for tests.
+        watch: what times a run.
 
     Raises:
         InputError: a model does not run on its feed.
     """
-    for session, feed in cases:
-        session.run(feed)
-    start = clock()
+    runs = [_runs(session, feed) for session, feed in cases]
+    for run in runs:
+        run()
+    start = watch.now()
     taken: list[list[float]] = [[] for _ in cases]
     done = 0
-    while not done or (done < rounds and clock() - start < seconds):
+    while not done or (done < rounds and watch.now() - start < seconds):
         order = range(len(cases)) if done % 2 else range(len(cases) - 1, -1, -1)
         for index in order:
-            session, feed = cases[index]
-            begin = clock()
-            session.run(feed)
-            taken[index].append(clock() - begin)
+            taken[index].append(watch(runs[index]))
         done += 1
     return [1e3 * statistics.median(times) for times in taken]
+
+
+def _runs(session: Session, feed: Feed) -> Callable[[], object]:
+    """A run on a feed, which stays where the session runs where it is made of tensors alone."""
+    if any(isinstance(value, list) or value is None for value in feed.values()):
+        return partial(session.run, feed)
+    return session.bound(feed).run
 
 
 def _median_interval(count: int) -> tuple[int, int]:

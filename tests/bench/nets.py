@@ -1,7 +1,8 @@
 """Nets of the sizes that people deploy, with random weights: `python -m tests.bench.nets FOLDER`.
 
 As exporters write them: BatchNormalization beside Conv, normalizations, attention and Gelu spelled out, and shapes
-computed. Weights are drawn so that activations keep their size through all layers. The first axis of all inputs is free.
+computed. Weights are drawn so that activations keep their size through all layers. The first axis of all inputs is
+free.
 """
 
 from __future__ import annotations
