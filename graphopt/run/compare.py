@@ -25,7 +25,8 @@ from graphopt.errors import InputError, UsageError
 from graphopt.graph.external import Runnable
 from graphopt.run.machine import HERE, Machine
 from graphopt.run.noise import Noise, classes, gap, leaves, magnitude, misfit, shown
-from graphopt.run.session import CPU, Feed, Port, Session
+from graphopt.run.runtime import CPU
+from graphopt.run.session import Feed, Port, Session
 
 __all__ = ["Comparison", "OutputError", "Reference", "Way", "interface_changes", "similar"]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +15,7 @@ from graphopt.errors import MachineError
 from graphopt.graph.carry import Carried
 from graphopt.graph.save import runnable
 from graphopt.run.machine import HERE, Machine
+from graphopt.run.placement import Placement, copies
 from graphopt.run.session import Session
 
 __all__ = ["Optimized", "optimized"]
@@ -31,6 +32,8 @@ class Optimized:
     graph: ir.Graph
     provider: str
     """The one it was made for and runs on."""
+    placement: Placement
+    """Which nodes it runs, and how often values are copied between devices."""
 
 
 def optimized(model: ir.Model, machine: Machine = HERE, *, fuse: bool = True) -> Optimized:
@@ -62,4 +65,5 @@ def optimized(model: ir.Model, machine: Machine = HERE, *, fuse: bool = True) ->
             written = onnx.ModelProto.FromString(path.read_bytes())
     except OSError as problem:
         raise MachineError(f"no temporary file can be written: {problem.strerror or problem}") from problem
-    return Optimized(ir.from_proto(written).graph, session.provider)
+    graph = ir.from_proto(written).graph
+    return Optimized(graph, session.provider, replace(session.placement, copies=copies(graph)))

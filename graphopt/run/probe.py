@@ -95,7 +95,7 @@ def _runtime() -> Iterator[Finding]:
 
 def _providers(available: list[str]) -> Iterator[Finding]:
     yield Finding("ok", f"providers built in: {', '.join(available)} (only a run shows which of them work)")
-    from graphopt.run.session import cuda_works  # noqa: PLC0415 - needs a runtime that loads
+    from graphopt.run.cuda import cuda_works  # noqa: PLC0415 - needs a runtime that loads
 
     works, reason = cuda_works()
     if works:

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import functools
-import io
+import itertools
 import re
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
 import ml_dtypes
 import numpy as np
 import onnxruntime as ort
-from onnxruntime.capi import onnxruntime_pybind11_state as native
 
 from graphopt.errors import InputError, MachineError, UsageError
 from graphopt.graph.collector import trimmed
 from graphopt.graph.external import Outside, Runnable
+from graphopt.run.cuda import cuda_works, on_cuda
+from graphopt.run.placement import RECORD, Placement, placed
+from graphopt.run.runtime import CPU, CUDA, ERRORS, brief, create
 
-__all__ = ["CPU", "FAILS", "Device", "Feed", "Port", "Session", "cuda_works", "port"]
+__all__ = ["FAILS", "Bound", "Device", "Feed", "Port", "Session", "port"]
 
 Feed = dict[str, Any]
 """What one run takes: input name -> ndarray | list of ndarray (sequence) | None (empty optional)."""
@@ -33,37 +32,9 @@ Kind = Literal["tensor", "sequence", "optional", "other"]
 FAILS: Final = "the model fails on this feed: "
 """How the sentence begins whose rest is onnxruntime's."""
 
-ERRORS: Final[tuple[type[Exception], ...]] = (
-    *(e for e in vars(native).values() if isinstance(e, type) and issubclass(e, Exception)),
-    RuntimeError,
-    ValueError,
-    TypeError,
-)
-"""Everything onnxruntime raises; its own exceptions have no common base."""
-
-_NOISE: Final = (
-    (r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", ""),
-    (r"Non-zero status code returned while running (\w+) node\. Name:'(.*?)' Status Message: ", r"\1 node \2: "),
-    (
-        r"\S+\.(?:cc|h|cu|cuh):\d+ .*?\)(?:::<lambda\(.*?\)>)?(?: const)?(?: \[with .*?\])? (?=\S)",
-        "",
-    ),  # the place in its C++ sources
-    (r"Please fix either the inputs/outputs or the model\.", ""),
-    (r"\s+", " "),
-    (r" :", ":"),
-)
-
-_LONGEST: Final = 4000
-"""Characters of a message that are looked at: a name in it may be very long, and the patterns above are not linear."""
 _SEEDS: Final = 1 << 63
-CPU: Final = "CPUExecutionProvider"
-_CUDA: Final = "CUDAExecutionProvider"
-_ADD: Final = bytes.fromhex(
-    "08083a350a0e0a01780a017812017922034164641201615a0f0a0178120a0a"
-    "08080112040a020802620f0a0179120a0a08080112040a02080242040a00100d"
-)
-"""float[2] y = Add(x, x), serialized."""
-_CUDA_OPTIONS: Final = {"use_tf32": "0"}  # else the hardware alone makes relative errors of 1e-3
+_UNCAPTURED: Final = "-1"
+"""The CUDA graph of runs that make none: what they are fed has another address every time."""
 
 _FOREIGN: Final = {
     "bfloat16": (np.dtype(ml_dtypes.bfloat16), 16),
@@ -118,6 +89,8 @@ class Session:
         integers: whether what stands between quantizers may be computed on integers. If not, quantizers round and
             nothing else: a model whose weights are floats still is simulated as it stands, where onnxruntime would
             otherwise quantize these as well, with one scale each.
+        cuda: further options of the CUDA provider, such as "enable_cuda_graph" or "user_compute_stream"; only `bound`
+            runs make use of a CUDA graph. TF32 is off unless they say otherwise.
         adjust: sets further options, last.
 
     Raises:
@@ -130,6 +103,8 @@ class Session:
     """The one really used, e.g. "CPUExecutionProvider"; never just the one asked for."""
     reason: str
     """Why this provider, in words."""
+    options: Mapping[str, str]
+    """Of this provider, as they are in force."""
 
     def __init__(
         self,
@@ -141,15 +116,13 @@ class Session:
         seed: int = 0,
         lasting: bool = True,
         integers: bool = True,
+        cuda: Mapping[str, str] | None = None,
         adjust: Callable[[ort.SessionOptions], None] = lambda _: None,
     ) -> None:
         if device not in get_args(Device):
             raise UsageError(f"there is no device {device!r}: give one of {', '.join(get_args(Device))}")
         if threads < 0 or not 0 <= seed < _SEEDS:
             raise UsageError(f"threads and seed are numbers of at least 0, not {threads} and {seed}")
-        cuda, self.reason = (False, "asked for") if device == "cpu" else cuda_works()
-        if device == "cuda" and not cuda:
-            raise MachineError(f"CUDA does not run here: {self.reason}")
         ort.set_default_logger_severity(4)  # the C++ logger writes to stderr before any session option counts
         ort.set_seed(seed)
         options = ort.SessionOptions()
@@ -160,26 +133,18 @@ class Session:
         options.enable_cpu_mem_arena = options.enable_mem_pattern = lasting
         if not integers:
             options.add_session_config_entry("session.disable_quant_qdq", "1")
+        options.add_session_config_entry(RECORD, "1")
         content, weights = (model.content, model.weights) if isinstance(model, Outside) else (model, {})
         # The runtime works on the memory that it is given, which is mapped from a file or belongs to the graph.
         self._weights = {n: np.require(w.array, requirements=["C", "A"]) for n, w in weights.items()}
         if weights:
             options.add_external_initializers(list(weights), [_to_native(a) for a in self._weights.values()])
         adjust(options)
-        try:
-            self._session = _create(content, options, cuda=cuda)
-        except ERRORS as error:
-            if not cuda or device == "cuda":
-                raise InputError(f"onnxruntime does not load the model: {brief(error)}") from error
-            self.reason = f"CUDA does not load this model: {brief(error)}"
-            try:
-                self._session = _create(content, options, cuda=False)
-            except ERRORS as again:
-                raise InputError(f"onnxruntime does not load the model: {brief(again)}") from again
+        self._session, self.reason = _started(content, options, device, cuda or {})
         trimmed(len(content))
         self.provider = self._session.get_providers()[0]
-        if device == "cuda" and self.provider != _CUDA:
-            raise MachineError(f"CUDA was asked for, but onnxruntime runs this model with {self.provider}")
+        self.options = self._session.get_provider_options().get(self.provider, {})
+        self._captures, self._plain = itertools.count(1), _run_options(_UNCAPTURED)
         self.inputs = _ports(self._session.get_inputs())
         self.outputs = _ports(self._session.get_outputs())
         self.overridable = _ports(self._session.get_overridable_initializers())
@@ -202,10 +167,29 @@ class Session:
             if any(_is_foreign(p) for p in (*self.inputs, *(ports[n] for n in names))):
                 results = self._run_raw(values, names)
             else:
-                results = self._session.run(names, values)
+                results = self._session.run(names, values, self._plain)
         except ERRORS as error:
             raise InputError(f"{FAILS}{brief(error)}") from error
         return dict(zip(names, results, strict=True))
+
+    @functools.cached_property
+    def placement(self) -> Placement:
+        """Which provider runs which nodes; copies between devices are not looked at."""
+        return placed(self.provider, self._session.get_provider_graph_assignment_info())
+
+    def bound(self, feed: Feed) -> Bound:
+        """The model made ready to run on one feed again and again, which stays where the model runs.
+
+        Raises:
+            InputError: the feed does not fit or holds what is no tensor of numbers, or the model fails on it.
+        """
+        values = self._fitted(feed)
+        if odd := [n for n, v in values.items() if not isinstance(v, np.ndarray) or v.dtype == object]:
+            raise InputError(f"input {odd[0]!r} cannot stay where the model runs: only tensors of numbers can")
+        try:
+            return Bound(self._session, self.outputs, values, str(next(self._captures)))
+        except ERRORS as error:
+            raise InputError(f"{FAILS}{brief(error)}") from error
 
     def _fitted(self, feed: Feed) -> Feed:
         """The feed with arrays in row-major order, once names and dtypes are known to fit."""
@@ -222,60 +206,86 @@ class Session:
         if odd := [n for n, v in feed.items() if not isinstance(v, np.ndarray)]:
             raise ValueError(f"input {odd[0]!r} is no tensor, which cannot be mixed with bfloat16 or float8")
         values = {n: _to_native(v) for n, v in feed.items()}  # `feed` keeps the memory alive during the run
-        return [_from_native(v) for v in self._session.run_with_ort_values(names, values)]
+        return [_from_native(v) for v in self._session.run_with_ort_values(names, values, self._plain)]
 
 
-@functools.cache
-def cuda_works() -> tuple[bool, str]:
-    """Whether a CUDA session really runs in this process, and why (not). Tried once, with one Add."""
-    if _CUDA not in ort.get_available_providers():
-        return False, "this build of onnxruntime has no CUDA provider (install onnxruntime-gpu instead of onnxruntime)"
-    ort.set_default_logger_severity(4)
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find
-        ort.preload_dlls()  # the CUDA libraries of the nvidia-* wheels
-    try:
-        session = _create(_ADD, ort.SessionOptions(), cuda=True)
+class Bound:
+    """A model with a feed and results that stay where it runs: a run copies nothing and allocates no output.
+
+    Results keep the addresses of a first run, which is what a CUDA graph takes for granted. Results that numpy cannot
+    hold (bfloat16, float8) and strings are on the CPU.
+    """
+
+    def __init__(self, session: ort.InferenceSession, ports: Sequence[Port], feed: Feed, capture: str) -> None:
+        self._session, self._ports = session, ports
+        self._options, self._feed = _run_options(capture), feed  # whose memory is lent
+        self._binding = session.io_binding()
         provider = session.get_providers()[0]
-        (y,) = session.run(None, {"x": np.ones(2, np.float32)})
-    except ERRORS as error:
-        return False, f"no CUDA device answers ({brief(error)})"
-    if provider != _CUDA:
-        return False, _missing_library()
-    if not np.array_equal(y, np.full(2, 2, np.float32)):
-        return False, "a CUDA session runs, but 1 + 1 is not 2 there"
-    return True, "a CUDA session runs"
+        number = int(session.get_provider_options().get(provider, {}).get("device_id", 0))
+        for name, value in feed.items():
+            self._binding.bind_ortvalue_input(name, _to_native(value))  # copied now, to where it is used
+        for p in ports:
+            there = provider == CUDA and p.kind == "tensor" and p.dtype != object and not _is_foreign(p)
+            self._binding.bind_output(p.name, *(("cuda", number) if there else ("cpu", 0)))
+        session.run_with_iobinding(self._binding, _run_options(_UNCAPTURED))
+        self._values = self._binding.get_outputs()
+        for p, value in zip(ports, self._values, strict=True):
+            if p.kind == "tensor" and p.dtype != object:
+                self._binding.bind_ortvalue_output(p.name, value)
+
+    def run(self) -> None:
+        """Computes the results anew.
+
+        Raises:
+            InputError: the model fails.
+        """
+        try:
+            self._session.run_with_iobinding(self._binding, self._options)
+        except ERRORS as error:
+            raise InputError(f"{FAILS}{brief(error)}") from error
+
+    def outputs(self) -> dict[str, Any]:
+        """Copies of the results of the last run, by name.
+
+        Raises:
+            InputError: a result cannot be read from Python.
+        """
+        try:
+            values = [_from_native(v) for v in self._binding.get_outputs()]
+        except ERRORS as error:
+            raise InputError(brief(error)) from error
+        return {p.name: np.array(v) for p, v in zip(self._ports, values, strict=True)}
 
 
-def brief(error: Exception, limit: int = 240) -> str:
-    """The part of an onnxruntime message that means something to its reader, on one line."""
-    text = str(error)[:_LONGEST]
-    for pattern, replacement in _NOISE:
-        text = re.sub(pattern, replacement, text)
-    text = text.strip().rstrip(".")
-    return text if len(text) <= limit else f"{text[: limit - 1]}…"
+def _run_options(capture: str) -> ort.RunOptions:
+    """Of runs that share a CUDA graph, where the session has such graphs at all."""
+    options = ort.RunOptions()
+    options.add_run_config_entry("gpu_graph_id", capture)
+    return options
 
 
-def _create(source: bytes, options: ort.SessionOptions, *, cuda: bool) -> ort.InferenceSession:
-    providers = [(_CUDA, _CUDA_OPTIONS)] * cuda + [CPU]
-    # With its fallback enabled, onnxruntime prints failures to stdout and goes on with the CPU.
-    session = ort.InferenceSession(source, options, providers, enable_fallback=0)
-    session._model_bytes = None  # noqa: SLF001 - a copy for that fallback, which would be kept as long as the session
-    return session
-
-
-def _missing_library() -> str:
-    """The library that keeps the CUDA provider from loading, as the system's loader names it."""
-    prefix, suffix = ("", "dll") if sys.platform == "win32" else ("lib", "so")
-    path = Path(native.__file__).with_name(f"{prefix}onnxruntime_providers_cuda.{suffix}")
+def _started(
+    content: bytes, options: ort.SessionOptions, device: Device, cuda: Mapping[str, str]
+) -> tuple[ort.InferenceSession, str]:
+    """A session where `device` says, and why there."""
+    works, reason = (False, "asked for") if device == "cpu" else cuda_works()
+    if device == "cuda" and not works:
+        raise MachineError(f"CUDA does not run here: {reason}")
+    if works:
+        try:
+            session = on_cuda(content, options, cuda, alone=device == "cuda")
+        except ERRORS as error:
+            reason = f"CUDA does not load this model: {brief(error)}"
+            if device == "cuda":
+                raise InputError(f"onnxruntime does not load the model: {brief(error)}") from error
+        else:
+            if device == "cuda" and (provider := session.get_providers()[0]) != CUDA:
+                raise MachineError(f"CUDA was asked for, but onnxruntime runs this model with {provider}")
+            return session, reason
     try:
-        ctypes.CDLL(str(path))
-    except OSError as error:
-        if "undefined symbol" not in str(error):
-            return (
-                f"the CUDA or cuDNN libraries are not found ({error}); they come with onnxruntime-gpu[cuda,cudnn], "
-                "and libcuda with the driver"
-            )
-    return "no CUDA device answers (onnxruntime fell back to the CPU without saying why)"
+        return create(content, options, [CPU]), reason
+    except ERRORS as error:
+        raise InputError(f"onnxruntime does not load the model: {brief(error)}") from error
 
 
 def _ports(args: Sequence[Any]) -> tuple[Port, ...]:

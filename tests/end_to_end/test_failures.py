@@ -11,7 +11,7 @@ import onnx
 import pytest
 
 from graphopt import api, errors
-from graphopt.run.session import cuda_works
+from graphopt.run.cuda import cuda_works
 from tests.end_to_end.support import DATA, Answer, assert_fails, command, graphopt, net, provenance, stored
 from tests.support.models import parse
 

@@ -70,7 +70,7 @@ def test_a_missing_library_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(("works", "level"), [((False, "no driver"), "warn"), ((True, "a CUDA session runs"), "ok")])
 def test_cuda_is_told_by_a_run(monkeypatch: pytest.MonkeyPatch, works: tuple[bool, str], level: str) -> None:
-    monkeypatch.setattr("graphopt.run.session.cuda_works", lambda: works)
+    monkeypatch.setattr("graphopt.run.cuda.cuda_works", lambda: works)
     monkeypatch.setattr(module, "_convolution", lambda: Finding("ok", "CUDA runs convolutions"))
     monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CUDAExecutionProvider"])
     assert works[1] in texts(probe(), level)
