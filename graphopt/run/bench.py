@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
@@ -35,7 +35,7 @@ class Timing:
     high: float
     pairs: int
     provider: str
-    clock: str
+    clock: str = field(default=HOST.name, kw_only=True)
     """What tells the time: the host's clock, or events on the device."""
 
     @property

@@ -12,7 +12,7 @@ from onnx import parser
 from graphopt.errors import InputError
 from graphopt.run.bench import _median_interval, bench, medians
 from graphopt.run.session import Session
-from graphopt.run.stopwatch import EventClock, Stopwatch
+from graphopt.run.stopwatch import Stopwatch
 
 RELU = bytes(
     parser.parse_model(
