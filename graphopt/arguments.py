@@ -6,7 +6,7 @@ import difflib
 import math
 import os
 import typing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from graphopt.graph.load import Source
 from graphopt.graph.nodes import graphs, key
 from graphopt.run.session import Device
 
-__all__ = ["check_calibration", "check_keys", "check_opset", "check_run", "check_tolerance", "named"]
+__all__ = ["check_batch", "check_calibration", "check_keys", "check_opset", "check_run", "check_tolerance", "named"]
 
 _MOST_THREADS = 1024
 _MOST_SEED = 2**63 - 1
@@ -56,6 +56,24 @@ def check_tolerance(atol: object, rtol: object) -> None:
         number = isinstance(given, int | float | np.integer | np.floating) and not isinstance(given, bool)
         if given is not None and not (number and 0 <= float(given) < math.inf):  # type: ignore[arg-type]
             raise UsageError(f"{name} is {_shown(given)}: give a finite number, at least 0")
+
+
+def check_batch(given: object) -> tuple[int, ...]:
+    """The numbers of rows that are asked for.
+
+    Raises:
+        UsageError: one is no natural number.
+    """
+    sizes = (
+        ()
+        if given is None
+        else tuple(given)
+        if isinstance(given, Sequence) and not isinstance(given, str)
+        else (given,)
+    )
+    for size in sizes:
+        _insist("batch", size, 1, _MOST_EXTENT)
+    return sizes
 
 
 def check_calibration(given: object, *, used: bool) -> Path | None:

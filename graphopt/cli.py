@@ -287,6 +287,10 @@ def bench(
     other: Annotated[Path | None, typer.Argument(metavar="OTHER", help="Another one, timed in turn with it.")] = None,
     data: options.DataOption = None,
     device: options.DeviceOption = "auto",
+    batch: Annotated[
+        list[int] | None,
+        typer.Option(metavar="N", min=1, help="Rows of the feed, samples repeated. Repeat for a sweep."),
+    ] = None,
     set_dims: options.SetOption = None,
     external_root: options.RootOption = None,
     threads: options.ThreadsOption = 0,
@@ -308,6 +312,7 @@ def bench(
             other,
             data=data,
             device=device,
+            batch=batch,
             set_dims=options.dims(set_dims),
             external_root=external_root,
             threads=threads,

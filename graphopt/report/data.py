@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 import onnx_ir as ir
 
 from graphopt.analysis.evidence import Evidence
@@ -24,9 +23,8 @@ from graphopt.report.half import HalfReport
 from graphopt.report.integers import IntegersReport
 from graphopt.report.packages import PackagesReport
 from graphopt.report.plan import Metric, NoiseReport, PlanReport
-from graphopt.run.bench import Timing
+from graphopt.report.timing import RunReport, TimingReport
 from graphopt.run.compare import Comparison, OutputError, Reference
-from graphopt.run.session import Feed
 
 __all__ = [
     "BenchReport",
@@ -78,25 +76,6 @@ class ModelReport:
     def of(cls, name: str, facts: Facts, size: int, sha256: str) -> ModelReport:
         """From what was counted."""
         return cls(name, facts.nodes, facts.params, facts.macs, facts.unknown_macs, size, sha256)
-
-
-@dataclass(frozen=True)
-class TimingReport(Timing):
-    """Median times of one run, both models measured in turn, and their ratio with its 95 % interval."""
-
-    rows: int | None
-    """Length of the first axis of all inputs of the feed that was run, where they share one."""
-
-    @staticmethod
-    def rows_of(feed: Feed) -> int | None:
-        """The length of the first axis that all inputs share, if they do."""
-        lengths = {v.shape[0] if isinstance(v, np.ndarray) and v.ndim else None for v in feed.values()}
-        return lengths.pop() if len(lengths) == 1 else None
-
-    @classmethod
-    def of(cls, timing: Timing, feed: Feed) -> TimingReport:
-        """What was measured, and on how much."""
-        return cls(**vars(timing), rows=cls.rows_of(feed))
 
 
 @dataclass(frozen=True)
@@ -223,13 +202,15 @@ class CheckReport(_Document):
         return self.passed
 
 
-@dataclass(frozen=True)
-class BenchReport(TimingReport, _Document):
+@dataclass(frozen=True, kw_only=True)
+class BenchReport(RunReport, _Document):
     """How long a model takes, or two of them: `original_ms` is the first one's time, `candidate_ms` the other's."""
 
     model: str
     other: str | None
     """None where one model was timed against itself."""
+    sweep: tuple[RunReport, ...] = ()
+    """All runs, where there are several: of other numbers of rows. The document itself tells of the first one."""
 
 
 @dataclass(frozen=True)

@@ -122,17 +122,10 @@ def check(report: CheckReport) -> RenderableType:
     return Group(table, *lines, *_proof(report, report.verification), _line(words.data(report.data)))
 
 
-def bench(timing: BenchReport) -> RenderableType:
-    """The median time; of a pair both, and their ratio."""
-    rows = "" if timing.rows is None else f" of {counted(timing.rows, 'row')}"
-    where = f"median of {counted(timing.pairs, 'run')}{rows} on {timing.provider}"
-    if timing.other is None:
-        return _line(f"{timing.original_ms:.3f} ms per run, {where}")
-    verdict = "faster" if timing.faster else "slower" if timing.slower else "no difference beyond doubt"
-    return _line(
-        f"{timing.original_ms:.3f} ms → {timing.candidate_ms:.3f} ms per run, {where}; "
-        f"ratio {timing.ratio:.3f}, 95 % between {timing.low:.3f} and {timing.high:.3f}: {verdict}"
-    )
+def bench(report: BenchReport) -> RenderableType:
+    """The median time; of a pair both, and their ratio; for each number of rows."""
+    lines = [line for run in report.sweep or (report,) for line in words.run(run, pair=report.other is not None)]
+    return Group(*map(_line, lines))
 
 
 def inspect(reports: Sequence[Inspection], *, groups: bool = False, why: str | None = None) -> RenderableType:

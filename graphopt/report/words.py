@@ -13,7 +13,10 @@ from graphopt.report.data import CheckReport, DataReport, Metric, Report, Timing
 from graphopt.report.half import HalfReport
 from graphopt.report.integers import IntegersReport
 from graphopt.report.plan import PlanReport
+from graphopt.report.timing import RunReport
+from graphopt.run.bench import Timing
 from graphopt.run.compare import OutputError
+from graphopt.run.stopwatch import HOST
 
 __all__ = [
     "SHARES",
@@ -28,6 +31,7 @@ __all__ = [
     "noise",
     "proof",
     "rules",
+    "run",
     "times",
     "unused",
     "value",
@@ -230,6 +234,32 @@ def proof(found: VerificationReport, *, cut: bool = False) -> str:
     if cut:
         return f"verified against the model as it was compressed, not the original: {where}, largest error {worst}"
     return f"verified: {where}, largest error {worst}"
+
+
+def run(found: RunReport, *, pair: bool) -> list[str]:
+    """What one run takes; of a pair both, and their ratio."""
+    rows = "" if found.rows is None else f" of {counted(found.rows, 'row')}"
+    clock = "" if found.clock == HOST.name else f", by {found.clock}"
+    lines = [f"{_times(found, pair=pair)}, median of {counted(found.pairs, 'run')}{rows} on {found.provider}{clock}"]
+    if pair:
+        lines[0] += f"; {_ratio(found)}"
+    if found.graphs:
+        ratio = f"; {_ratio(found.graphs)}" if pair else ""
+        lines.append(f"  as a CUDA graph: {_times(found.graphs, pair=pair)}{ratio}")
+    if found.ungraphed:
+        lines.append(f"  not as a CUDA graph: {found.ungraphed}")
+    if found.memory:
+        lines.append(f"  memory on the GPU: {' → '.join(f'{m / 2**20:,.0f} MiB' for m in found.memory)}")
+    return lines
+
+
+def _times(found: Timing, *, pair: bool) -> str:
+    return f"{found.original_ms:.3f} ms" + (f" → {found.candidate_ms:.3f} ms" if pair else "") + " per run"
+
+
+def _ratio(found: Timing) -> str:
+    verdict = "faster" if found.faster else "slower" if found.slower else "no difference beyond doubt"
+    return f"ratio {found.ratio:.3f}, 95 % between {found.low:.3f} and {found.high:.3f}: {verdict}"
 
 
 def doubt(output: OutputError) -> str:

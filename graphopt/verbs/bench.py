@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from graphopt.analysis.evidence import gather, survives
-from graphopt.arguments import check_run, named
+from graphopt.arguments import check_batch, check_run, named
+from graphopt.counted import counted
+from graphopt.errors import UsageError
 from graphopt.graph.load import load
 from graphopt.report.data import (
     BenchReport,
+    RunReport,
     TimingReport,
 )
-from graphopt.run import bench as timing
+from graphopt.run import trial
+from graphopt.run.benchmark import benchmark
 from graphopt.run.child import Child
+from graphopt.run.data import rows_are_samples
 from graphopt.run.machine import Machine, Progress
-from graphopt.run.session import Device
+from graphopt.run.session import Device, Feed, Port
 from graphopt.run.trial import guard
 from graphopt.verbs.given import LOG, Model
 
@@ -29,6 +36,7 @@ def bench(
     *,
     data: Any = None,
     device: Device = "auto",
+    batch: int | Sequence[int] | None = None,
     set_dims: Mapping[str, int] | None = None,
     external_root: str | os.PathLike[str] | None = None,
     threads: int = 0,
@@ -37,11 +45,16 @@ def bench(
 ) -> BenchReport:
     """Time a model, or two of them side by side on the same feed.
 
+    On CUDA what is fed and what comes out stays on the device, and the device's own clock tells the time; there, memory
+    is measured as well, and the time with all kernels of a run started at once, as a CUDA graph.
+
     Args:
         model: the model to time.
         other: another one; the answer then holds the ratio of the two.
         data: its first feed is what is run; generated if not given.
         device: "cpu", "cuda" (never falls back) or "auto" (CUDA where it really runs).
+        batch: rows of the feed along the axis that all inputs share first, or several numbers of them, one after the
+            other; samples are repeated to get there.
         set_dims: extents of symbolic dimensions in the generated feed.
         external_root: a folder in which weights may be, also behind links, instead of the model's folder.
         threads: of one operator; 0 for all cores.
@@ -55,25 +68,32 @@ def bench(
     """
     say = progress or LOG.info
     check_run(device=device, threads=threads, seed=seed, set_dims=set_dims)
+    sizes = check_batch(batch)
     say("loading")
     given = [(model, "the first model")] + ([] if other is None else [(other, "the other model")])
-    sources, sessions = [], []
+    sources = []
     with Child() as child:
         for one, role in given:
             with named(one, role):
                 sources.append(load(one, external_root=external_root, guard=guard(child)))
         with named(*given[0]):
             feed = gather(sources[0], data, set_dims, seed, say, child).feeds[0]
-        if other is not None:
-            with named(*given[-1]):
-                survives(sources[-1].runnable, [feed], child)
-    say("timing")
-    machine = Machine(device, threads, seed)
-    for source, (one, role) in zip(sources, given, strict=True):
-        with named(one, role):
-            session = machine.session(source.runnable)
-            session.run(feed)
-        sessions.append(session)
-    found = timing.bench(sessions[0], sessions[-1], feed)
+            feeds = [_of_rows(feed, trial.inputs(child, sources[0].runnable)[0], n) for n in sizes] or [feed]
+        for source, (one, role) in zip(sources, given, strict=True):
+            with named(one, role):
+                survives(source.runnable, feeds, child)
+    machine, models = Machine(device, threads, seed), [s.runnable for s in sources]
+    runs = []
+    for feed in feeds:
+        say("timing" + (f" {counted(n, 'row')}" if (n := TimingReport.rows_of(feed)) else ""))
+        runs.append(RunReport.of_run(benchmark(models, feed, machine), feed))
     second = None if other is None else sources[-1].name
-    return BenchReport(**vars(found), rows=TimingReport.rows_of(feed), model=sources[0].name, other=second)
+    sweep = tuple(runs) if len(runs) > 1 else ()
+    return BenchReport(**vars(runs[0]), model=sources[0].name, other=second, sweep=sweep)
+
+
+def _of_rows(feed: Feed, inputs: Sequence[Port], count: int) -> Feed:
+    """A feed of so many rows, made of another one's."""
+    if not rows_are_samples(inputs):
+        raise UsageError("its inputs share no first axis of any length: leave out batch, and set dimensions instead")
+    return {name: value[np.arange(count) % len(value)] for name, value in feed.items()}

@@ -210,7 +210,7 @@ TWO = "0.500 ms → 0.250 ms per run, median of 9 runs of 4 rows on CPU; ratio 0
     ("low", "high", "verdict"), [(0.4, 0.9, "faster"), (1.1, 1.2, "slower"), (0.9, 1.1, "no difference beyond doubt")]
 )
 def test_bench_shows_one_time_or_two_with_their_ratio(low: float, high: float, verdict: str) -> None:
-    timing = BenchReport(0.5, 0.25, 0.5, low, high, 9, "CPU", 4, "a.onnx", None)
+    timing = BenchReport(0.5, 0.25, 0.5, low, high, 9, "CPU", 4, model="a.onnx", other=None)
     assert text(table.bench(timing)) == ONE
     assert text(table.bench(replace(timing, other="b.onnx"))) == f"{TWO} {low:.3f} and {high:.3f}: {verdict}\n"
 

@@ -1,0 +1,92 @@
+"""What one or two models take on one feed: time, with and without CUDA graphs, and memory of the device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from graphopt.errors import InputError, MachineError
+from graphopt.graph.external import Runnable
+from graphopt.run.bench import Timing, bench
+from graphopt.run.gpu import cudart, used_memory
+from graphopt.run.machine import Machine
+from graphopt.run.runtime import CUDA
+from graphopt.run.session import Feed, Session
+from graphopt.run.stopwatch import HOST, EventClock, Stopwatch
+
+__all__ = ["Benchmark", "benchmark"]
+
+_CAPTURED: Final = {"enable_cuda_graph": "1"}
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """What was measured. One model alone is timed against itself."""
+
+    timing: Timing
+    memory: tuple[int, ...] = ()
+    """Bytes of the device that each model takes: weights, values and what its runtime keeps. Only told on CUDA, where
+    all that begins or ends meanwhile on the same GPU counts as well."""
+    graphs: Timing | None = None
+    """The same with all kernels of a run started at once, as a CUDA graph. Shapes must not change for that."""
+    ungraphed: str = ""
+    """Why there is none, on CUDA."""
+
+
+def benchmark(models: Sequence[Runnable], feed: Feed, machine: Machine, *, seconds: float = 10.0) -> Benchmark:
+    """Time one model or two, in turn.
+
+    Args:
+        models: one, or two.
+        feed: what all are run on.
+        machine: where to run.
+        seconds: that timing may take, and again with CUDA graphs.
+
+    Raises:
+        InputError: a model does not run on the feed.
+        MachineError: the device is missing.
+    """
+    first = machine.session(models[0])
+    if first.provider != CUDA:
+        sessions = (first, *(machine.session(m) for m in models[1:]))
+        return Benchmark(bench(sessions[0], sessions[-1], feed, seconds=seconds))
+    device = int(first.options.get("device_id", 0))
+    first.run(feed)  # what CUDA loads but once is no model's own
+    del first
+    machine = replace(machine, device="cuda")
+    watch, options = _clock()
+    sessions, memory = _measured(models, feed, machine, options, device)
+    timing = bench(sessions[0], sessions[-1], feed, seconds=seconds, watch=watch)
+    del sessions
+    try:
+        captured = [machine.session(m, cuda={**options, **_CAPTURED}) for m in models]
+        graphs = bench(captured[0], captured[-1], feed, seconds=seconds, watch=watch)
+    except InputError as problem:
+        return Benchmark(timing, memory, ungraphed=str(problem))
+    return Benchmark(timing, memory, graphs)
+
+
+def _clock() -> tuple[Stopwatch, Mapping[str, str]]:
+    """The clock of the device where it can be had, and what a session has to be told for it."""
+    runtime = cudart()
+    try:
+        watch = None if runtime is None else EventClock(runtime)
+    except MachineError:
+        watch = None
+    return (HOST, {}) if watch is None else (watch, {"user_compute_stream": str(watch.stream)})
+
+
+def _measured(
+    models: Sequence[Runnable], feed: Feed, machine: Machine, options: Mapping[str, str], device: int
+) -> tuple[list[Session], tuple[int, ...]]:
+    """Sessions that have run once, and what each takes of the device; nothing where the driver does not tell."""
+    sessions, marks = list[Session](), [used_memory(device)]
+    for model in models:
+        sessions.append(machine.session(model, cuda=options))
+        sessions[-1].run(feed)
+        marks.append(used_memory(device))
+    known = [m for m in marks if m is not None]
+    if len(known) < len(marks):
+        return sessions, ()
+    return sessions, tuple(max(0, b - a) for a, b in zip(known, known[1:], strict=False))
