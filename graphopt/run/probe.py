@@ -10,18 +10,10 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import Final, Literal
 
-import numpy as np
-import onnx_ir as ir
-
-from graphopt.errors import GraphoptError
-
 __all__ = ["Finding", "probe"]
 
-_LIBRARIES: Final = ("graphopt", "numpy", "onnx", "onnx-ir", "onnxsim", "rich", "typer")
+_LIBRARIES: Final = ("graphopt", "numpy", "nvidia-ml-py", "onnx", "onnx-ir", "onnxsim", "rich", "typer")
 _RUNTIMES: Final = ("onnxruntime", "onnxruntime-gpu")
-_CUDA: Final = "CUDAExecutionProvider"
-_CONV: Final = """<ir_version: 8, opset_import: ["" : 13]>
-conv (float[1,1,3,3] x, float[1,1,3,3] w) => (float[1,1,1,1] y) { y = Conv(x, w) }"""
 
 
 @dataclass(frozen=True)
@@ -90,35 +82,10 @@ def _runtime() -> Iterator[Finding]:
         yield Finding(level, f"{name} {expected}{note}", note and f"pip install --force-reinstall --no-deps {name}")
     if not installed:
         yield Finding("ok", f"onnxruntime {version}, of a build that pip does not know")
-    yield from _providers(providers)
+    from graphopt.run.probe_cuda import probe_cuda  # noqa: PLC0415 - needs a runtime that loads
 
-
-def _providers(available: list[str]) -> Iterator[Finding]:
-    yield Finding("ok", f"providers built in: {', '.join(available)} (only a run shows which of them work)")
-    from graphopt.run.cuda import cuda_works  # noqa: PLC0415 - needs a runtime that loads
-
-    works, reason = cuda_works()
-    if works:
-        yield Finding("ok", f"CUDA works: {reason}")
-        yield _convolution()
-    elif _CUDA in available:
-        yield Finding("warn", f"CUDA does not run: {reason}", "Use --device cpu, or pip install 'graphopt[cuda]'.")
-    else:
-        yield Finding("ok", f"CUDA does not run: {reason}")
-
-
-def _convolution() -> Finding:
-    """Whether cuDNN is there, which is loaded only when an operator needs it."""
-    from graphopt.run.session import Session  # noqa: PLC0415 - needs a runtime that loads
-
-    image = np.ones((1, 1, 3, 3), np.float32)
-    try:
-        Session(ir.to_proto(ir.from_onnx_text(_CONV)).SerializeToString(), device="cuda").run({"x": image, "w": image})
-    except GraphoptError as error:
-        return Finding(
-            "warn", f"CUDA runs no convolution: {error}", "pip install 'graphopt[cuda]', which brings cuDNN."
-        )
-    return Finding("ok", "CUDA runs convolutions (cuDNN is there)")
+    yield Finding("ok", f"providers built in: {', '.join(providers)} (only a run shows which of them work)")
+    yield from probe_cuda(providers)
 
 
 def _version(name: str) -> str | None:

@@ -9,8 +9,11 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from typer.main import get_group
 
 from graphopt import api, errors
+from graphopt.cli import app
+from graphopt.run import session
 from graphopt.run.cuda import cuda_works
 from tests.end_to_end.support import DATA, Answer, assert_fails, command, graphopt, net, provenance, stored
 from tests.support.models import parse
@@ -21,7 +24,7 @@ g (float[2] x) => (float[2] y) { a = Identity(x) b = some.where.Magic(a) y = Ide
 KILLS = """<ir_version: 10, opset_import: ["" : 21]>
 g (float[N,4] x) => (float[N,4] y) { n, m = LayerNormalization <axis = 1000000000000>(x, x) y = Identity(n) }"""
 """Shape inference goes far beyond the end of a shape."""
-CUDA, _ = cuda_works()
+CUDA, WHY = cuda_works()
 
 
 @pytest.fixture
@@ -299,16 +302,26 @@ def test_data_that_is_not_there(model: Path) -> None:
     assert_fails(command("check", model, model, "--data", "no.py:feeds"), 3, "cannot be imported")
 
 
-@pytest.mark.skipif(CUDA, reason="CUDA works here")
-@pytest.mark.parametrize("verb", ["optimize", "check", "bench"])
-def test_cuda_never_falls_back(verb: str, model: Path, tmp_path: Path) -> None:
+WITH_A_DEVICE = [name for name, verb in get_group(app).commands.items() if any(p.name == "device" for p in verb.params)]
+
+
+@pytest.mark.parametrize("verb", WITH_A_DEVICE)
+def test_cuda_never_falls_back(verb: str, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "cuda_works", lambda: (False, "libcublas.so.13 is not found"))
     answer = command(verb, model, *([model] if verb == "check" else []), "--device", "cuda")
-    assert_fails(answer, 3, "CUDA does not run here: ")
+    assert_fails(answer, 3, "CUDA does not run here: libcublas.so.13 is not found")
     assert [p.name for p in tmp_path.iterdir()] == ["net.onnx"]
 
 
+@pytest.mark.skipif(CUDA, reason="CUDA works here")
+def test_why_cuda_does_not_run_is_data_and_nothing_else_is() -> None:
+    answer = graphopt("doctor", "--json", "-")
+    assert answer.code == 0
+    assert any(WHY in f["text"] for f in answer.json["findings"])
+
+
 @pytest.mark.cuda
-@pytest.mark.skipif(not CUDA, reason="no CUDA session runs here")
+@pytest.mark.skipif(not CUDA, reason=WHY)
 def test_cuda_is_used_where_it_works(model: Path) -> None:
     answer = command("optimize", model, "--device", "cuda", "--json", "-")
     assert answer.code == 0

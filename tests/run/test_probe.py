@@ -5,7 +5,6 @@ from importlib import metadata
 
 import pytest
 
-from graphopt.run import probe as module
 from graphopt.run.probe import Finding, probe
 
 
@@ -68,14 +67,7 @@ def test_a_missing_library_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "graphopt runs from a folder" in texts(probe(), "warn")
 
 
-@pytest.mark.parametrize(("works", "level"), [((False, "no driver"), "warn"), ((True, "a CUDA session runs"), "ok")])
-def test_cuda_is_told_by_a_run(monkeypatch: pytest.MonkeyPatch, works: tuple[bool, str], level: str) -> None:
-    monkeypatch.setattr("graphopt.run.cuda.cuda_works", lambda: works)
-    monkeypatch.setattr(module, "_convolution", lambda: Finding("ok", "CUDA runs convolutions"))
-    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CUDAExecutionProvider"])
-    assert works[1] in texts(probe(), level)
-
-
-def test_a_convolution_without_cuda_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("graphopt.run.session.cuda_works", lambda: (False, "no driver"))
-    assert "CUDA runs no convolution: CUDA does not run here: no driver" in module._convolution().text
+@pytest.mark.parametrize("works", [False, True])
+def test_cuda_is_told_by_a_run(monkeypatch: pytest.MonkeyPatch, works: bool) -> None:  # noqa: FBT001
+    monkeypatch.setattr("graphopt.run.probe_cuda.cuda_works", lambda: (works, "told by a run"))
+    assert "told by a run" in texts(probe(), "ok" if works else "warn")
