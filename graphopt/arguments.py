@@ -9,6 +9,7 @@ import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -64,16 +65,12 @@ def check_batch(given: object) -> tuple[int, ...]:
     Raises:
         UsageError: one is no natural number.
     """
-    sizes = (
-        ()
-        if given is None
-        else tuple(given)
-        if isinstance(given, Sequence) and not isinstance(given, str)
-        else (given,)
-    )
+    sizes: list[Any] = [] if given is None else [given]
+    if isinstance(given, Sequence) and not isinstance(given, str):
+        sizes = list(given)
     for size in sizes:
         _insist("batch", size, 1, _MOST_EXTENT)
-    return sizes
+    return tuple(sizes)
 
 
 def check_calibration(given: object, *, used: bool) -> Path | None:

@@ -289,7 +289,7 @@ def bench(
     device: options.DeviceOption = "auto",
     batch: Annotated[
         list[int] | None,
-        typer.Option(metavar="N", min=1, help="Rows of the feed, samples repeated. Repeat for a sweep."),
+        typer.Option(metavar="N", min=1, help="Rows of the feed; samples are repeated. Repeat."),
     ] = None,
     set_dims: options.SetOption = None,
     external_root: options.RootOption = None,

@@ -9,11 +9,11 @@ from math import inf
 from graphopt.analysis.metrics import interval
 from graphopt.compress.round import BLIND
 from graphopt.counted import counted, grouped
-from graphopt.report.data import CheckReport, DataReport, Metric, Report, TimingReport, VerificationReport
+from graphopt.report.data import CheckReport, DataReport, Metric, Report, VerificationReport
 from graphopt.report.half import HalfReport
 from graphopt.report.integers import IntegersReport
 from graphopt.report.plan import PlanReport
-from graphopt.report.timing import RunReport
+from graphopt.report.timing import RunReport, TimingReport
 from graphopt.run.bench import Timing
 from graphopt.run.compare import OutputError
 from graphopt.run.stopwatch import HOST

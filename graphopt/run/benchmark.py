@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Final
 
 from graphopt.errors import InputError, MachineError
@@ -49,8 +50,8 @@ def benchmark(models: Sequence[Runnable], feed: Feed, machine: Machine, *, secon
     """
     first = machine.session(models[0])
     if first.provider != CUDA:
-        sessions = (first, *(machine.session(m) for m in models[1:]))
-        return Benchmark(bench(sessions[0], sessions[-1], feed, seconds=seconds))
+        last = machine.session(models[-1]) if len(models) > 1 else first
+        return Benchmark(bench(first, last, feed, seconds=seconds))
     device = int(first.options.get("device_id", 0))
     first.run(feed)  # what CUDA loads but once is no model's own
     del first
@@ -89,4 +90,4 @@ def _measured(
     known = [m for m in marks if m is not None]
     if len(known) < len(marks):
         return sessions, ()
-    return sessions, tuple(max(0, b - a) for a, b in zip(known, known[1:], strict=False))
+    return sessions, tuple(max(0, b - a) for a, b in pairwise(known))

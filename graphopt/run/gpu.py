@@ -12,7 +12,7 @@ from typing import Any, Final
 import onnxruntime as ort
 import pynvml
 
-__all__ = ["Gpu", "cuda_major", "gpu", "used_memory"]
+__all__ = ["Gpu", "cuda_major", "cudart", "gpu", "used_memory"]
 
 _BUS_ID: Final = 32
 """Characters that hold the address of a device on the PCI bus, with the zero behind it."""
@@ -72,6 +72,15 @@ def cuda_major() -> int:
     return int(str(ort.cuda_version or 0).partition(".")[0])
 
 
+def cudart() -> Any:
+    """CUDA's runtime library, the one that onnxruntime has loaded; None where there is none."""
+    name = f"cudart64_{cuda_major()}.dll" if sys.platform == "win32" else f"libcudart.so.{cuda_major()}"
+    try:
+        return ctypes.CDLL(name)
+    except OSError:
+        return None
+
+
 @contextlib.contextmanager
 def _nvml() -> Iterator[None]:
     pynvml.nvmlInit()
@@ -90,14 +99,8 @@ def _handle(device: int) -> Any:
 
 def _bus_id(device: int) -> str:
     """Where CUDA's device is on the PCI bus; "" if CUDA does not tell."""
-    name = f"cudart64_{cuda_major()}.dll" if sys.platform == "win32" else f"libcudart.so.{cuda_major()}"
-    address = ctypes.create_string_buffer(_BUS_ID)
-    try:
-        failed = ctypes.CDLL(name).cudaDeviceGetPCIBusId(
-            address, _BUS_ID, device
-        )  # the one that onnxruntime has loaded
-    except (OSError, AttributeError):
-        return ""
+    ask, address = getattr(cudart(), "cudaDeviceGetPCIBusId", None), ctypes.create_string_buffer(_BUS_ID)
+    failed = ask is None or ask(address, _BUS_ID, device)
     return "" if failed else address.value.decode()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -36,8 +36,15 @@ class Machine:
     integers: bool = True
     """See `Session`."""
 
-    def session(self, model: Runnable | ir.Model, *, optimize: bool = True, lasting: bool = True) -> Session:
-        """A model made ready to run here; raises as `Session` does."""
+    def session(
+        self,
+        model: Runnable | ir.Model,
+        *,
+        optimize: bool = True,
+        lasting: bool = True,
+        cuda: Mapping[str, str] | None = None,
+    ) -> Session:
+        """A model made ready to run here; arguments and errors are those of `Session`."""
         content = runnable(model, Carried()) if isinstance(model, ir.Model) else model
         return Session(
             content,
@@ -47,6 +54,7 @@ class Machine:
             seed=self.seed,
             lasting=lasting,
             integers=self.integers,
+            cuda=cuda,
         )
 
 

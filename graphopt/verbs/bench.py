@@ -13,11 +13,8 @@ from graphopt.arguments import check_batch, check_run, named
 from graphopt.counted import counted
 from graphopt.errors import UsageError
 from graphopt.graph.load import load
-from graphopt.report.data import (
-    BenchReport,
-    RunReport,
-    TimingReport,
-)
+from graphopt.report.data import BenchReport
+from graphopt.report.timing import RunReport, TimingReport
 from graphopt.run import trial
 from graphopt.run.benchmark import benchmark
 from graphopt.run.child import Child

@@ -11,7 +11,8 @@ import pytest
 
 import graphopt
 from graphopt.report import data
-from graphopt.report.data import Metric, PassReport, PortReport, TimingReport, to_json
+from graphopt.report.data import Metric, PassReport, PortReport, to_json
+from graphopt.report.timing import TimingReport
 from tests.end_to_end.support import net
 
 DATACLASSES = [c for c in vars(data).values() if dataclasses.is_dataclass(c) and isinstance(c, type)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,8 +22,8 @@ class _OnCuda:
 
     provider = "CUDAExecutionProvider"
 
-    def __init__(self, session: Session, error: float) -> None:
-        self._session, self._error = session, error
+    def __init__(self, session: Session, error: float, options: Mapping[str, str]) -> None:
+        self._session, self._error, self.options = session, error, {"device_id": "0", **options}
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._session, name)
@@ -44,8 +45,17 @@ class FakeCuda(Machine):
     """Relative, of every output."""
     refused: bytes | None = None
     """A model that CUDA does not take."""
+    uncaptured: str = ""
+    """Why there are no CUDA graphs."""
 
-    def session(self, model: Runnable | ir.Model, *, optimize: bool = True, lasting: bool = True) -> Any:
+    def session(
+        self,
+        model: Runnable | ir.Model,
+        *,
+        optimize: bool = True,
+        lasting: bool = True,
+        cuda: Mapping[str, str] | None = None,
+    ) -> Any:
         """As `Machine.session`."""
         here = replace(self, device="cpu")
         session = Machine.session(here, model, optimize=optimize, lasting=lasting)
@@ -55,4 +65,6 @@ class FakeCuda(Machine):
             if self.device == "auto":
                 return session
             raise InputError("onnxruntime does not load the model: CUDA has no kernel")
-        return _OnCuda(session, self.error)
+        if self.uncaptured and cuda and "enable_cuda_graph" in cuda:
+            raise InputError(f"onnxruntime does not load the model: {self.uncaptured}")
+        return _OnCuda(session, self.error, cuda or {})
