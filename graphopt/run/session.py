@@ -186,7 +186,7 @@ class Session:
         if odd := [n for n, v in values.items() if not isinstance(v, np.ndarray) or v.dtype == object]:
             raise InputError(f"input {odd[0]!r} cannot stay where the model runs: only tensors of numbers can")
         try:
-            return Bound(self._session, self.outputs, values)
+            return Bound(self, self._session, values)
         except ERRORS as error:
             raise InputError(f"{FAILS}{brief(error)}") from error
 
@@ -215,20 +215,18 @@ class Bound:
     hold (bfloat16, float8) and strings are on the CPU.
     """
 
-    def __init__(self, session: ort.InferenceSession, ports: Sequence[Port], feed: Feed) -> None:
-        self._session, self._ports = session, ports
-        self._feed = feed  # whose memory is lent
+    def __init__(self, owner: Session, session: ort.InferenceSession, feed: Feed) -> None:
+        self._owner, self._session, self._feed = owner, session, feed  # weights and the feed are lent memory
         self._binding = session.io_binding()
-        provider = session.get_providers()[0]
-        number = int(session.get_provider_options().get(provider, {}).get("device_id", 0))
         for name, value in feed.items():
             self._binding.bind_ortvalue_input(name, _to_native(value))  # copied now, to where it is used
-        for p in ports:
-            there = provider == CUDA and p.kind == "tensor" and p.dtype != object and not _is_foreign(p)
+        number = int(owner.options.get("device_id", 0))
+        for p in owner.outputs:
+            there = owner.provider == CUDA and p.kind == "tensor" and p.dtype != object and not _is_foreign(p)
             self._binding.bind_output(p.name, *(("cuda", number) if there else ("cpu", 0)))
         session.run_with_iobinding(self._binding, _uncaptured())
         self._values = self._binding.get_outputs()
-        for p, value in zip(ports, self._values, strict=True):
+        for p, value in zip(owner.outputs, self._values, strict=True):
             if p.kind == "tensor" and p.dtype != object:
                 self._binding.bind_ortvalue_output(p.name, value)
 
@@ -253,7 +251,7 @@ class Bound:
             values = [_from_native(v) for v in self._binding.get_outputs()]
         except ERRORS as error:
             raise InputError(brief(error)) from error
-        return {p.name: np.array(v) for p, v in zip(self._ports, values, strict=True)}
+        return {p.name: np.array(v) for p, v in zip(self._owner.outputs, values, strict=True)}
 
 
 def _uncaptured() -> ort.RunOptions:
