@@ -72,9 +72,9 @@ def guarded() -> Iterator[None]:
     That of Python's `print` and that of C, which has a buffer and a file descriptor of its own.
     """
     with _ALONE, contextlib.ExitStack() as stack:
-        stack.callback(_flush)  # last: what C has kept back till then goes where the descriptor points then
         if sys.stdout is not None:
             sys.stdout.flush()
+        _flush()
         with contextlib.suppress(OSError):  # a process may have closed its standard output
             kept = os.dup(1)
             stack.callback(os.close, kept)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,9 +32,6 @@ FAILS: Final = "the model fails on this feed: "
 """How the sentence begins whose rest is onnxruntime's."""
 
 _SEEDS: Final = 1 << 63
-_UNCAPTURED: Final = "-1"
-"""The CUDA graph of runs that make none: what they are fed has another address every time."""
-
 _FOREIGN: Final = {
     "bfloat16": (np.dtype(ml_dtypes.bfloat16), 16),
     "float8e4m3fn": (np.dtype(ml_dtypes.float8_e4m3fn), 17),
@@ -144,7 +140,7 @@ class Session:
         trimmed(len(content))
         self.provider = self._session.get_providers()[0]
         self.options = self._session.get_provider_options().get(self.provider, {})
-        self._captures, self._plain = itertools.count(1), _run_options(_UNCAPTURED)
+        self._plain, self._bound = _uncaptured(), False
         self.inputs = _ports(self._session.get_inputs())
         self.outputs = _ports(self._session.get_outputs())
         self.overridable = _ports(self._session.get_overridable_initializers())
@@ -182,12 +178,15 @@ class Session:
 
         Raises:
             InputError: the feed does not fit or holds what is no tensor of numbers, or the model fails on it.
+            UsageError: the session makes a CUDA graph and is bound already.
         """
-        values = self._fitted(feed)
+        if self._bound and self.options.get("enable_cuda_graph") == "1":  # it would write where the next feed lies
+            raise UsageError("a session with a CUDA graph can be bound only once: make another session")
+        values, self._bound = self._fitted(feed), True
         if odd := [n for n, v in values.items() if not isinstance(v, np.ndarray) or v.dtype == object]:
             raise InputError(f"input {odd[0]!r} cannot stay where the model runs: only tensors of numbers can")
         try:
-            return Bound(self._session, self.outputs, values, str(next(self._captures)))
+            return Bound(self, self._session, values)
         except ERRORS as error:
             raise InputError(f"{FAILS}{brief(error)}") from error
 
@@ -216,20 +215,18 @@ class Bound:
     hold (bfloat16, float8) and strings are on the CPU.
     """
 
-    def __init__(self, session: ort.InferenceSession, ports: Sequence[Port], feed: Feed, capture: str) -> None:
-        self._session, self._ports = session, ports
-        self._options, self._feed = _run_options(capture), feed  # whose memory is lent
+    def __init__(self, owner: Session, session: ort.InferenceSession, feed: Feed) -> None:
+        self._owner, self._session, self._feed = owner, session, feed  # weights and the feed are lent memory
         self._binding = session.io_binding()
-        provider = session.get_providers()[0]
-        number = int(session.get_provider_options().get(provider, {}).get("device_id", 0))
         for name, value in feed.items():
             self._binding.bind_ortvalue_input(name, _to_native(value))  # copied now, to where it is used
-        for p in ports:
-            there = provider == CUDA and p.kind == "tensor" and p.dtype != object and not _is_foreign(p)
+        number = int(owner.options.get("device_id", 0))
+        for p in owner.outputs:
+            there = owner.provider == CUDA and p.kind == "tensor" and p.dtype != object and not _is_foreign(p)
             self._binding.bind_output(p.name, *(("cuda", number) if there else ("cpu", 0)))
-        session.run_with_iobinding(self._binding, _run_options(_UNCAPTURED))
+        session.run_with_iobinding(self._binding, _uncaptured())
         self._values = self._binding.get_outputs()
-        for p, value in zip(ports, self._values, strict=True):
+        for p, value in zip(owner.outputs, self._values, strict=True):
             if p.kind == "tensor" and p.dtype != object:
                 self._binding.bind_ortvalue_output(p.name, value)
 
@@ -240,7 +237,7 @@ class Bound:
             InputError: the model fails.
         """
         try:
-            self._session.run_with_iobinding(self._binding, self._options)
+            self._session.run_with_iobinding(self._binding)
         except ERRORS as error:
             raise InputError(f"{FAILS}{brief(error)}") from error
 
@@ -254,13 +251,13 @@ class Bound:
             values = [_from_native(v) for v in self._binding.get_outputs()]
         except ERRORS as error:
             raise InputError(brief(error)) from error
-        return {p.name: np.array(v) for p, v in zip(self._ports, values, strict=True)}
+        return {p.name: np.array(v) for p, v in zip(self._owner.outputs, values, strict=True)}
 
 
-def _run_options(capture: str) -> ort.RunOptions:
-    """Of runs that share a CUDA graph, where the session has such graphs at all."""
+def _uncaptured() -> ort.RunOptions:
+    """Of runs from which no CUDA graph is made: what they are fed has another address every time."""
     options = ort.RunOptions()
-    options.add_run_config_entry("gpu_graph_id", capture)
+    options.add_run_config_entry("gpu_graph_id", "-1")
     return options
 
 

@@ -1,15 +1,21 @@
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 import pytest
 
-from graphopt.errors import InputError
+from graphopt.errors import InputError, UsageError
+from graphopt.graph import save
+from graphopt.graph.load import load
 from graphopt.run.cuda import cuda_works
+from graphopt.run.machine import HERE
 from graphopt.run.session import Device, Session
 from tests.run.test_session import ADD, model
+from tests.support.models import parse
 
 CUDA, WHY = cuda_works()
 DEVICES = ["cpu", pytest.param("cuda", marks=[pytest.mark.cuda, pytest.mark.skipif(not CUDA, reason=WHY)])]
@@ -71,14 +77,36 @@ def test_a_result_that_is_no_tensor_runs_but_is_not_read() -> None:
         bound.outputs()
 
 
+def test_a_bound_model_keeps_the_weights_that_its_session_was_lent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(save, "EXTERNAL_ABOVE", 1)
+    numbers = np.arange(1200, dtype=np.float32)
+    weight = f"float[1200] w = {{{', '.join(map(str, numbers))}}}"
+    given = load(parse(f"g (float[1200] x) => (float[1200] y) <{weight}> {{ y = Mul(x, w) }}")).model
+    session = HERE.session(given, optimize=False)
+    weights, bound = weakref.ref(session._weights["w"]), session.bound({"x": numbers})
+    del session
+    gc.collect()
+    assert weights() is not None
+    bound.run()
+    assert np.array_equal(bound.outputs()["y"], numbers**2)
+
+
+def test_a_session_with_a_cuda_graph_is_bound_once() -> None:
+    session, feed = Session(ADD), {"x": X, "z": X}
+    session.bound(feed)
+    session.bound(feed)
+    session.options = {"enable_cuda_graph": "1"}
+    with pytest.raises(UsageError, match="only once: make another session"):
+        session.bound(feed)
+
+
 @pytest.mark.cuda
 @pytest.mark.skipif(not CUDA, reason=WHY)
 def test_a_cuda_graph_replays_what_plain_runs_compute() -> None:
     session = Session(ADD, device="cuda", cuda={"enable_cuda_graph": "1"})
-    feeds = [{"x": X * k, "z": X} for k in (1.0, -2.0)]
-    feeds = [{n: v.astype(np.float32) for n, v in feed.items()} for feed in feeds]
-    bounds = [session.bound(feed) for feed in feeds]
+    feed = {"x": X, "z": -2 * X}
+    bound = session.bound(feed)
     for _ in range(3):
-        for bound, feed in zip(bounds, feeds, strict=True):
-            bound.run()
-            assert same(bound.outputs(), session.run(feed))
+        bound.run()
+        assert same(bound.outputs(), session.run(feed))
+        session.run({"x": X[:1], "z": X[:1]})

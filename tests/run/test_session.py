@@ -8,6 +8,7 @@ import pytest
 from onnx import parser
 
 from graphopt.errors import InputError, MachineError, UsageError
+from graphopt.run import session as module
 from graphopt.run.cuda import cuda_works
 from graphopt.run.session import Device, Port, Session
 
@@ -152,6 +153,32 @@ def test_without_cuda_auto_says_why_and_cuda_refuses(capfd: pytest.CaptureFixtur
     with pytest.raises(MachineError, match="CUDA does not run here: "):
         Session(ADD, device="cuda")
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.skipif(CUDA, reason="CUDA runs here")
+def test_what_onnxruntime_lists_is_not_believed(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(module, "cuda_works", lambda: (True, "listed"))
+    with pytest.raises(MachineError, match="CUDA was asked for, but onnxruntime runs this model with CPUExecutionProv"):
+        Session(ADD, device="cuda")
+    assert Session(ADD, device="auto").provider == "CPUExecutionProvider"
+    assert capfd.readouterr() == ("", "")
+
+
+def test_cuda_is_alone_only_where_it_is_demanded(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: Any, alone: bool) -> None:
+        asked.append((arguments[2], alone))
+        raise RuntimeError("no kernel")
+
+    asked: list[Any] = []
+    monkeypatch.setattr(module, "cuda_works", lambda: (True, "it runs"))
+    monkeypatch.setattr(module, "on_cuda", refuse)
+    with pytest.raises(InputError, match="onnxruntime does not load the model: no kernel"):
+        Session(ADD, device="cuda", cuda={"enable_cuda_graph": "1"})
+    session = Session(ADD, device="auto")
+    assert (session.provider, session.reason) == ("CPUExecutionProvider", "CUDA does not load this model: no kernel")
+    assert asked == [({"enable_cuda_graph": "1"}, True), ({}, False)]
 
 
 @pytest.mark.cuda
