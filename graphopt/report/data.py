@@ -25,6 +25,7 @@ from graphopt.report.packages import PackagesReport
 from graphopt.report.plan import Metric, NoiseReport, PlanReport
 from graphopt.report.timing import RunReport, TimingReport
 from graphopt.run.compare import Comparison, OutputError, Reference
+from graphopt.run.environment import Environment
 
 __all__ = [
     "BenchReport",
@@ -96,6 +97,10 @@ class VerificationReport:
     """Whether any output depends on what is fed; if none does, a pass says nothing."""
     feeds: int
     provider: str
+    environment: Environment
+    """What the reference really ran on, and all that was compared with it."""
+    twice: bool
+    """Whether all ran on the CPU as well."""
     outputs: tuple[OutputError, ...]
     differences: tuple[str, ...]
     notes: tuple[str, ...]
@@ -122,6 +127,8 @@ class VerificationReport:
             found.evidence,
             found.feeds,
             reference.provider,
+            reference.environment,
+            reference.twice,
             found.outputs,
             found.differences,
             reference.notes,

@@ -8,6 +8,8 @@ import numpy as np
 
 from graphopt.run.bench import Timing
 from graphopt.run.benchmark import Benchmark
+from graphopt.run.environment import Environment
+from graphopt.run.placement import Placement
 from graphopt.run.session import Feed
 
 __all__ = ["RunReport", "TimingReport"]
@@ -36,6 +38,9 @@ class TimingReport(Timing):
 class RunReport(TimingReport):
     """What one model or two take on one feed."""
 
+    environment: Environment
+    placement: Placement
+    """Where the nodes of the last model run."""
     memory: tuple[int, ...] = ()
     """Bytes of the device that each takes; only told on CUDA."""
     graphs: Timing | None = None
@@ -47,4 +52,4 @@ class RunReport(TimingReport):
     def of_run(cls, found: Benchmark, feed: Feed) -> RunReport:
         """What was measured, and on how much."""
         timing = TimingReport.of(found.timing, feed)
-        return cls(**vars(timing), memory=found.memory, graphs=found.graphs, ungraphed=found.ungraphed)
+        return cls(**vars(timing), **{n: v for n, v in vars(found).items() if n != "timing"})

@@ -16,6 +16,7 @@ from graphopt.report.plan import PlanReport
 from graphopt.report.timing import RunReport, TimingReport
 from graphopt.run.bench import Timing
 from graphopt.run.compare import OutputError
+from graphopt.run.runtime import CPU
 from graphopt.run.stopwatch import HOST
 
 __all__ = [
@@ -225,7 +226,8 @@ def noise(found: VerificationReport) -> list[str]:
 
 def proof(found: VerificationReport, *, cut: bool = False) -> str:
     """What "verified" means here; with `cut`, what the result is held against has lost something already."""
-    where = f"{counted(found.feeds, 'feed')} on {found.provider}"
+    device = found.provider if found.provider == CPU else str(found.environment)
+    where = f"{counted(found.feeds, 'feed')} on {device}{' and on the CPU' if found.twice else ''}"
     if not found:
         return f"NOT EQUAL: {where}"
     if not found.evidence:
@@ -243,6 +245,8 @@ def run(found: RunReport, *, pair: bool) -> list[str]:
     lines = [f"{_times(found, pair=pair)}, median of {counted(found.pairs, 'run')}{rows} on {found.provider}{clock}"]
     if pair:
         lines[0] += f"; {_ratio(found)}"
+    if found.environment.provider != CPU:
+        lines.append(f"  {found.environment}; {found.placement}")
     if found.graphs:
         ratio = f"; {_ratio(found.graphs)}" if pair else ""
         lines.append(f"  as a CUDA graph: {_times(found.graphs, pair=pair)}{ratio}")

@@ -10,8 +10,10 @@ from typing import Final
 from graphopt.errors import InputError, MachineError
 from graphopt.graph.external import Runnable
 from graphopt.run.bench import Timing, bench
+from graphopt.run.environment import Environment, environment
 from graphopt.run.gpu import cudart, used_memory
 from graphopt.run.machine import Machine
+from graphopt.run.placement import Placement
 from graphopt.run.runtime import CUDA
 from graphopt.run.session import Feed, Session
 from graphopt.run.stopwatch import HOST, EventClock, Stopwatch
@@ -26,6 +28,9 @@ class Benchmark:
     """What was measured. One model alone is timed against itself."""
 
     timing: Timing
+    environment: Environment
+    placement: Placement
+    """Where the nodes of the last model run."""
     memory: tuple[int, ...] = ()
     """Bytes of the device that each model takes: weights, values and what its runtime keeps. Only told on CUDA, where
     all that begins or ends meanwhile on the same GPU counts as well."""
@@ -51,7 +56,7 @@ def benchmark(models: Sequence[Runnable], feed: Feed, machine: Machine, *, secon
     first = machine.session(models[0])
     if first.provider != CUDA:
         last = machine.session(models[-1]) if len(models) > 1 else first
-        return Benchmark(bench(first, last, feed, seconds=seconds))
+        return Benchmark(bench(first, last, feed, seconds=seconds), environment(first), last.placement)
     device = int(first.options.get("device_id", 0))
     first.run(feed)  # what CUDA loads but once is no model's own
     del first
@@ -59,13 +64,14 @@ def benchmark(models: Sequence[Runnable], feed: Feed, machine: Machine, *, secon
     watch, options = _clock()
     sessions, memory = _measured(models, feed, machine, options, device)
     timing = bench(sessions[0], sessions[-1], feed, seconds=seconds, watch=watch)
+    found = Benchmark(timing, environment(sessions[0]), sessions[-1].placement, memory)
     del sessions
     try:
         captured = [machine.session(m, cuda={**options, **_CAPTURED}) for m in models]
         graphs = bench(captured[0], captured[-1], feed, seconds=seconds, watch=watch)
     except InputError as problem:
-        return Benchmark(timing, memory, ungraphed=str(problem))
-    return Benchmark(timing, memory, graphs)
+        return replace(found, ungraphed=str(problem))
+    return replace(found, graphs=graphs)
 
 
 def _clock() -> tuple[Stopwatch, Mapping[str, str]]:

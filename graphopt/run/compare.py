@@ -23,6 +23,7 @@ import numpy as np
 
 from graphopt.errors import InputError, UsageError
 from graphopt.graph.external import Runnable
+from graphopt.run.environment import Environment, environment
 from graphopt.run.machine import HERE, Machine
 from graphopt.run.noise import Noise, classes, gap, leaves, magnitude, misfit, shown
 from graphopt.run.runtime import CPU
@@ -121,7 +122,7 @@ class Reference:
     """What of the original did not run, in words."""
     ways: tuple[Way, ...]
     """Those in which the original runs; the first one is the reference."""
-    provider: str
+    environment: Environment
     """What the reference ran on."""
 
     def __init__(
@@ -144,9 +145,9 @@ class Reference:
         except InputError as error:
             notes.append(f"{ways.pop(0).words}: {error}")
             session = self._first(ways[0], model)
-        self.provider, self.inputs, self.outputs = session.provider, session.inputs, session.outputs
+        self.environment, self.inputs, self.outputs = environment(session), session.inputs, session.outputs
         self.overridable = session.overridable
-        elsewhere = self.provider != CPU
+        elsewhere = session.provider != CPU
         del session  # one at a time
         ways = [replace(way, machine=replace(machine, device="cuda" if elsewhere else "cpu")) for way in ways]
         others = ways[1:]
@@ -158,6 +159,16 @@ class Reference:
             self._heard(replace(ways[0], words="with injected noise", optimize=False), other, notes)
         self.ways = (ways[0], *(way for way, runs in zip(others, heard, strict=True) if runs))
         self.notes = tuple(notes)
+
+    @property
+    def provider(self) -> str:
+        """The execution provider that the reference ran on."""
+        return self.environment.provider
+
+    @property
+    def twice(self) -> bool:
+        """Whether the CPU ran what another device ran."""
+        return self.ways[0].machine.device != self.ways[-1].machine.device
 
     def compare(
         self, candidate: Runnable, way: Way | None = None, *, atol: float | None = None, rtol: float | None = None

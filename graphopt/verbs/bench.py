@@ -80,6 +80,9 @@ def bench(
             with named(one, role):
                 survives(source.runnable, feeds, child)
     machine, models = Machine(device, threads, seed), [s.runnable for s in sources]
+    for runnable, (one, role) in zip(models, given, strict=True):
+        with named(one, role):
+            machine.session(runnable).run(feeds[0])
     runs = []
     for feed in feeds:
         say("timing" + (f" {counted(n, 'row')}" if (n := TimingReport.rows_of(feed)) else ""))

@@ -14,9 +14,13 @@ from rich.console import Console, RenderableType
 
 import graphopt
 from graphopt import api
-from graphopt.report import table
+from graphopt.report import table, words
 from graphopt.report.data import BenchReport, LeftOutReport, Metric, Report
 from graphopt.report.plan import NoiseReport
+from graphopt.run.bench import Timing
+from graphopt.run.environment import Environment
+from graphopt.run.gpu import Gpu
+from graphopt.run.placement import Node, Placement
 from graphopt.run.probe import Finding
 from tests.end_to_end.support import net
 from tests.report.test_html import PLAN
@@ -111,8 +115,8 @@ def test_of_a_plan_alone_nothing_is_said_to_be_lost_or_written(report: Report) -
     shown = text(table.optimize(compressed(report, only=True)))
     assert "a plan alone: nothing was cut or written" in shown
     assert "to be cut" in shown
-    for words in ("falls by", "judged by", "written:", "as it was compressed"):
-        assert words not in shown
+    for phrase in ("falls by", "judged by", "written:", "as it was compressed"):
+        assert phrase not in shown
 
 
 def test_a_metric_may_rise(report: Report) -> None:
@@ -202,6 +206,7 @@ def test_doctor_shows_what_to_do() -> None:
     assert "pip install it" in shown
 
 
+WHERE, PLACED = Environment("CPUExecutionProvider", "1.31.1"), Placement("CPUExecutionProvider", 3)
 ONE = "0.500 ms per run, median of 9 runs of 4 rows on CPU\n"
 TWO = "0.500 ms → 0.250 ms per run, median of 9 runs of 4 rows on CPU; ratio 0.500, 95 % between"
 
@@ -210,9 +215,47 @@ TWO = "0.500 ms → 0.250 ms per run, median of 9 runs of 4 rows on CPU; ratio 0
     ("low", "high", "verdict"), [(0.4, 0.9, "faster"), (1.1, 1.2, "slower"), (0.9, 1.1, "no difference beyond doubt")]
 )
 def test_bench_shows_one_time_or_two_with_their_ratio(low: float, high: float, verdict: str) -> None:
-    timing = BenchReport(0.5, 0.25, 0.5, low, high, 9, "CPU", 4, model="a.onnx", other=None)
+    timing = BenchReport(0.5, 0.25, 0.5, low, high, 9, "CPU", 4, WHERE, PLACED, model="a.onnx", other=None)
     assert text(table.bench(timing)) == ONE
     assert text(table.bench(replace(timing, other="b.onnx"))) == f"{TWO} {low:.3f} and {high:.3f}: {verdict}\n"
+    assert text(table.bench(replace(timing, sweep=(timing, timing)))) == 2 * ONE
+
+
+H200 = Gpu("NVIDIA H200", "580.65", 141 << 30, (9, 0), (13, 0))
+ON_CUDA = Environment("CUDAExecutionProvider", "1.31.1", "13.0", H200, tf32=False)
+
+
+def test_bench_on_cuda_tells_gpu_placement_graphs_and_memory() -> None:
+    placed = Placement("CUDAExecutionProvider", 9, (Node("Unique", "u", "CPUExecutionProvider"),))
+    timing = Timing(0.4, 0.2, 0.5, 0.4, 0.6, 9, "CUDAExecutionProvider", clock="CUDA events")
+    run = BenchReport(
+        **vars(timing), rows=4, environment=ON_CUDA, placement=placed, memory=(3 << 30, 1 << 20), graphs=timing,
+        model="a.onnx", other="b.onnx",
+    )  # fmt: skip
+    assert text(table.bench(run)).splitlines() == [
+        (
+            "0.400 ms → 0.200 ms per run, median of 9 runs of 4 rows on CUDAExecutionProvider, by CUDA events; "
+            "ratio 0.500, 95 % between 0.400 and 0.600: faster"
+        ),
+        (
+            "  CUDA: NVIDIA H200, driver 580.65, CUDA 13.0, onnxruntime 1.31.1, TF32 off; "
+            "9 of 10 nodes run on CUDA, 1 on the CPU (Unique)"
+        ),
+        "  as a CUDA graph: 0.400 ms → 0.200 ms per run; ratio 0.500, 95 % between 0.400 and 0.600: faster",
+        "  memory on the GPU: 3,072 MiB → 1 MiB",
+    ]
+    without = replace(run, graphs=None, ungraphed="it has an If", memory=())
+    assert text(table.bench(without)).splitlines()[2:] == ["  not as a CUDA graph: it has an If"]
+
+
+def test_verified_on_cuda_names_the_gpu(report: Report) -> None:
+    found = report.verification
+    assert found is not None
+    assert words.proof(replace(found, provider=ON_CUDA.provider, environment=ON_CUDA, twice=True)).startswith(
+        f"verified: {found.feeds} feeds on CUDA: NVIDIA H200, driver 580.65, CUDA 13.0, onnxruntime 1.31.1, TF32 off "
+        "and on the CPU, largest error"
+    )
+    assert "NVIDIA" not in words.proof(found)
 
 
 @pytest.mark.parametrize(("low", "high", "change"), [(0.4, 0.9, "-50.0%"), (1.1, 1.2, "-50.0%"), (0.9, 1.1, "≈")])
