@@ -276,9 +276,11 @@ def _started(
             if device == "cuda":
                 raise InputError(f"onnxruntime does not load the model: {brief(error)}") from error
         else:
-            if device == "cuda" and (provider := session.get_providers()[0]) != CUDA:
+            if (provider := session.get_providers()[0]) == CUDA:
+                return session, reason
+            if device == "cuda":
                 raise MachineError(f"CUDA was asked for, but onnxruntime runs this model with {provider}")
-            return session, reason
+            return session, f"onnxruntime runs this model with {provider}, although CUDA runs others"
     try:
         return create(content, options, [CPU]), reason
     except ERRORS as error:

@@ -162,7 +162,9 @@ def test_what_onnxruntime_lists_is_not_believed(
     monkeypatch.setattr(module, "cuda_works", lambda: (True, "listed"))
     with pytest.raises(MachineError, match="CUDA was asked for, but onnxruntime runs this model with CPUExecutionProv"):
         Session(ADD, device="cuda")
-    assert Session(ADD, device="auto").provider == "CPUExecutionProvider"
+    session = Session(ADD, device="auto")
+    assert session.provider == "CPUExecutionProvider"
+    assert session.reason == "onnxruntime runs this model with CPUExecutionProvider, although CUDA runs others"
     assert capfd.readouterr() == ("", "")
 
 
