@@ -31,10 +31,11 @@ from graphopt.analysis.calibration import observe
 from graphopt.analysis.factors import Scalable, scalable
 from graphopt.analysis.facts import extents, few
 from graphopt.analysis.histogram import Histogram
+from graphopt.analysis.inside import tapped
 from graphopt.analysis.metrics import distance
 from graphopt.analysis.places import added, sampled
 from graphopt.analysis.ranges import chosen
-from graphopt.analysis.segments import Samples, batches, folded, tapped
+from graphopt.analysis.segments import Samples, batches, folded
 from graphopt.compress.quantize import Quantize, grids
 from graphopt.compress.quantizers import assembled
 from graphopt.compress.region import Grid, layout

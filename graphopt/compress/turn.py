@@ -27,8 +27,9 @@ from numpy.typing import NDArray
 from graphopt.analysis.channels import channels
 from graphopt.analysis.facts import extents
 from graphopt.analysis.groups import Channels
+from graphopt.analysis.inside import tapped
 from graphopt.analysis.mixing import Meeting, Place, meetings
-from graphopt.analysis.segments import Samples, batches, tapped
+from graphopt.analysis.segments import Samples, batches
 from graphopt.compress.axis import NOTHING
 from graphopt.graph.nodes import array
 from graphopt.run.machine import HERE, Machine
