@@ -13,8 +13,8 @@ products with powers of two and what Cast cuts off are exact, and counts are int
 difference of a value with itself NaN; only then it is brought back as a whole.
 
 All operators below have kernels in onnxruntime's CUDA provider for the types that they have here, as the list in its
-docs/OperatorKernels.md says, and the names of kernels in the library of 1.31.1: Cast, Reshape, Transpose, Gather,
-Expand and Concat for any; Pad, MatMul, ReduceSum, ReduceSumSquare, ReduceMin, ReduceMax, Sub, Mul and Equal for float
+docs/OperatorKernels.md says, and the names of kernels in the library of 1.31.1: Cast, Reshape, Transpose, Gather
+and Concat for any; Pad, MatMul, ReduceSum, ReduceSumSquare, ReduceMin, ReduceMax, Sub, Mul and Equal for float
 and double; Add and Where for int32 as well; and ScatterElements adds int32.
 """
 
@@ -108,7 +108,7 @@ _ENDS: Final = (
 _COUNTS: Final = (
     _HEAD
     + """ ({given}[] x, {type} scale) => (int32[L] counts)
-    <int64[1] flat = {{-1}}, {type} zero = {{0}}, int32 middle = {{{middle}}}, int32 end = {{{end}}}, int32 one = {{1}},
+    <int64[1] flat = {{-1}}, {type} zero = {{0}}, int32 middle = {{{middle}}}, int32 end = {{{end}}},
         int64[1] length = {{{length}}}> {{
     line = Reshape (x, flat)
     known = Cast <to = {kind}> (line)
@@ -117,8 +117,8 @@ _COUNTS: Final = (
     moved = Add (cut, middle)
     none = Equal (known, zero)
     bin = Where (none, end, moved)
-    size = Shape (bin)
-    ones = Expand (one, size)
+    same = Equal (known, known)
+    ones = Cast <to = 6> (same)
     nothing = ConstantOfShape <value = int32[1] {{0}}> (length)
     counts = ScatterElements <axis = 0, reduction = "add"> (nothing, bin, ones)
     }}"""
