@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from graphopt.analysis.histogram import SIDE, Array, Histogram
-from graphopt.analysis.inside import Inside, tapped
+from graphopt.analysis.inside import Inside, Tap
 from graphopt.analysis.samples import identity
 from graphopt.analysis.segments import Samples, batches, first
 from graphopt.counted import counted
@@ -66,7 +66,7 @@ def observe(model: ir.Model, values: Iterable[str], samples: Samples, machine: M
         raise InputError("there are no samples to calibrate on")
     largest = max(range(len(feeds)), key=lambda i: _bytes(feeds[i].values()))
     feed, few = first(model, samples, feeds[largest], counts[largest])
-    every = tapped(model, wanted, machine)
+    every = Tap(model, wanted, machine)
     found = every(feed)
     shapes = {n: _tensor(found, n).shape for n in wanted}
     sizes = {n: found[n].nbytes // few for n in wanted}
@@ -76,7 +76,7 @@ def observe(model: ir.Model, values: Iterable[str], samples: Samples, machine: M
         size = max(min(_HELD // max(sum(sizes[n] for n in now), 1), _BATCH), 1)
         feeds, counts = batches(model, samples, size)
         machine.progress(f"observing {now[0]}" + f", and {counted(len(now) - 1, 'other')}" * (len(now) > 1))
-        run = every if len(now) == len(wanted) else tapped(model, now, machine)
+        run = every if len(now) == len(wanted) else Tap(model, now, machine)
         for feed, count in zip(feeds, counts, strict=True):
             if run.remote:
                 held = run.held(feed)

@@ -35,7 +35,7 @@ from graphopt.ops.linear import Positions
 from graphopt.run.machine import HERE, Machine
 from graphopt.run.session import Feed, Held, Session, held
 
-__all__ = ["Inside", "Tap", "extents", "patches", "tapped"]
+__all__ = ["Inside", "Tap", "extents", "patches"]
 
 Array = NDArray[Any]
 
@@ -163,11 +163,6 @@ class Tap:
     def _needed(session: Session, feed: Feed) -> Feed:
         names = {p.name for p in (*session.inputs, *session.overridable)}
         return {n: v for n, v in feed.items() if n in names}
-
-
-def tapped(model: ir.Model, values: Iterable[str], machine: Machine = HERE) -> Tap:
-    """Runs what computes some values of the main graph, and tells them beside what was fed."""
-    return Tap(model, values, machine)
 
 
 def patches(linear: ops.Linear, shape: Iterable[int], positions: Positions) -> NDArray[np.int32]:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy.linalg import get_blas_funcs
 
 from graphopt import ops
-from graphopt.analysis.inside import Inside, extents, tapped
+from graphopt.analysis.inside import Inside, Tap, extents
 from graphopt.analysis.places import past_offset, past_sum, sampled
 from graphopt.analysis.segments import Samples, batches, first, folded
 from graphopt.counted import counted
@@ -113,14 +113,14 @@ def collect(
         site = _Site(linears[name])
         sites.setdefault(site.signature, site).read_by(name, linears[name])
     one, few = first(model, samples, feeds[0], counts[0])
-    found = tapped(model, _names(sites.values()), machine)(one)
+    found = Tap(model, _names(sites.values()), machine)(one)
     for site in sites.values():
         site.size(found, few, counts, machine.memory // 2)
     for now in _passes(list(sites.values()), machine.memory):
         machine.progress(
             f"summing what {now[0].name} reads" + f", and {counted(len(now) - 1, 'other')}" * (len(now) > 1)
         )
-        run, start = tapped(model, _names(now), machine), 0
+        run, start = Tap(model, _names(now), machine), 0
         inside = Inside(machine) if run.remote else None
         for feed, count in zip(feeds, counts, strict=True):
             found = run(feed) if inside is None else run.held(feed)

@@ -209,12 +209,13 @@ class Session:
             InputError: the feed does not fit the inputs, or the model fails on it.
         """
         given = {n: held(v) for n, v in self._fitted(dict(feed)).items()}
+        where = ("cuda", int(self.options.get("device_id", 0))) if self.provider == CUDA else ("cpu", 0)
         binding = self._session.io_binding()
         try:
             for name, value in given.items():
                 binding.bind_ortvalue_input(name, value)
             for name in outputs:
-                binding.bind_output(name, "cuda" if self.provider == CUDA else "cpu")
+                binding.bind_output(name, *where)
             binding.synchronize_inputs()
             self._session.run_with_iobinding(binding)
             binding.synchronize_outputs()
