@@ -112,6 +112,7 @@ def collect(
     for name in (n for n in dict.fromkeys(wanted) if n in linears):
         site = _Site(linears[name])
         sites.setdefault(site.signature, site).read_by(name, linears[name])
+    inside = Inside(machine)
     one, few = first(model, samples, feeds[0], counts[0])
     found = Tap(model, _names(sites.values()), machine)(one)
     for site in sites.values():
@@ -121,11 +122,10 @@ def collect(
             f"summing what {now[0].name} reads" + f", and {counted(len(now) - 1, 'other')}" * (len(now) > 1)
         )
         run, start = Tap(model, _names(now), machine), 0
-        inside = Inside(machine) if run.remote else None
         for feed, count in zip(feeds, counts, strict=True):
-            found = run(feed) if inside is None else run.held(feed)
+            found = run.held(feed) if run.remote else run(feed)
             for site in now:
-                site.add(found, start, count, inside)
+                site.add(found, start, count, inside if run.remote else None)
             start += count
         del found, site, run
         while now:  # what was summed is the caller's alone
