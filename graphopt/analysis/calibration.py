@@ -6,15 +6,17 @@ import hashlib
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any, Final, Self
 
 import numpy as np
 import onnx_ir as ir
 
-from graphopt.analysis.histogram import Array, Histogram
+from graphopt.analysis.histogram import SIDE, Array, Histogram
+from graphopt.analysis.inside import Inside, Tap
 from graphopt.analysis.samples import identity
-from graphopt.analysis.segments import Samples, batches, first, tapped
+from graphopt.analysis.segments import Samples, batches, first
 from graphopt.counted import counted
 from graphopt.errors import InputError, UsageError
 from graphopt.graph.carry import Carried
@@ -23,7 +25,7 @@ from graphopt.graph.save import runnable, write_bytes
 from graphopt.run.data import add_digest
 from graphopt.run.files import read_npz
 from graphopt.run.machine import HERE, Machine
-from graphopt.run.session import Feed
+from graphopt.run.session import Feed, Held
 
 __all__ = ["Calibration", "Key", "key_of", "observe", "recalled"]
 
@@ -64,22 +66,29 @@ def observe(model: ir.Model, values: Iterable[str], samples: Samples, machine: M
         raise InputError("there are no samples to calibrate on")
     largest = max(range(len(feeds)), key=lambda i: _bytes(feeds[i].values()))
     feed, few = first(model, samples, feeds[largest], counts[largest])
-    every = tapped(model, wanted, machine)
+    every = Tap(model, wanted, machine)
     found = every(feed)
     shapes = {n: _tensor(found, n).shape for n in wanted}
     sizes = {n: found[n].nbytes // few for n in wanted}
     del found
-    made = {n: Histogram() for n in wanted}
+    made, inside = {n: Histogram() for n in wanted}, Inside(machine)
     for now in _passes(sizes, machine.memory // _COPIES):
         size = max(min(_HELD // max(sum(sizes[n] for n in now), 1), _BATCH), 1)
         feeds, counts = batches(model, samples, size)
         machine.progress(f"observing {now[0]}" + f", and {counted(len(now) - 1, 'other')}" * (len(now) > 1))
-        run = every if len(now) == len(wanted) else tapped(model, now, machine)
+        run = every if len(now) == len(wanted) else Tap(model, now, machine)
         for feed, count in zip(feeds, counts, strict=True):
+            if run.remote:
+                held = run.held(feed)
+                for name in now:
+                    _count(made[name], held.pop(name), count, shapes[name], few, inside)
+                continue
             results = dict(run(feed))
             for name in now:
-                made[name].add(*_by_sample(_tensor(results, name), count, shapes[name], few))
-                del results[name]
+                value = _tensor(results, name)
+                dims, times = _by_sample(value.shape, count, shapes[name], few)
+                made[name].add(_parts(value, dims), dims[1], times)
+                del results[name], value
     return made
 
 
@@ -106,25 +115,41 @@ def _passes(sizes: Mapping[str, int], memory: int) -> Iterator[list[str]]:
         yield now
 
 
-def _by_sample(value: Array, count: int, shape: Sequence[int], few: int) -> tuple[Array, int, int]:
-    """The values of `count` samples, cut along the first axis; into how many parts, and how often each counts.
+def _by_sample(value: Sequence[int], count: int, shape: Sequence[int], few: int) -> tuple[tuple[int, int, int], int]:
+    """How samples lie in a value of `count` of them: (before, samples, behind), and how often each of them counts.
 
     Args:
-        value: of one run.
+        value: its shape in one run.
         count: samples in the run.
         shape: what it was with `few` samples.
         few: one, or `count` where it is always the same.
     """
+    size = prod(value)
+    whole = (1, 1, size)
     if count == few:
-        return value, count if value.ndim and not value.shape[0] % count else 1, 1
-    if value.shape == shape:
-        return value, 1, count
-    axis = next((i for i, (a, b) in enumerate(zip(shape, value.shape, strict=False)) if a != b), 0)
-    if value.shape != (*shape[:axis], count * shape[axis], *shape[axis + 1 :]):
-        return value, 1, 1
-    if not axis:
-        return value, count, 1
-    return np.moveaxis(value.reshape(*shape[:axis], count, *shape[axis:]), axis, 0), count, 1
+        return ((1, count, size // count), 1) if len(value) and not value[0] % count else (whole, 1)
+    if tuple(value) == tuple(shape):
+        return whole, count
+    axis = next((i for i, (a, b) in enumerate(zip(shape, value, strict=False)) if a != b), 0)
+    if tuple(value) != (*shape[:axis], count * shape[axis], *shape[axis + 1 :]):
+        return whole, 1
+    before = prod(value[:axis])
+    return (before, count, size // max(before * count, 1)), 1
+
+
+def _parts(value: Array, dims: tuple[int, int, int]) -> Array:
+    """A value with its samples first."""
+    return np.moveaxis(value.reshape(dims), 1, 0)
+
+
+def _count(made: Histogram, value: Held, count: int, shape: Sequence[int], few: int, inside: Inside) -> None:
+    """Count what one run computed where it is, unless it holds what is not finite."""
+    dims, times = _by_sample(value.shape(), count, shape, few)
+    ends = inside.ends(value, dims) if prod(dims) else ([], [])
+    if ends is None:
+        made.add(_parts(inside.read(value), dims), dims[1], times)
+    elif ends[0]:
+        made.take(*ends, lambda exponent: inside.counts(value, exponent, SIDE), times)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ make the one that their data together would have made, bit by bit.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import frexp, inf, isfinite, ldexp
 from typing import Any, Final
@@ -120,12 +120,29 @@ class Histogram:
             for part in parts:
                 self.add(part[np.isfinite(part)], times=times)
             return
+        self.take(lows, highs, lambda exponent: _counted(x.reshape(-1), exponent), times)
+
+    def take(
+        self, lows: Sequence[float], highs: Sequence[float], counted: Callable[[int], Array], times: int = 1
+    ) -> None:
+        """As `add`, of elements that are counted elsewhere.
+
+        Args:
+            lows: the least element of each sample, finite.
+            highs: the largest ones.
+            counted: of bins 2^(its argument) wide, tells how many elements other than 0 are in each, and then how many
+                are 0: (2·SIDE,).
+            times: how often each element counts.
+        """
         self.low, self.high = min(self.low, *lows), max(self.high, *highs)
-        self.samples += times * samples
+        self.samples += times * len(lows)
         self.lows += times * sum(map(_units, lows))
         self.highs += times * sum(map(_units, highs))
         self._widen(_exponent(max(-self.low, self.high)))
-        self._count(x.reshape(-1), times)
+        found = times * counted(self.exponent).astype(np.int64)
+        self.counts += found[:-1]
+        self.counts[SIDE - 1] += found[-1]
+        self.zeros += int(found[-1])
 
     def __add__(self, other: Histogram) -> Histogram:
         made = replace(self, counts=self.counts.copy())
@@ -189,20 +206,18 @@ class Histogram:
             np.add.at(merged, index + SIDE - 1, self.counts)
             self.exponent, self.counts = exponent, merged
 
-    def _count(self, x: Array, times: int) -> None:
-        """Count elements on a grid that is wide enough."""
-        scale = x.dtype.type(ldexp(1.0, -self.exponent))
-        found = np.zeros(len(self.counts) + _COUNTERS, np.int64)
-        for start in range(0, x.size, _BLOCK):
-            block = x[start : start + _BLOCK]
-            index = (block * scale).astype(np.int16)  # exact but for what is cut off anyway
-            index += (block == 0) * _TURNS[: len(block)]
-            index += SIDE - 1
-            np.add.at(found, index.astype(np.intp), times)
-        zeros = int(found[-_COUNTERS:].sum())
-        self.counts += found[:-_COUNTERS]
-        self.counts[SIDE - 1] += zeros
-        self.zeros += zeros
+
+def _counted(x: Array, exponent: int) -> NDArray[np.int64]:
+    """How many elements are in each bin of a grid that is wide enough, and how many are 0: (2·SIDE,)."""
+    scale = x.dtype.type(ldexp(1.0, -exponent))
+    found = np.zeros(2 * SIDE - 1 + _COUNTERS, np.int64)
+    for start in range(0, x.size, _BLOCK):
+        block = x[start : start + _BLOCK]
+        index = (block * scale).astype(np.int16)  # exact but for what is cut off anyway
+        index += (block == 0) * _TURNS[: len(block)]
+        index += SIDE - 1
+        np.add.at(found, index.astype(np.intp), 1)
+    return np.append(found[:-_COUNTERS], found[-_COUNTERS:].sum())
 
 
 def _numbers(values: Array) -> Array:

@@ -3,14 +3,14 @@
 A product is y = alpha·W·x + beta·b, x its unfolded input. Samples stream through the model, a few positions of each are
 taken, and sums are made batch by batch, so that the result depends on nothing but the samples and their order. Products
 that read the same value, unfolded in the same way, share one sum. Where columns are many, rows few, or memory is short,
-less is kept than E[xxᵀ] (`Kind`), which the moment says.
+less is kept than E[xxᵀ] (`Kind`), which the moment says. On a GPU sums are made there (`Inside`), and read at the end.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import ceil
+from math import ceil, prod
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -19,12 +19,15 @@ from numpy.typing import NDArray
 from scipy.linalg import get_blas_funcs
 
 from graphopt import ops
+from graphopt.analysis.inside import Inside, Tap, extents
 from graphopt.analysis.places import past_offset, past_sum, sampled
-from graphopt.analysis.segments import Samples, batches, first, folded, tapped
+from graphopt.analysis.segments import Samples, batches, first, folded
 from graphopt.counted import counted
 from graphopt.errors import InputError
 from graphopt.graph.nodes import key
+from graphopt.ops.linear import Positions
 from graphopt.run.machine import HERE, Machine
+from graphopt.run.session import Held, held
 
 __all__ = ["ROWS", "Key", "Kind", "Moment", "collect", "gather", "halves", "mirror", "precision", "products"]
 
@@ -109,19 +112,20 @@ def collect(
     for name in (n for n in dict.fromkeys(wanted) if n in linears):
         site = _Site(linears[name])
         sites.setdefault(site.signature, site).read_by(name, linears[name])
+    inside = Inside(machine)
     one, few = first(model, samples, feeds[0], counts[0])
-    found = tapped(model, _names(sites.values()), machine)(one)
+    found = Tap(model, _names(sites.values()), machine)(one)
     for site in sites.values():
         site.size(found, few, counts, machine.memory // 2)
     for now in _passes(list(sites.values()), machine.memory):
         machine.progress(
             f"summing what {now[0].name} reads" + f", and {counted(len(now) - 1, 'other')}" * (len(now) > 1)
         )
-        run, start = tapped(model, _names(now), machine), 0
+        run, start = Tap(model, _names(now), machine), 0
         for feed, count in zip(feeds, counts, strict=True):
-            found = run(feed)
+            found = run.held(feed) if run.remote else run(feed)
             for site in now:
-                site.add(found, start, count)
+                site.add(found, start, count, inside if run.remote else None)
             start += count
         del found, site, run
         while now:  # what was summed is the caller's alone
@@ -139,9 +143,9 @@ def halves(
         collect(model, names, part, replace(machine, memory=machine.memory // 2, progress=told))
         for part, told in zip(folded(samples), (machine.progress, HERE.progress), strict=True)
     )
-    for (name, moment), (_, held) in zip(*sides, strict=True):
-        yield name, moment, held
-        del moment, held
+    for (name, moment), (_, other) in zip(*sides, strict=True):
+        yield name, moment, other
+        del moment, other
 
 
 def _names(sites: Iterable[_Site]) -> list[str]:
@@ -170,21 +174,16 @@ class _Site:
         said = tuple(sorted((n, str(a.value)) for n, a in node.attributes.items())) if kernel else ()
         self.signature = (self.value, linear.unfolder, linear.groups, kernel, said)
         self.kind: Kind = "full"
-        self.bytes = self.take = self.rows = 0
+        self.bytes = self.take = 0
         self.readers: dict[Key, ops.Linear] = {}
         self.ends: dict[Key, str] = {}
         """The values in which the results of the readers end."""
-        self._seen: dict[Key, Array] = {}
-        """(2, channels): sums of these values and of their squares."""
-        self._sum: Array = np.zeros(())
-        self._gram: Array = np.zeros(())
-        self._held: list[Array] = []
+        self._sums: _Here | _There | None = None
 
     def read_by(self, name: Key, linear: ops.Linear) -> None:
         """One more product."""
         self.readers[name] = linear
         self.ends[name] = str(past_sum(past_offset(linear)[0])[0].name)
-        self._seen[name] = np.zeros((2, linear.channels))
 
     def size(self, found: Mapping[str, Array], few: int, counts: Sequence[int], most: int) -> None:
         """Settle what to keep, given the values of `few` samples."""
@@ -206,22 +205,63 @@ class _Site:
         self.kind = next((k for k in kinds if sizes[k] <= most), "diagonal")
         self.bytes = sizes[self.kind] + _COPIES * values // few * max(counts)
 
+    def add(self, found: Mapping[str, Any], first: int, samples: int, inside: Inside | None) -> None:
+        """Sum over one batch, whose values are arrays or, if they are to be summed inside of a session, held there."""
+        if self._sums is None:
+            self._sums = _Here(self) if inside is None else _There(self, inside)
+        name, reader = next(iter(self.readers.items()))
+        at = sampled(first, samples, prod(extents(found[self.ends[name]])) // reader.channels, self.take)
+        self._sums.add(found, at)
+
     @np.errstate(invalid="ignore")  # infinities of both signs have no sum
-    def add(self, found: Mapping[str, Array], first: int, samples: int) -> None:
-        """Sum over one batch."""
-        linear = self.linear
-        count = next(found[end].size // self.readers[name].channels for name, end in self.ends.items())
-        at = sampled(first, samples, count, self.take)
-        x = linear.unfold(found[self.value], at)
-        if not self.rows:
-            groups, columns = x.shape[:2]
-            self._sum = np.zeros((groups, columns))
-            if self.kind != "rows":
-                shape = (groups, columns, columns) if self.kind == "full" else (groups, columns)
-                self._gram = np.zeros(shape, precision(columns) if self.kind == "full" else np.float64)
+    def moments(self) -> list[tuple[Key, Moment]]:
+        """What was summed, for each product; nothing of it stays here."""
+        sums, self._sums = self._sums, None
+        if sums is None:
+            return []
+        total, gram, seen = sums.read()
+        rows = sums.rows
+        del sums
+        if self.kind != "rows":
+            gram /= rows
+        for matrix in gram if self.kind == "full" else ():
+            mirror(matrix)
+        found = list[tuple[Key, Moment]]()
+        for name in self.readers:
+            mean, square = seen[name] / rows
+            variance = float(np.sum(np.maximum(square - mean**2, 0)))
+            found.append((name, Moment(self.kind, rows, total / rows, gram, variance)))
+        return found
+
+    def zeros(self) -> tuple[Array, Array, dict[Key, Array]]:
+        """Sums of nothing: of rows, of their products, and of results and their squares; see `Inside`."""
+        groups, columns = self.linear.groups, self.linear.reduction
+        shapes: dict[Kind, tuple[int, ...]] = {
+            "full": (groups, columns, columns),
+            "rows": (groups, columns, 0),
+            "diagonal": (groups, columns),
+        }
+        kinds = {"full": precision(columns), "rows": np.dtype(np.float32), "diagonal": np.dtype(np.float64)}
+        seen = {name: np.zeros((2, reader.channels)) for name, reader in self.readers.items()}
+        return np.zeros((groups, columns)), np.zeros(shapes[self.kind], kinds[self.kind]), seen
+
+
+class _Here:
+    """Sums that are made of arrays."""
+
+    def __init__(self, site: _Site) -> None:
+        self._site, self.rows = site, 0
+        self._sum, self._gram, self._seen = site.zeros()
+        self._held: list[Array] = []
+
+    @np.errstate(invalid="ignore")
+    def add(self, found: Mapping[str, Array], at: Positions) -> None:
+        """Sum over some rows of one batch."""
+        site = self._site
+        x = site.linear.unfold(found[site.value], at)
         self.rows += x.shape[-1]
         self._sum += x.sum(axis=2, dtype=np.float64)
-        match self.kind:
+        match site.kind:
             case "rows":
                 self._held.append(x.astype(np.float32))
             case "diagonal":
@@ -229,22 +269,39 @@ class _Site:
             case _:
                 for total, block in zip(self._gram, x, strict=True):
                     gather(total, np.ascontiguousarray(block, total.dtype))
-        for name, reader in self.readers.items():
-            y = reader.rows(found[self.ends[name]], at).reshape(reader.channels, -1).astype(np.float64)
+        for name, reader in site.readers.items():
+            y = reader.rows(found[site.ends[name]], at).reshape(reader.channels, -1).astype(np.float64)
             self._seen[name] += y.sum(axis=1), np.einsum("cr,cr->c", y, y)
 
-    @np.errstate(invalid="ignore")
-    def moments(self) -> list[tuple[Key, Moment]]:
-        """What was summed, for each product; nothing of it stays here."""
-        gram = np.concatenate(self._held, axis=2) if self.kind == "rows" else self._gram
-        self._held, self._gram = [], np.zeros(())
-        if self.kind != "rows":
-            gram /= self.rows
-        for matrix in gram if self.kind == "full" else ():
-            mirror(matrix)
-        found = list[tuple[Key, Moment]]()
-        for name in self.readers:
-            mean, square = self._seen[name] / self.rows
-            variance = float(np.sum(np.maximum(square - mean**2, 0)))
-            found.append((name, Moment(self.kind, self.rows, self._sum / self.rows, gram, variance)))
-        return found
+    def read(self) -> tuple[Array, Array, dict[Key, Array]]:
+        """As `_Site.zeros`, of all batches."""
+        return self._sum, np.concatenate(self._held, axis=2) if self._held else self._gram, self._seen
+
+
+class _There:
+    """The same sums, made where a session computes."""
+
+    def __init__(self, site: _Site, inside: Inside) -> None:
+        self._site, self._inside, self.rows = site, inside, 0
+        total, gram, seen = site.zeros()
+        self._sum, self._gram = held(total), held(gram)
+        self._seen = {name: held(s) for name, s in seen.items()}
+        self._held: list[Array] = []
+
+    def add(self, found: Mapping[str, Held], at: Positions) -> None:
+        """Sum over some rows of one batch."""
+        site, inside = self._site, self._inside
+        rows, self._sum, gram = inside.moments(site.kind, site.linear, found[site.value], at, (self._sum, self._gram))
+        self.rows += rows
+        if site.kind == "rows":
+            self._held.append(gram.numpy())
+        else:
+            self._gram = gram
+        places = np.arange(rows) if at is None else at
+        for name, reader in site.readers.items():
+            self._seen[name] = inside.squares(found[site.ends[name]], reader.y_axis, places, self._seen[name])
+
+    def read(self) -> tuple[Array, Array, dict[Key, Array]]:
+        """As `_Here.read`."""
+        gram = np.concatenate(self._held, axis=2) if self._held else self._gram.numpy()
+        return self._sum.numpy(), gram, {name: s.numpy() for name, s in self._seen.items()}

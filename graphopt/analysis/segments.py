@@ -10,7 +10,7 @@ from __future__ import annotations
 import mmap
 import tempfile
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from heapq import heappop, heappush
 from typing import Any, Final
 
@@ -20,7 +20,6 @@ import onnx_ir as ir
 from graphopt import ops
 from graphopt.errors import InputError
 from graphopt.graph.nodes import bodies, input_at, key
-from graphopt.graph.parts import part
 from graphopt.run.machine import HERE, Machine
 from graphopt.run.session import Feed, Session
 
@@ -38,7 +37,6 @@ __all__ = [
     "mapped",
     "on_disk",
     "rest",
-    "tapped",
 ]
 
 Samples = Feed | Sequence[Feed]
@@ -83,17 +81,6 @@ def first(model: ir.Model, samples: Samples, feed: Feed, count: int) -> tuple[Fe
     """
     free = all(v.shape is None or not isinstance(v.shape[0], int) for v in model.graph.inputs if v.shape != ())
     return ({n: v[:1] for n, v in feed.items()}, 1) if isinstance(samples, Mapping) and free else (feed, count)
-
-
-def tapped(model: ir.Model, values: Iterable[str], machine: Machine = HERE) -> Callable[[Feed], Mapping[str, Any]]:
-    """Runs what computes some values of the main graph, and tells them beside what was fed."""
-    inputs = [str(v.name) for v in model.graph.inputs]
-    inner = [n for n in dict.fromkeys(values) if n not in inputs]
-    if not inner:
-        return lambda feed: feed
-    session = machine.session(part(model, inputs, inner))
-    needed = {p.name for p in (*session.inputs, *session.overridable)}
-    return lambda feed: feed | session.run({n: v for n, v in feed.items() if n in needed})
 
 
 def folded(samples: Samples) -> tuple[Samples, Samples]:

@@ -31,10 +31,11 @@ from graphopt.analysis.calibration import observe
 from graphopt.analysis.factors import Scalable, scalable
 from graphopt.analysis.facts import extents, few
 from graphopt.analysis.histogram import Histogram
+from graphopt.analysis.inside import Tap
 from graphopt.analysis.metrics import distance
 from graphopt.analysis.places import added, sampled
 from graphopt.analysis.ranges import chosen
-from graphopt.analysis.segments import Samples, batches, folded, tapped
+from graphopt.analysis.segments import Samples, batches, folded
 from graphopt.compress.quantize import Quantize, grids
 from graphopt.compress.quantizers import assembled
 from graphopt.compress.region import Grid, layout
@@ -193,7 +194,7 @@ def _read(
     """What products read, and the largest magnitude of each unit there: (units,)."""
     nodes = {name: (linear.node.inputs[linear.x], linear.node.outputs[0]) for name, linear in linears.items()}
     ends = {name: [str(v.name) for v in both if v is not None] for name, both in nodes.items()}
-    run, (feeds, counts) = tapped(model, chain(*ends.values()), machine), batches(model, samples, _BATCH)
+    run, (feeds, counts) = Tap(model, chain(*ends.values()), machine), batches(model, samples, _BATCH)
     most = np.zeros(sum(map(len, found.groups)) + 1)
     parts: dict[str, list[Array]] = {name: [] for name in linears}
     share = -(-_ROWS // sum(counts))

@@ -27,8 +27,9 @@ from numpy.typing import NDArray
 from graphopt.analysis.channels import channels
 from graphopt.analysis.facts import extents
 from graphopt.analysis.groups import Channels
+from graphopt.analysis.inside import Tap
 from graphopt.analysis.mixing import Meeting, Place, meetings
-from graphopt.analysis.segments import Samples, batches, tapped
+from graphopt.analysis.segments import Samples, batches
 from graphopt.compress.axis import NOTHING
 from graphopt.graph.nodes import array
 from graphopt.run.machine import HERE, Machine
@@ -85,7 +86,7 @@ def turns(model: ir.Model, groups: Channels, samples: Samples, machine: Machine 
     every = [meeting for mine in found.values() for meeting in mine]
     places = [p for m in every for p in m.sides if p.value not in model.graph.initializers]
     sums = {place: _Sum(place) for place in places}
-    run = tapped(model, [place.value for place in places], machine)
+    run = Tap(model, [place.value for place in places], machine)
     for feed in feeds:
         told = run(feed)
         for place, one in sums.items():

@@ -57,6 +57,8 @@ class Linear:
     the result has its channels on `y_axis` (negative counts from the end). Where `groups` > 1, axis `w_in` of Conv
     holds in/groups channels and axis `w_out` of ConvTranspose holds out/groups channels.
 
+    The data has its channels on `y_axis` as well, and all of them are unfolded alike.
+
     With y seen as (groups, out/groups, rows), where rows run over all other axes of y in their order,
     `alpha * matrix() @ unfold(x) + beta * bias_vector()` is y; see `rows`.
     """

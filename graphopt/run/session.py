@@ -7,7 +7,7 @@ import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal, TypeAlias, get_args
 
 import ml_dtypes
 import numpy as np
@@ -20,10 +20,13 @@ from graphopt.run.cuda import cuda_works, on_cuda
 from graphopt.run.placement import RECORD, Placement, placed
 from graphopt.run.runtime import CPU, CUDA, ERRORS, brief, create
 
-__all__ = ["FAILS", "Bound", "Device", "Feed", "Port", "Session", "port"]
+__all__ = ["FAILS", "Bound", "Device", "Feed", "Held", "Port", "Session", "held", "port"]
 
 Feed = dict[str, Any]
 """What one run takes: input name -> ndarray | list of ndarray (sequence) | None (empty optional)."""
+
+Held: TypeAlias = ort.OrtValue
+"""A tensor where a session computed it: on a GPU it is read (`numpy`) as late and as seldom as can be."""
 
 Device = Literal["auto", "cpu", "cuda"]
 Kind = Literal["tensor", "sequence", "optional", "other"]
@@ -190,6 +193,36 @@ class Session:
         except ERRORS as error:
             raise InputError(f"{FAILS}{brief(error)}") from error
 
+    @property
+    def remote(self) -> bool:
+        """Whether what it computes lies in a memory of its own, from which reading takes long."""
+        return self.provider != CPU
+
+    def hold(self, feed: Mapping[str, Any], outputs: Sequence[str]) -> dict[str, Held]:
+        """As `run`, of tensors alone, but what it computes stays where it is, and is fed from there.
+
+        Args:
+            feed: arrays, or what a session on the same device holds.
+            outputs: names.
+
+        Raises:
+            InputError: the feed does not fit the inputs, or the model fails on it.
+        """
+        given = {n: held(v) for n, v in self._fitted(dict(feed)).items()}
+        where = ("cuda", int(self.options.get("device_id", 0))) if self.provider == CUDA else ("cpu", 0)
+        binding = self._session.io_binding()
+        try:
+            for name, value in given.items():
+                binding.bind_ortvalue_input(name, value)
+            for name in outputs:
+                binding.bind_output(name, *where)
+            binding.synchronize_inputs()
+            self._session.run_with_iobinding(binding)
+            binding.synchronize_outputs()
+        except ERRORS as error:
+            raise InputError(f"{FAILS}{brief(error)}") from error
+        return dict(zip(outputs, binding.get_outputs(), strict=True))
+
     def _fitted(self, feed: Feed) -> Feed:
         """The feed with arrays in row-major order, once names and dtypes are known to fit."""
         required = {p.name: p for p in self.inputs}
@@ -303,7 +336,7 @@ def port(name: str, written: str, shape: Sequence[int | str | None] | None) -> P
 
 
 def _array(port: Port, value: Any) -> Any:
-    if port.kind != "tensor":
+    if port.kind != "tensor" or isinstance(value, ort.OrtValue):
         return value
     if port.dtype is None:
         raise InputError(f"input {port.name!r} is a {port.type}, which cannot be fed from Python")
@@ -315,6 +348,11 @@ def _array(port: Port, value: Any) -> Any:
     if array.dtype != port.dtype and not textual:
         raise InputError(f"input {port.name!r} is {array.dtype}, the model takes {port.dtype}")
     return array.astype(object) if textual else array
+
+
+def held(value: Any) -> Held:
+    """An array as a session holds it."""
+    return value if isinstance(value, ort.OrtValue) else _to_native(np.asarray(value, order="C"))
 
 
 def _is_foreign(port: Port) -> bool:

@@ -183,6 +183,19 @@ def test_cuda_is_alone_only_where_it_is_demanded(monkeypatch: pytest.MonkeyPatch
     assert asked == [({"enable_cuda_graph": "1"}, True), ({}, False)]
 
 
+def test_what_a_session_holds_is_fed_to_another_one() -> None:
+    half = Session(model("g (float[n] x) => (bfloat16[n] y, float[n] z) { y = Cast<to = 16>(x) z = Neg(x) }"))
+    total = Session(model("g (bfloat16[n] y, float[n] t) => (float[n] s) { f = Cast<to = 1>(y) s = Add(f, t) }"))
+    y = half.hold({"x": np.array([1.5, -2], np.float32)}, ["y"])["y"]
+    once = total.hold({"y": y, "t": ones(2)}, ["s"])["s"]
+    assert total.hold({"y": y, "t": once}, ["s"])["s"].numpy().tolist() == [4, -3]
+    assert not half.remote
+    with pytest.raises(InputError, match="the feed lacks the input 't'"):
+        total.hold({"y": y}, ["s"])
+    with pytest.raises(InputError, match="the model fails on this feed: "):
+        total.hold({"y": once, "t": ones(2)}, ["s"])
+
+
 @pytest.mark.cuda
 @pytest.mark.skipif(not CUDA, reason=WHY)
 def test_cuda_really_runs() -> None:
