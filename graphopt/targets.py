@@ -42,6 +42,10 @@ class Target:
     summary: str
     operators: frozenset[str] = frozenset()
     """Operators beyond standard ONNX that may be emitted, as `domain::operator`."""
+    halves: frozenset[str] = frozenset()
+    """Those of them with kernels for float16 as well; all have some for float32."""
+    behind: frozenset[str] = frozenset()
+    """What a convolution takes in behind it, where it may be fused: activations, and Add for a sum before them."""
     opset: int | None = None
     """Of standard ONNX, to which older models are raised, so that there is an operator to stand beside its own."""
     multiple: int = 8
@@ -73,12 +77,20 @@ PORTABLE = Target(
 
 _EVERYWHERE = ("Attention", "BiasGelu", "FastGelu", "FusedConv", "FusedMatMul", "Gelu", "MatMulNBits", "QuickGelu")
 """Those of onnxruntime's operators that are in its kernel lists for the CPU and for CUDA, and not slower than the
-standard nodes. Left out: SkipLayerNormalization (on the CPU, 128 × 256 and 128 × 768, 5 to 8 times the time of Add and
-LayerNormalization where the sum is read as well) and SkipSimplifiedLayerNormalization (2 times RMSNormalization's)."""
+standard nodes on the CPU."""
 _CPU_ONLY = (
     *("FusedGemm", "QGemm", "QLinearAdd", "QLinearGlobalAveragePool", "QLinearLeakyRelu", "QLinearMul"),
     "QLinearSigmoid",
 )
+_CUDA_ONLY = ("MultiHeadAttention", "SkipLayerNormalization", "SkipSimplifiedLayerNormalization")
+"""On the CPU, SkipLayerNormalization takes, 128 × 256 and 128 × 768, 5 to 8 times the time of Add and
+LayerNormalization where the sum is read as well, SkipSimplifiedLayerNormalization 2 times RMSNormalization's, and
+MultiHeadAttention with a mask up to 1.16 times that of what it stands for."""
+
+
+def _own(*names: str) -> frozenset[str]:
+    return frozenset(f"com.microsoft::{name}" for name in names)
+
 
 _MOVES = ("DepthToSpace", "Flatten", "MaxPool", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze")
 """Operators that give elements of what they read: they keep its scale."""
@@ -86,7 +98,8 @@ _MOVES = ("DepthToSpace", "Flatten", "MaxPool", "Reshape", "Slice", "Split", "Sq
 CPU = Target(
     name="cpu",
     summary="onnxruntime on x86",
-    operators=frozenset(f"com.microsoft::{name}" for name in (*_EVERYWHERE, *_CPU_ONLY)),
+    operators=_own(*_EVERYWHERE, *_CPU_ONLY),
+    behind=frozenset({"Clip", "HardSigmoid", "LeakyRelu", "Relu", "Sigmoid", "Tanh"}),
     opset=17,  # LayerNormalization
     provider="CPUExecutionProvider",
     # Found by experiment with onnxruntime 1.31, and in its `qdq_selectors.cc`.
@@ -112,8 +125,10 @@ CUDA = Target(
     name="cuda",
     summary="onnxruntime on an NVIDIA GPU",
     # By onnxruntime's docs/OperatorKernels.md, and with kernels for float32 on the CPU as well, so that any machine can
-    # verify. Which of them are faster was measured on the CPU only.
-    operators=frozenset(f"com.microsoft::{name}" for name in _EVERYWHERE),
+    # verify. GroupQueryAttention has none for float32 on CUDA. Which of them are faster was measured on the CPU only.
+    operators=_own(*_EVERYWHERE, *_CUDA_ONLY),
+    halves=_own(*_EVERYWHERE, *_CUDA_ONLY) - _own("FusedConv"),
+    behind=frozenset({"Add", "Relu"}),  # contrib_ops/cuda/fused_conv.cc: another activation fails as the model runs
     opset=17,
     provider="CUDAExecutionProvider",
     # It computes on floats between quantizers, so that each of them costs: only products' data and weights have some.

@@ -52,7 +52,7 @@ from graphopt.match.pattern import op, var
 from graphopt.protocol import Context, Pass
 from graphopt.rewrite.ask import Extent, axis_of, dims, made_by, perm_of, read_only_by, same_dims
 
-__all__ = ["FuseAttention"]
+__all__ = ["FuseAttention", "Spelled", "spelled"]
 
 _OPEN = 1024
 """Taken for an extent that is not known, where the length of a sum is asked for."""
@@ -69,9 +69,43 @@ _HEADS, _PLAIN = 4, 3
 )
 def attention(draft: Draft, ctx: Context, scores: ir.Value, softmax: ir.Node, v: ir.Value) -> Answer:
     """A product of scores, their Softmax, and the product with the values become Attention."""
+    if scores.dtype is not ir.DataType.FLOAT:
+        return No("they are not known to be float32")
+    found = spelled(draft, ctx, scores, softmax, v)
+    if isinstance(found, No):
+        return found
+    heads = {} if rank(scores) == _HEADS else {"q_num_heads": 1, "kv_num_heads": 1}
+    inputs = [found.q, found.k, v, *([] if found.mask is None else [found.mask])]
+    return within(draft, draft.node("Attention", inputs, {"scale": found.scale, **heads}))
+
+
+@dataclass(frozen=True)
+class Spelled:
+    """Softmax(scale · q·kᵀ + mask) · v, with q (…, S, D), k (…, T, D) and a mask that is as wide and long as that."""
+
+    q: ir.Value
+    k: ir.Value
+    scale: float
+    mask: ir.Value | None
+    mask_axes: int = 0
+
+
+def spelled(
+    draft: Draft, ctx: Context, scores: ir.Value, softmax: ir.Node, v: ir.Value, *, empty: bool = False
+) -> Spelled | No:
+    """What attention is of, with heads, (N, H, S, D), or without, (N, S, D); the draft gets what turns the keys.
+
+    Args:
+        draft: of what takes its place.
+        ctx: of the rule.
+        scores: what is normalized.
+        softmax: what normalizes them.
+        v: what the result is multiplied by.
+        empty: whether the operator does to rows of a mask that forbid all what Softmax does, not-a-numbers included.
+    """
     axes = rank(scores)
-    if scores.dtype is not ir.DataType.FLOAT or axes not in {_PLAIN, _HEADS} or rank(v) != axes:
-        return No("they are not known to be float32 of 3 or 4 axes")
+    if axes not in {_PLAIN, _HEADS} or rank(v) != axes:
+        return No("they are not known to have 3 or 4 axes")
     if axis_of(softmax, -1) != axes - 1:
         return No("it is not the last axis that is normalized")
     found = _masked(scores, softmax)
@@ -94,15 +128,13 @@ def attention(draft: Draft, ctx: Context, scores: ir.Value, softmax: ir.Node, v:
     if not all(same_dims(q_dims[:-2], other[:-2]) for other in (k_dims, v_dims)):
         return No("batch and heads are not known to be the same")
     extents = [*q_dims[:-1], k_dims[-1] if k_dims[-1] is not None else v_dims[-2]]
-    inputs: list[ir.Value] = [q, _permuted(draft, source, [*perm[:-2], perm[-1], perm[-2]]), v]
-    if mask is not None:
-        allowed = _mask(draft, ctx, mask, q, extents)
-        if isinstance(allowed, No):
-            return allowed
-        inputs.append(allowed)
+    allowed = None if mask is None else _mask(draft, ctx, mask, q, extents, empty=empty)
+    if isinstance(allowed, No):
+        return allowed
     draft.reduction = max(e if isinstance(e, int) else _OPEN for e in (q_dims[-1], extents[-1]))
-    heads = {} if axes == _HEADS else {"q_num_heads": 1, "kv_num_heads": 1}
-    return within(draft, draft.node("Attention", inputs, {"scale": scale, **heads}))
+    k = _permuted(draft, source, [*perm[:-2], perm[-1], perm[-2]])
+    batched = axes == _PLAIN == rank(mask) and allowed is not None and (dims(mask) or [1])[0] != 1
+    return Spelled(q, k, scale, allowed, _HEADS if batched else max(rank(mask) or 0, 2))
 
 
 def _multiple(value: ir.Value | None) -> tuple[float, ir.Value | None]:
@@ -149,20 +181,22 @@ def _permuted(draft: Draft, value: ir.Value, perm: list[int]) -> ir.Value:
 # -- the mask --------------------------------------------------------------------------------------------------------
 
 
-def _mask(draft: Draft, ctx: Context, mask: ir.Value, q: ir.Value, extents: list[Extent]) -> ir.Value | No:
+def _mask(
+    draft: Draft, ctx: Context, mask: ir.Value, q: ir.Value, extents: list[Extent], *, empty: bool
+) -> ir.Value | No:
     """The mask as the operator takes it: no row forbids all with −∞, and it is as long and wide as the scores."""
     have = dims(mask)
-    if mask.dtype is not ir.DataType.FLOAT or have is None or len(have) > len(extents):
+    if mask.dtype is not q.dtype or have is None or len(have) > len(extents):
         return No("the mask is not known to have as many axes as the scores")
     wanted = extents[len(extents) - len(have) :]
     if any(h != 1 and (h is None or h != w) for h, w in zip(have, wanted, strict=True)):
         return No("the mask is not known to broadcast to the scores")
     least = least_of_rows(mask)
-    if least is None and not ctx.fast_math:
+    if least is None and not (ctx.fast_math or empty):
         return No("a row of the mask may hold nothing but -inf: --fast-math allows it")
     name = draft.root.outputs[0].name
     found = mask
-    if least is None or least < LOW:
+    if least < LOW if least is not None else not empty:
         found = draft.node("Max", [found, draft.const(np.asarray(LOW, np.float32), f"{name}/low")])
     if len(extents) == len(have) == _PLAIN and have[0] != 1:
         found = draft.node("Unsqueeze", [found, draft.const(np.asarray([1], np.int64), f"{name}/axes")])

@@ -44,7 +44,7 @@ from graphopt.match.engine import Answer, No, Rule, described, rewrite, rule
 from graphopt.match.pattern import Either, NodeOf, Pattern, const, either, number, one_of, op, var
 from graphopt.protocol import Context, Pass
 
-__all__ = ["FuseNorm"]
+__all__ = ["OVER_ROOT", "FuseNorm", "first_axis"]
 
 Array = NDArray[Any]
 
@@ -81,20 +81,24 @@ def layer_norm(
     epsilon: Array,
 ) -> Answer:
     """The distance to the mean over the deviation becomes LayerNormalization."""
-    axis = _first_axis(x, mean, mean_axes)
+    axis = first_axis(x, mean, mean_axes)
     if isinstance(axis, No):
         return axis
-    if axis != _first_axis(x, squares, squares_axes):
+    if axis != first_axis(x, squares, squares_axes):
         return No("mean and variance are taken over different axes")
     return _normalized(draft, ctx, "LayerNormalization", x, axis, epsilon)
 
 
-@rule(_over_deviation(var("x")), exactness=Exactness.ROUNDING, since=23)
+OVER_ROOT = _over_deviation(var("x"))
+"""x over the root of the mean of its squares, with `squares`, their axes and `epsilon`."""
+
+
+@rule(OVER_ROOT, exactness=Exactness.ROUNDING, since=23)
 def rms_norm(
     draft: Draft, ctx: Context, x: ir.Value, squares: ir.Node, squares_axes: Array | None, epsilon: Array
 ) -> Answer:
     """A value over its root mean square becomes RMSNormalization."""
-    axis = _first_axis(x, squares, squares_axes)
+    axis = first_axis(x, squares, squares_axes)
     return axis if isinstance(axis, No) else _normalized(draft, ctx, "RMSNormalization", x, axis, epsilon)
 
 
@@ -203,7 +207,7 @@ def _axes(reduced: ir.Node, given: Array | None, axes: int) -> tuple[int, ...] |
     return tuple(sorted(int(a) % axes for a in given.reshape(-1)))
 
 
-def _first_axis(x: ir.Value, reduced: ir.Node, given: Array | None) -> int | No:
+def first_axis(x: ir.Value, reduced: ir.Node, given: Array | None) -> int | No:
     """The axis from which on a reduction takes all, of a float32 value whose extents are known there."""
     axes = rank(x)
     if x.dtype is not ir.DataType.FLOAT:

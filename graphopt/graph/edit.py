@@ -301,7 +301,8 @@ class Editor:
         for node in draft.nodes:
             node.name = self._names.fresh(f"{root.name or base}/{node.op_type}")
             for value in node.outputs:
-                value.name = self._names.fresh(f"{base}/{node.op_type}")
+                if value.name != "":  # an output that is left out
+                    value.name = self._names.fresh(f"{base}/{node.op_type}")
             self._rename_inside(node)
         graph.insert_before(root, draft.nodes)
         for node in draft.nodes:

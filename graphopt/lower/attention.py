@@ -7,18 +7,18 @@ and merge the way back to (N, S, H·E):
     merge(Softmax(c · q·kᵀ + m) · v)                     → Attention(x, …, m, scale=c)
     merge(Attention(x·Wq + bq, x·Wk + bk, x·Wv + bv, m)) → the same, from the operator of opset 23
 
-Conditions: float32; the weights are constant matrices and the biases constant vectors or missing; Reshapes keep N and
-S, provably; all heads are as many and q's and k's as wide; c is one positive number; nothing else needs what lies
-between the products and the result. A mask provably is (N or 1, H or 1, S, S); where it has 1 in place of the first S
-it is expanded, from what is known of it alone, so that all layers share that. The operator of opset 23 gives zeros for
-a row whose mask is nothing but −∞ or the lowest float, and onnxruntime's own one does not: that one's masks are known
-to stay above −1e38, or --fast-math does not care.
+Conditions: float32, or float16 where the target has a kernel for that; the weights are constant matrices and the biases
+constant vectors or missing; Reshapes keep N and S, provably; all heads are as many and q's and k's as wide; c is one
+positive number; nothing else needs what lies between the products and the result. A mask provably is (N or 1, H or 1,
+S, S); where it has 1 in place of the first S it is expanded, from what is known of it alone, so that all layers share
+that. The operator of opset 23 gives zeros for a row whose mask is nothing but −∞ or the lowest float, and onnxruntime's
+own one does not: that one's masks are known to stay above −1e38, or --fast-math does not care.
 
 The packed weights take as much room as the single ones; where those are read elsewhere the file may have to grow.
 
 Not-a-number and infinity: as spelled out. Speed against the spelled-out form, one thread: 16 × 64, 0.78 times its
 time (0.97 with a mask); 128 × 256, 0.90 (0.95); 128 × 768, 0.96 (0.96). With the products left outside
-(MultiHeadAttention) 0.94 to 1.00, but with a mask 0.99 to 1.16, so that is left as it is.
+(MultiHeadAttention, see `heads`) 0.94 to 1.00, but with a mask 0.99 to 1.16, so that is left as it is on the CPU.
 
 Left as they are: masks of integers, which the operator takes for zero or not, and exporters multiply with a large
 number.
@@ -40,6 +40,7 @@ from graphopt.fuse.ranges import LOW, least_of_rows
 from graphopt.graph.draft import Draft
 from graphopt.graph.nodes import array, attr, input_at, rank, scalar
 from graphopt.graph.record import Exactness
+from graphopt.lower.kernel import lacking
 from graphopt.match.engine import Answer, No, Rule, rule
 from graphopt.match.pattern import const, op, var
 from graphopt.ops.runtime import DOMAIN
@@ -202,9 +203,9 @@ def _linear(value: ir.Value | None, reader: ir.Node) -> _Projection | None:
             return None
     product = made_by(value, "MatMul")
     weight = None if product is None else array(product.inputs[1])
-    if product is None or weight is None or weight.dtype != np.float32 or weight.ndim != 2:  # noqa: PLR2004 - a matrix
+    if product is None or weight is None or weight.ndim != 2:  # noqa: PLR2004 - a matrix
         return None
-    bias = np.zeros(weight.shape[1], np.float32) if bias is None else bias
+    bias = np.zeros(weight.shape[1], weight.dtype) if bias is None else bias
     x = product.inputs[0]
     return _Projection(x, product, weight, bias) if x is not None and bias.shape == weight.shape[1:] else None
 
@@ -235,11 +236,15 @@ def _packed(
     extents = dims(x)
     if any(p.x is not x for p in projections):
         return No("queries, keys and values do not come from the same value")
-    if x.dtype is not ir.DataType.FLOAT or extents is None or len(extents) != len(HEADS_FIRST) - 1:
-        return No("it is not known to be float32 of 3 axes")
+    if (lack := lacking(ctx, "Attention", x)) is not None:
+        return lack
+    if extents is None or len(extents) != len(HEADS_FIRST) - 1:
+        return No("it is not known to have 3 axes")
     sizes = [p.weight.shape[1] for p in projections]
     if sizes[0] != sizes[1] or any(size % heads for size in sizes):
         return No("queries and keys are not equally wide")
+    if mask is not None and mask.dtype is not x.dtype:
+        return No("the mask is not known to be of the same type")
     allowed = None if mask is None else _mask(draft, mask, [extents[0], heads, extents[1]])
     if isinstance(allowed, No):
         return allowed
@@ -259,8 +264,8 @@ def _mask(draft: Draft, mask: ir.Value, extents: list[int | str | None]) -> ir.V
     """The mask as the operator takes it: with all rows."""
     have = dims(mask)
     batch, heads, length = extents
-    if have is None or mask.dtype is not ir.DataType.FLOAT or len(have) != len(HEADS_FIRST):
-        return No("the mask is not known to be float32 of 4 axes")
+    if have is None or len(have) != len(HEADS_FIRST):
+        return No("the mask is not known to have 4 axes")
     if have[0] not in {1, batch} or have[1] not in {1, heads} or length is None or have[3] != length or None in have:
         return No("the mask is not known to fit the scores")
     if have[2] == length:

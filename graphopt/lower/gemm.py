@@ -6,10 +6,11 @@
 
 A·B is a MatMul or what has been made of one already.
 
-Conditions: float32, the only type of the kernels that is asked for; nothing else needs the inner result; c is one
-number between 2⁻²⁰ and 2²⁰, up to its sign, so that products stay in range, and adds no axis. Both operands of a
-transposed product have the same rank of at least 2, or the other one is a matrix; the sums are known not to be empty,
-and where batches are broadcast, no extent is 0: the kernel makes other shapes then, and leaves empty sums unwritten.
+Conditions: float32, or float16 where the target has kernels for that, which multiply by c before they round; nothing
+else needs the inner result; c is one number between 2⁻²⁰ and 2²⁰, up to its sign, so that products stay in range, and
+adds no axis. Both operands of a transposed product have the same rank of at least 2, or the other one is a matrix; the
+sums are known not to be empty, and where batches are broadcast, no extent is 0: the kernel makes other shapes then, and
+leaves empty sums unwritten.
 Scores that a mask is added to before a Softmax stay as they are: the runtime knows attention in that form.
 
 Not-a-number and infinity: as spelled out, by measurement, unless c times a product overflows in between. Speed: Gemm,
@@ -31,6 +32,7 @@ from graphopt.graph.draft import Draft
 from graphopt.graph.nodes import attr, is_constant, rank, scalar
 from graphopt.graph.record import Exactness
 from graphopt.lower.activation import parameters
+from graphopt.lower.kernel import lacking
 from graphopt.match.engine import Answer, No, Rule, rule
 from graphopt.match.pattern import contrib, either, one_of, op, var
 from graphopt.ops.runtime import DOMAIN
@@ -54,11 +56,11 @@ _OPEN = 1024
 
 
 @rule(one_of(*ACTIVATIONS)(op.Gemm(name="gemm"), name="act"), exactness=Exactness.ROUNDING)
-def fused_gemm(draft: Draft, _ctx: Context, gemm: ir.Node, act: ir.Node) -> Answer:
+def fused_gemm(draft: Draft, ctx: Context, gemm: ir.Node, act: ir.Node) -> Answer:
     """An activation behind a Gemm goes into it."""
     a = gemm.inputs[0]
-    if a is None or a.dtype is not ir.DataType.FLOAT:
-        return No("it is not known to be float32")
+    if (lack := lacking(ctx, "FusedGemm", a)) is not None:
+        return lack
     draft.reduction = _length(a)
     own = {name: each.value for name, each in gemm.attributes.items()}
     fused = {"activation": act.op_type} | {f"activation_{name}": v for name, v in parameters(act).items()}
@@ -67,7 +69,7 @@ def fused_gemm(draft: Draft, _ctx: Context, gemm: ir.Node, act: ir.Node) -> Answ
 
 @rule(either(op.Mul(PRODUCT, var("factor")), op.Div(PRODUCT, var("divisor"))), exactness=Exactness.ROUNDING)
 def scaled_product(
-    draft: Draft, _ctx: Context, product: ir.Node, factor: ir.Value | None = None, divisor: ir.Value | None = None
+    draft: Draft, ctx: Context, product: ir.Node, factor: ir.Value | None = None, divisor: ir.Value | None = None
 ) -> Answer:
     """A number times a matrix product goes into it."""
     if _is_masked(draft.root.outputs[0]):
@@ -75,11 +77,11 @@ def scaled_product(
     number = _number(factor, divisor, product.outputs[0])
     if isinstance(number, No):
         return number
-    return _product(draft, product, product.inputs, alpha=number)
+    return _product(draft, ctx, product, product.inputs, alpha=number)
 
 
 @rule(PRODUCT, exactness=Exactness.ROUNDING)
-def scaled_operand(draft: Draft, _ctx: Context, product: ir.Node) -> Answer:
+def scaled_operand(draft: Draft, ctx: Context, product: ir.Node) -> Answer:
     """A number times an operand of a matrix product goes into it."""
     for index, operand in enumerate(product.inputs):
         node = made_by(operand, "Mul", "Div")
@@ -91,12 +93,12 @@ def scaled_operand(draft: Draft, _ctx: Context, product: ir.Node) -> Answer:
             number = _number(factor, divisor, source)
             if source is not None and not isinstance(number, No):
                 inputs = [source if i == index else v for i, v in enumerate(product.inputs)]
-                return _product(draft, product, inputs, alpha=number)
+                return _product(draft, ctx, product, inputs, alpha=number)
     return No("no operand is a number times something that is needed nowhere else")
 
 
 @rule(PRODUCT, exactness=Exactness.ROUNDING)
-def transposed_product(draft: Draft, _ctx: Context, product: ir.Node) -> Answer:
+def transposed_product(draft: Draft, ctx: Context, product: ir.Node) -> Answer:
     """A Transpose of the last two axes before a matrix product goes into it."""
     for index, operand in enumerate(product.inputs):
         node = made_by(operand, "Transpose")
@@ -111,7 +113,7 @@ def transposed_product(draft: Draft, _ctx: Context, product: ir.Node) -> Answer:
         if problem is not None:
             return problem
         inputs = [node.inputs[0] if i == index else v for i, v in enumerate(product.inputs)]
-        return _product(draft, product, inputs, turned="transA" if index == 0 else "transB")
+        return _product(draft, ctx, product, inputs, turned="transA" if index == 0 else "transB")
     return No("no operand is a Transpose of the last two axes that is needed nowhere else")
 
 
@@ -150,6 +152,7 @@ def _number(factor: ir.Value | None, divisor: ir.Value | None, scaled: ir.Value 
 
 def _product(
     draft: Draft,
+    ctx: Context,
     product: ir.Node,
     inputs: Sequence[ir.Value | None],
     *,
@@ -158,8 +161,8 @@ def _product(
 ) -> Answer:
     """The product with another factor, or with one operand transposed once more."""
     a = product.inputs[0]
-    if a is None or a.dtype is not ir.DataType.FLOAT:
-        return No("it is not known to be float32")
+    if (lack := lacking(ctx, "FusedMatMul", a)) is not None:
+        return lack
     own = {name: each.value for name, each in product.attributes.items()}
     if attr(product, "transBatchA", 0) or attr(product, "transBatchB", 0):
         return No("the batch is transposed as well")
@@ -175,7 +178,7 @@ def _product(
     return draft.node("FusedMatMul", inputs, own, domain=DOMAIN)
 
 
-def _length(a: ir.Value) -> int:
+def _length(a: ir.Value | None) -> int:
     """Length of the sums, as far as it is known."""
     extent = (dims(a) or [None])[-1]
     return extent if isinstance(extent, int) else _OPEN

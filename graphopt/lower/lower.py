@@ -9,13 +9,16 @@ from typing import ClassVar
 
 from graphopt.graph.edit import Editor
 from graphopt.graph.record import Exactness
-from graphopt.lower import activation, attention, conv, gemm, quant
+from graphopt.lower import activation, attention, conv, gemm, heads, norm, quant
 from graphopt.match.engine import described, rewrite
 from graphopt.protocol import Context, Pass
 
 __all__ = ["Lower"]
 
-FAMILIES = (quant.UNSIGNED, quant.RULES, attention.RULES, activation.RULES, conv.RULES, gemm.RULES)
+FAMILIES = (
+    *(quant.UNSIGNED, quant.RULES, attention.RULES, heads.RULES),
+    *(norm.RULES, activation.RULES, conv.RULES, gemm.RULES),
+)
 
 
 @dataclass(frozen=True)

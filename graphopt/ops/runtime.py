@@ -45,6 +45,12 @@ def _attention(node: ir.Node, shape: ShapeOf) -> int | None:
     return batch * length * (prod(w) + length * ((w[1] - y[-1]) // 2 + y[-1]))
 
 
+def _multi_head(node: ir.Node, shape: ShapeOf) -> int | None:
+    """Q·Kᵀ, and its product with V: each over the keys of a sample."""
+    q, k, v = (shape(value) for value in node.inputs[:3])
+    return None if q is None or k is None or v is None else prod(q[:2]) * k[1] * (q[2] + v[2])
+
+
 SPECS = (
     OpSpec(op="FusedConv", domain=DOMAIN, summary="activation(W ⋆ X + B)", macs=_fused_conv),
     OpSpec(op="FusedGemm", domain=DOMAIN, summary="activation(alpha·A'·B' + beta·C)", macs=_product),
@@ -54,6 +60,12 @@ SPECS = (
         domain=DOMAIN,
         summary="softmax(scale · Q·Kᵀ + mask) · V of packed heads, with Q, K, V = X·W + B side by side",
         macs=_attention,
+    ),
+    OpSpec(
+        op="MultiHeadAttention",
+        domain=DOMAIN,
+        summary="softmax(scale · Q·Kᵀ + mask) · V of packed heads; bias, masks and cache may be missing",
+        macs=_multi_head,
     ),
     OpSpec(
         op="MatMulNBits",
@@ -78,6 +90,8 @@ SPECS = (
             "FastGelu": "x · (1 + tanh(√(2/π) · (x + 0.044715 x³))) / 2 of X + B; B: (last axis,), may be missing",
             "Gelu": "x · (1 + erf(x / √2)) / 2",
             "QuickGelu": "x · sigmoid(alpha·x)",
+            "SkipLayerNormalization": "LayerNormalization of X + Z + bias over the last axis; output 3 is the sum",
+            "SkipSimplifiedLayerNormalization": "RMSNormalization of X + Z + bias over the last axis; 3 is the sum",
         },
         domain=DOMAIN,
     ),
