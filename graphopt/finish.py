@@ -33,6 +33,7 @@ from graphopt.plan.plan import Plan
 from graphopt.plan.regions import Quantized, Regions
 from graphopt.protocol import Pass
 from graphopt.recipe import Recipe
+from graphopt.rewrite import Clean, Layout
 from graphopt.run.bench import Timing, bench
 from graphopt.run.child import Child
 from graphopt.run.session import Feed
@@ -220,8 +221,12 @@ class Half:
         """In half precision, where that does no harm, and rewritten for the target."""
         begin = time.perf_counter()
         halves = Halves(thin, form, samples, done.skip, self.settings, self.carried, self.child)
+        if (model := halves.shallow(known=done.floats is not None)) is None:
+            done = replace(done, half=replace(form, masks=False))  # so that it is not tried again
+        else:
+            halves = replace(halves, model=model)
         if done.floats is not None:
-            check_keys(self.source, done.floats, {*halves.ends, *map(key, thin.graph)})
+            check_keys(self.source, done.floats, {*halves.ends, *map(key, halves.model.graph)})
             found = halves.halved(done.floats)
         else:
             found = halves.settled(lambda model: workshop.scores(self.runnable(model)), done.max_drop)
@@ -229,7 +234,9 @@ class Half:
         if not found.halves and not found.ends:
             return self.emitted(thin, replace(done, half=None)), found
         done = replace(done, floats=found.left)
-        last = self.emitted(found.model, done, [p for p in done.passes if p.stage])
+        # What lowering leaves meets and goes; further passes could undo casts.
+        tidy = (Clean, Layout) if TARGETS[done.target].operators else ()
+        last = self.emitted(found.model, done, [p for p in done.passes if p.stage or isinstance(p, tidy)])
         step = pipeline.Step(spec(form), form.exactness.name, {form.name: len(found.halves)}, took)
         return replace(last, attempt=replace(last.attempt, steps=(step, *last.attempt.steps))), found
 

@@ -52,6 +52,8 @@ class HalfPrecision(Named):
     """How many times as large as any value that was seen others may be."""
     io: bool = False
     """Whether inputs and outputs of the model are in half precision as well, where their values can be."""
+    masks: bool = True
+    """Whether masks of scores are cut off where float16 can hold them (`masks`), if the outputs stay the same."""
 
     def __post_init__(self) -> None:
         """Insist on what there is.

@@ -208,10 +208,8 @@ def _axes(reduced: ir.Node, given: Array | None, axes: int) -> tuple[int, ...] |
 
 
 def first_axis(x: ir.Value, reduced: ir.Node, given: Array | None) -> int | No:
-    """The axis from which on a reduction takes all, of a float32 value whose extents are known there."""
+    """The axis from which on a reduction takes all, of a value whose extents are known there."""
     axes = rank(x)
-    if x.dtype is not ir.DataType.FLOAT:
-        return No("it is not known to be float32")
     if axes is None or x.shape is None:
         return No("the rank is not known")
     over = _axes(reduced, given, axes)
@@ -226,6 +224,8 @@ def first_axis(x: ir.Value, reduced: ir.Node, given: Array | None) -> int | No:
 
 def _normalized(draft: Draft, ctx: Context, operator: str, x: ir.Value, axis: int, epsilon: Array) -> Answer:
     """The operator with a scale of ones, for which there has to be room unless a factor takes its place."""
+    if x.dtype is not ir.DataType.FLOAT:
+        return No("it is not known to be float32")
     if epsilon.size != 1 or epsilon.ndim > (rank(x) or 0):
         return No("epsilon is not one number")
     shape = _normalized_shape(x, axis)

@@ -7,10 +7,12 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import onnx
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from graphopt.graph.nodes import graphs
 
@@ -18,12 +20,16 @@ __all__ = ["noisy", "seeded", "telling_shapes"]
 
 _INT = onnx.defs.OpSchema.AttrType.INT
 _EPS = MappingProxyType({t: float(np.finfo(t.numpy()).eps) for t in (ir.DataType.FLOAT, ir.DataType.DOUBLE)})
+_UNDRAWN = 22
+"""The opset from which on the runtime has no operator that draws uniformly."""
+_HALF_EPS = MappingProxyType({ir.DataType.FLOAT16: 2.0**-10, ir.DataType.BFLOAT16: 2.0**-7})
 
 
 def noisy(model: ir.Model, reductions: Mapping[str, int], seed: int) -> ir.Model | None:
     """`model` with each named value v replaced by v·(1 + r), r uniform in ±eps·√n and drawn for each element.
 
-    A sum of n products that is rounded differently differs by about that much.
+    A sum of n products that is rounded differently differs by about that much; in half precision n counts 1, since
+    products are summed up in single precision and rounded once.
 
     Args:
         model: is not changed.
@@ -48,17 +54,21 @@ def _amplitude(value: ir.Value, reductions: Mapping[str, int]) -> float:
     """How far the noise on a value reaches; 0 where there is to be none."""
     if not isinstance(value.type, ir.TensorType) or value.dtype is None:
         return 0.0
-    return _EPS.get(value.dtype, 0.0) * math.sqrt(reductions.get(value.name or "", 0))
+    reduction = reductions.get(value.name or "", 0)
+    return _HALF_EPS.get(value.dtype, 0.0) * (reduction > 0) or _EPS.get(value.dtype, 0.0) * math.sqrt(reduction)
 
 
 def _shake(graph: ir.Graph, node: ir.Node, value: ir.Value, amplitude: float, seed: int) -> None:
     readers = list(value.uses())
-    attributes = {"low": -amplitude, "high": amplitude, "seed": float(seed % 100_003)}
-    draw = ir.node("RandomUniformLike", [value], attributes)
-    scaled = ir.node("Mul", [value, draw.outputs[0]])
-    total = ir.node("Add", [value, scaled.outputs[0]])
-    graph.insert_after(node, [draw, scaled, total])
-    shaken = total.outputs[0]
+    half = value.dtype if value.dtype in _HALF_EPS else None  # of which the runtime draws no numbers
+    wide = [] if half is None else [ir.node("Cast", [value], {"to": int(ir.DataType.FLOAT)})]
+    source = wide[0].outputs[0] if wide else value
+    spread = np.asarray(amplitude, np.float64 if value.dtype is ir.DataType.DOUBLE else np.float32)
+    noise = _noise(source, spread, seed % 100_003, opset=graph.opset_imports.get("", 1))
+    total = ir.node("Add", [source, noise[-1].outputs[0]])
+    back = [] if half is None else [ir.node("Cast", [total.outputs[0]], {"to": int(half)})]
+    graph.insert_after(node, [*wide, *noise, total, *back])
+    shaken = [total, *back][-1].outputs[0]
     shaken.type, shaken.shape = value.type, value.shape
     for user, index in readers:
         user.replace_input_with(index, shaken)
@@ -68,6 +78,20 @@ def _shake(graph: ir.Graph, node: ir.Node, value: ir.Value, amplitude: float, se
             graph.outputs[position] = shaken
             value.name = f"{name}/exact"
             shaken.name = name
+
+
+def _noise(source: ir.Value, amplitude: NDArray[Any], seed: int, *, opset: int) -> list[ir.Node]:
+    """What computes source · r, from some opset on by Dropout: r is as far from 0 in the mean, and 0 in no place."""
+    if opset < _UNDRAWN:
+        low, high = -float(amplitude), float(amplitude)
+        draw = ir.node("RandomUniformLike", [source], {"low": low, "high": high, "seed": float(seed)})
+        return [draw, ir.node("Mul", [source, draw.outputs[0]])]
+    contents = (np.asarray(0.5, np.float32), np.asarray(True), (amplitude / math.sqrt(3)).astype(amplitude.dtype))
+    given = [ir.node("Constant", [], {"value": ir.tensor(c)}) for c in contents]
+    ratio, training, spread = (n.outputs[0] for n in given)
+    drop = ir.node("Dropout", [source, ratio, training], {"seed": seed})  # 0 or twice the source
+    sign = ir.node("Sub", [drop.outputs[0], source])
+    return [*given, drop, sign, ir.node("Mul", [sign.outputs[0], spread])]
 
 
 def telling_shapes(model: ir.Model, values: Iterable[str]) -> tuple[ir.Model, dict[str, str]]:

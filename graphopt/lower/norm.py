@@ -9,7 +9,8 @@ Conditions: float32, or float16 where the target has a kernel for that; x and z 
 shape; the last axis is normalized, in float32, and its extent is that of g, b and c, which are constants; nothing reads
 mean and deviation. Where c is inside, nothing else reads x + c.
 
-Not-a-number and infinity: as spelled out, by measurement.
+Not-a-number and infinity: as spelled out, by measurement; but where squares of float16 overflow as they are spelled
+out, kernels have them in float32.
 
 What it gains on CUDA: one pass over memory instead of two or three. On the CPU it is slower (`targets`), so that no
 target for that has it.
@@ -87,7 +88,7 @@ def skip_root(
     (root,) = draft.root.outputs
     if gain is None and any(u.op_type == "Mul" and any(map(is_constant, u.inputs)) for u in root.consumers()):
         return No("a factor goes along with it")
-    ones = np.ones(extents[-1] if isinstance(extents[-1], int) else 0, np.float32)
+    ones = np.ones(extents[-1] if isinstance(extents[-1], int) else 0, epsilon.dtype)
     if gain is None and not ctx.ledger.spend(ones.nbytes):
         return No("the file may not grow")
     scale = draft.const(ones if gain is None else gain, f"{root.name}/scale")

@@ -25,6 +25,7 @@ import onnx_ir as ir
 from graphopt.analysis.segments import Samples, batches
 from graphopt.compress.half import HalfPrecision, halved
 from graphopt.compress.lifted import lifted
+from graphopt.compress.masks import shallow
 from graphopt.compress.ports import Ports, constants, is_float, ports
 from graphopt.compress.quantize import NOTHING
 from graphopt.errors import MachineError
@@ -90,6 +91,15 @@ class Halves:
     """What its file holds beside the graph: bodies of a Scan need their shapes."""
     child: Child | None = None
     """Where what the runtime may not survive is tried."""
+
+    def shallow(self, *, known: bool) -> ir.Model | None:
+        """The model with masks that half precision can hold; None where its outputs are others then.
+
+        Args:
+            known: whether that was found out before.
+        """
+        made = shallow(self.model) if self.form.masks and self.form.dtype is ir.DataType.FLOAT16 else self.model
+        return made if known or made is self.model or self._is_close(made) else None
 
     def halved(self, floats: Collection[str]) -> Halved:
         """With these nodes, inputs and outputs on floats, and all others that can in half precision."""

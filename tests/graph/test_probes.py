@@ -32,6 +32,21 @@ def test_noise_is_about_one_eps_for_each_root_of_a_term(value: str, length: int)
     assert len(model.graph) == 2
 
 
+@pytest.mark.parametrize("opset", [18, 22, 24])
+@pytest.mark.parametrize(("kind", "eps"), [(1, EPS), (10, 2.0**-10), (11, 2.0**-52)])
+def test_noise_is_of_the_type_in_every_opset(kind: int, eps: float, opset: int) -> None:
+    header = f'<ir_version: 10, opset_import: ["" : {opset}]>'
+    model = source(f"""{header} g (float[N,2] x) => (double[N,2] y)
+        {{ a = Cast <to = {kind}> (x) b = Abs (a) y = Cast <to = 11> (b) }}""").model
+    one, two = (probes.noisy(model, {"b": 1}, seed=s) for s in (1, 2))
+    assert one is not None
+    assert two is not None
+    exact, first, second = (outputs(m)["y"] for m in (model, one, two))
+    relative = np.abs(first / exact - 1)
+    assert 0.2 * eps < np.sqrt(np.mean(relative**2)) < 2 * eps
+    assert np.any(first != second)
+
+
 def test_noise_reaches_readers_in_bodies() -> None:
     model = source("""g (float[N,2] x) => (float[N,2] y) <bool c = {1}> {
       a = Mul (x, x)
