@@ -46,6 +46,8 @@ class Target:
     """Those of them with kernels for float16 as well; all have some for float32."""
     behind: frozenset[str] = frozenset()
     """What a convolution takes in behind it, where it may be fused: activations, and Add for a sum before them."""
+    uneven: int | None = None
+    """The most channels of attention whose heads are not as wide in values as in queries; None without such a bound."""
     opset: int | None = None
     """Of standard ONNX, to which older models are raised, so that there is an operator to stand beside its own."""
     multiple: int = 8
@@ -129,6 +131,7 @@ CUDA = Target(
     operators=_own(*_EVERYWHERE, *_CUDA_ONLY),
     halves=_own(*_EVERYWHERE, *_CUDA_ONLY) - _own("FusedConv"),
     behind=frozenset({"Add", "Relu"}),  # contrib_ops/cuda/fused_conv.cc: another activation fails as the model runs
+    uneven=1024,  # threads of a block: contrib_ops/cuda/bert/add_bias_transpose.cu has no other kernel for that
     opset=17,
     provider="CUDAExecutionProvider",
     # It computes on floats between quantizers, so that each of them costs: only products' data and weights have some.

@@ -40,7 +40,7 @@ from graphopt.fuse.ranges import LOW, least_of_rows
 from graphopt.graph.draft import Draft
 from graphopt.graph.nodes import array, attr, input_at, rank, scalar
 from graphopt.graph.record import Exactness
-from graphopt.lower.kernel import lacking
+from graphopt.lower.kernel import lacking, too_uneven
 from graphopt.match.engine import Answer, No, Rule, rule
 from graphopt.match.pattern import const, op, var
 from graphopt.ops.runtime import DOMAIN
@@ -243,6 +243,8 @@ def _packed(
     sizes = [p.weight.shape[1] for p in projections]
     if sizes[0] != sizes[1] or any(size % heads for size in sizes):
         return No("queries and keys are not equally wide")
+    if too_uneven(ctx, sizes[0], sizes[2]):
+        return No("the target has no kernel for heads that are not as wide in values as in queries")
     if mask is not None and mask.dtype is not x.dtype:
         return No("the mask is not known to be of the same type")
     allowed = None if mask is None else _mask(draft, mask, [extents[0], heads, extents[1]])

@@ -33,6 +33,8 @@ com.microsoft.MultiHeadAttention; contrib_ops/cuda/bert/multihead_attention.cc.
 
 from __future__ import annotations
 
+from math import prod
+
 import numpy as np
 import onnx_ir as ir
 
@@ -41,7 +43,7 @@ from graphopt.fuse.heads import TURNED, Packed, packed, unpacked, within
 from graphopt.graph.draft import Draft
 from graphopt.graph.nodes import opset, rank
 from graphopt.graph.record import Exactness
-from graphopt.lower.kernel import lacking
+from graphopt.lower.kernel import lacking, too_uneven
 from graphopt.match.engine import Answer, No, Rule, rule
 from graphopt.match.pattern import op, var
 from graphopt.ops.runtime import DOMAIN
@@ -70,6 +72,8 @@ def multi_head(draft: Draft, ctx: Context, scores: ir.Value, softmax: ir.Node, v
     deep, wide = _size(found.q), _size(v)
     if deep is None or wide is None:
         return No("the number and the size of heads are not known")
+    if too_uneven(ctx, prod(deep), prod(wide)):
+        return No("the target has no kernel for heads that are not as wide in values as in queries")
     parts = [_pack(draft, value, size) for value, size in ((found.q, deep), (found.k, deep), (v, wide))]
     inputs = [
         *unpacked(draft, parts),

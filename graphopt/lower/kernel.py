@@ -1,4 +1,4 @@
-"""Which types the target has kernels for."""
+"""Which types and sizes the target has kernels for."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from graphopt.match.engine import No
 from graphopt.ops.runtime import DOMAIN
 from graphopt.protocol import Context
 
-__all__ = ["lacking"]
+__all__ = ["lacking", "too_uneven"]
 
 
 def lacking(ctx: Context, operator: str, value: ir.Value | None) -> No | None:
@@ -19,3 +19,8 @@ def lacking(ctx: Context, operator: str, value: ir.Value | None) -> No | None:
     if kind is ir.DataType.FLOAT16 and f"{DOMAIN}::{operator}" in ctx.target.halves:
         return None
     return No("it is not known to be float32, or of another type that the target has a kernel for")
+
+
+def too_uneven(ctx: Context, queries: int, values: int) -> bool:
+    """Whether the target has no attention of so many channels, of all heads together, which are not as many in both."""
+    return queries != values and ctx.target.uneven is not None and max(queries, values) > ctx.target.uneven
