@@ -105,7 +105,7 @@ def compress(
     """
     if source.carried.untouchable:
         raise UsageError(f"nothing of {source.name} can be given up: {source.carried.untouchable}")
-    canonical = pipeline.canonical(recipe, cut=recipe.cuts)
+    canonical, target = pipeline.canonical(recipe, cut=recipe.cuts), TARGETS[recipe.target]
     given, steps = moving.undone(source, recipe)
     floating = moving.floating(source, given.model)
     first = pipeline.optimize(floating, canonical, feeds, replace(settings, measure=False), child)
@@ -126,7 +126,7 @@ def compress(
         groups,
         split if more is None else replace(split, calibration=more),
         reference=source.runnable,
-        step=TARGETS[recipe.target].multiple,
+        widths=partial(candidates, step=target.multiple, strict=target.strict),
         machine=settings,
         limited=tuple(n for n in get_args(Stored) if n in recipe.budget and not (n == "bytes" and recipe.retyped)),
         timed=feed if "latency" in recipe.budget else None,
@@ -187,7 +187,7 @@ def _planner(groups: Channels, recipe: Recipe, workshop: Workshop) -> Planner:
     whole = _whole(groups, recipe.skip)
     return Planner(
         groups,
-        {key: (g.units,) if key in whole else candidates(g, workshop.step) for key, g in groups.groups.items()}
+        {key: (g.units,) if key in whole else workshop.widths(g) for key, g in groups.groups.items()}
         | {key: range(1, groups.groups[key].units + 1) for key in groups.choices},
         workshop,
         progress=workshop.machine.progress,

@@ -52,6 +52,8 @@ class Target:
     """Of standard ONNX, to which older models are raised, so that there is an operator to stand beside its own."""
     multiple: int = 8
     """Numbers of channels should be multiples of it: kernels work on blocks of so many."""
+    strict: bool = False
+    """Whether others leave its fast kernels: those on tensor cores and of fused attention."""
     provider: str | None = None
     """onnxruntime's name for it; None where it is not one that onnxruntime has on its own."""
     integers: Integers | None = None
@@ -142,6 +144,7 @@ CUDA = Target(
         "on floats: what is faster there is half precision",
     ),
     dynamic=False,
+    strict=True,
     # Orders of magnitude, not measured: 5 µs to launch a kernel, 10¹³ products and 10¹² bytes a second.
     node_macs=50_000_000,
     byte_macs=10.0,
@@ -156,6 +159,7 @@ TENSORRT = Target(
     # constants there, and the zero of blocks is 0.
     dynamic=False,
     centred=True,
+    strict=True,
     integers=Integers(unsigned=False, products=_CONVOLUTIONS | {"Gemm", "MatMul"}, skips=_CONVOLUTIONS),
     node_macs=CUDA.node_macs,
     byte_macs=CUDA.byte_macs,

@@ -16,7 +16,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from graphopt.analysis.facts import work_of
-from graphopt.analysis.groups import Channels, Choice
+from graphopt.analysis.groups import Channels, Choice, Group
 from graphopt.analysis.metrics import scores
 from graphopt.analysis.moments import Key
 from graphopt.analysis.robustness import LEVELS, Noisy, noisy
@@ -35,7 +35,7 @@ from graphopt.graph.carry import Carried
 from graphopt.graph.external import Runnable, weight_of
 from graphopt.graph.save import runnable
 from graphopt.plan.budget import macs
-from graphopt.plan.levels import LossCurve
+from graphopt.plan.levels import LossCurve, candidates
 from graphopt.plan.outputs import alone, measure
 from graphopt.plan.plan import Made, Plan
 from graphopt.run.bench import bench
@@ -77,8 +77,8 @@ class Workshop:
     split: Split
     reference: Runnable
     """The model as given, which results are timed and scored against."""
-    step: int = 8
-    """Multiples of widths that the target likes."""
+    widths: Callable[[Group], Sequence[int]] = candidates
+    """Of a group, those to choose from."""
     machine: Machine = HERE
     limited: tuple[Stored, ...] = ()
     """What is to be saved, time apart."""
@@ -185,7 +185,7 @@ class Workshop:
             return {}
         samples, some = self.split.calibration, others[:: max(1, len(others) // _YARDSTICKS)]
         found = measure(
-            self._turned, self.channels, self._orders, [*keys, *some], self._some[0], self.machine, step=self.step
+            self._turned, self.channels, self._orders, [*keys, *some], self._some[0], self.machine, widths=self.widths
         )
         ratios = list[float]()
         for group, readers in gathered(self._turned, self.channels, some, samples, self.machine):

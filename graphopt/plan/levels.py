@@ -63,14 +63,17 @@ class LossCurve:
         return self.losses[0] + float(np.exp(np.interp(x, xs, ys)))
 
 
-def candidates(group: Group, step: int = 8, least: int = 1) -> tuple[int, ...]:
+def candidates(group: Group, step: int = 8, least: int = 1, *, strict: bool = False) -> tuple[int, ...]:
     """The widths to choose from, rising: all units, and multiples of what the target likes.
 
     Args:
         group: small ones take finer steps than the target likes, so that there is something to choose.
         step: multiples that the target likes.
         least: no width below it.
+        strict: whether other widths are no use at all. Channels then go in whole multiples, and a group of fewer than
+            two of them stays; whole heads are as wide as they were, so any number of them will do.
     """
-    fine = max(1, min(step, group.units // _FEWEST_LEVELS))
+    rigid = strict and group.kind != "block"
+    fine = step if rigid else max(1, min(step, group.units // _FEWEST_LEVELS))
     fine = 1 << (fine.bit_length() - 1) if step & (step - 1) == 0 else gcd(fine, step)
     return (*range(-(-max(least, 1) // fine) * fine, group.units, fine), group.units)

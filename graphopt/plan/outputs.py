@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from graphopt.analysis.groups import Channels
+from graphopt.analysis.groups import Channels, Group
 from graphopt.compress.compress import kept
 from graphopt.compress.cut import Keep, cut
 from graphopt.plan.levels import candidates
@@ -36,7 +36,7 @@ def measure(
     feeds: Sequence[Feed],
     machine: Machine = HERE,
     *,
-    step: int = 8,
+    widths: Callable[[Group], Sequence[int]] = candidates,
 ) -> dict[str, dict[int, float]]:
     """By group and width, what the outputs lose.
 
@@ -46,14 +46,14 @@ def measure(
         orders: by group, its units in the order in which they are cut.
         groups: which to measure.
         feeds: samples; their outputs are held in memory.
-        step: multiples of widths that the target likes.
+        widths: of a group, those to choose from.
         machine: where and how to run.
     """
     loss, found = _compared(model, channels, feeds, machine), dict[str, dict[int, float]]()
     for name in groups:
         machine.progress(f"measuring the loss of {name}")
         group = channels.groups[name]
-        allowed = np.array(candidates(group, step)[:-1])
+        allowed = np.array(widths(group)[:-1])
         near = {int(allowed[np.argmin(np.abs(allowed - f * group.units))]) for f in _FRACTIONS if len(allowed)}
         found[name] = {w: loss(kept(channels, orders, {name: w})) for w in sorted(near, reverse=True)}
     return found

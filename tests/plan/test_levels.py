@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -20,6 +22,15 @@ from graphopt.plan.levels import LossCurve, candidates
 )
 def test_candidates_are_multiples_and_all_units(units: int, step: int, expected: tuple[int, ...]) -> None:
     assert candidates(Group("g", units, "channel", (), ()), step) == expected
+
+
+@pytest.mark.parametrize(
+    ("units", "kind", "expected"),
+    [(64, "channel", tuple(range(8, 65, 8))), (20, "channel", (8, 16, 20)), (12, "hidden unit", (8, 12)),
+     (8, "channel", (8,)), (12, "block", tuple(range(1, 13)))],
+)  # fmt: skip
+def test_where_other_widths_are_slow_there_are_none(units: int, kind: Any, expected: tuple[int, ...]) -> None:
+    assert candidates(Group("g", units, kind, (), ()), 8, strict=True) == expected
 
 
 def test_a_curve_never_falls_and_is_a_power_between_what_was_measured() -> None:
