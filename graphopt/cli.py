@@ -242,6 +242,11 @@ def check(
     candidate: Annotated[Path, typer.Argument(metavar="CANDIDATE", show_default=False, help="The model in question.")],
     data: options.DataOption = None,
     device: options.DeviceOption = "auto",
+    policy: options.PolicyOption = None,
+    max_drop: options.DropOption = None,
+    metric: options.MetricOption = None,
+    max_latency: options.MaxLatencyOption = None,
+    max_bytes: options.MaxBytesOption = None,
     atol: options.AtolOption = None,
     rtol: options.RtolOption = None,
     set_dims: options.SetOption = None,
@@ -249,25 +254,34 @@ def check(
     threads: options.ThreadsOption = 0,
     seed: options.SeedOption = 0,
     json: options.JsonOption = None,
+    junit: options.JunitOption = None,
+    sarif: options.SarifOption = None,
+    markdown: options.MarkdownOption = None,
     quiet: options.QuietOption = False,
     verbose: options.VerboseOption = False,
     debug: options.DebugOption = False,
 ) -> int:
     """Say whether CANDIDATE does REFERENCE's job.
 
-    The exit code is 0 if it does, 1 if not.
+    The exit code is 0 if it does, 1 if not. Limits on how well it does take the place of equal values.
     """
     from graphopt import api
-    from graphopt.report import console, files, table
+    from graphopt.report import console, files, gate, table
 
-    others = {"the data": Path(data) if data else None}
-    files.refuse_side_files({"--json": json}, {"REFERENCE": reference, "CANDIDATE": candidate}, others, external_root)
+    others = {"the data": Path(data) if data else None, "the policy": policy}
+    reports = {"--json": json, "--junit": junit, "--sarif": sarif, "--markdown": markdown}
+    files.refuse_side_files(reports, {"REFERENCE": reference, "CANDIDATE": candidate}, others, external_root)
     with console.progress(quiet=quiet, verbose=verbose) as progress:
         found = api.check(
             reference,
             candidate,
             data=data,
             device=device,
+            policy=policy,
+            max_drop=max_drop or None,
+            metric=metric,
+            max_latency=max_latency,
+            max_bytes=max_bytes,
             atol=atol,
             rtol=rtol,
             set_dims=options.dims(set_dims),
@@ -276,6 +290,9 @@ def check(
             seed=seed,
             progress=progress,
         )
+    for place, view in ((junit, gate.junit), (sarif, gate.sarif), (markdown, gate.markdown)):
+        if place is not None:
+            _write(place, view(found))
     _answer(json, None if quiet else table.check(found), found.to_json())
     return 0 if found else 1
 

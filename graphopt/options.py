@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from graphopt.errors import UsageError
+from graphopt.gate.rules import RULES
 
 __all__ = [
     "AtolOption",
@@ -26,15 +27,22 @@ __all__ = [
     "HtmlOption",
     "Int8Option",
     "JsonOption",
+    "JunitOption",
+    "MarkdownOption",
+    "MaxBytesOption",
+    "MaxLatencyOption",
     "MeasureOption",
     "MetadataOption",
+    "MetricOption",
     "ModelArgument",
     "OpsetOption",
     "PassOption",
     "PlanOnlyOption",
+    "PolicyOption",
     "QuietOption",
     "RootOption",
     "RtolOption",
+    "SarifOption",
     "SeedOption",
     "SetOption",
     "SkipOption",
@@ -132,7 +140,7 @@ DropOption = Annotated[
         "--max-drop",
         metavar="METRIC=X",
         show_default=False,
-        help="How far accuracy, agreement or f1 may fall; alone, the smallest such model. Repeat.",
+        help="How far accuracy, agreement or f1 may fall; with optimize alone, the smallest such model. Repeat.",
     ),
 ]
 Int8Option = Annotated[
@@ -163,6 +171,42 @@ AtolOption = Annotated[
 RtolOption = Annotated[
     float | None,
     typer.Option("--rtol", metavar="X", min=0, help="Allowed relative difference, instead of the derived one."),
+]
+PolicyOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--policy",
+        metavar="FILE",
+        show_default=False,
+        help="TOML of lines to keep to, or a pyproject.toml with [tool.graphopt.check]. Lines: "
+        + ", ".join(RULES)
+        + ".",
+    ),
+]
+MetricOption = Annotated[
+    str | None,
+    typer.Option(
+        "--metric",
+        metavar="M",
+        show_default=False,
+        help="A function of yours that --max-drop may name: file.py:function or module:function.",
+    ),
+]
+MaxLatencyOption = Annotated[
+    float | None,
+    typer.Option("--max-latency", metavar="RATIO", show_default=False, help=RULES["max-latency"].help),
+]
+MaxBytesOption = Annotated[
+    float | None, typer.Option("--max-bytes", metavar="RATIO", show_default=False, help=RULES["max-bytes"].help)
+]
+JunitOption = Annotated[
+    Path | None, typer.Option("--junit", metavar="FILE", help="Write each line as a test case, in JUnit's XML.")
+]
+SarifOption = Annotated[
+    Path | None, typer.Option("--sarif", metavar="FILE", help="Write each line as a result, in SARIF 2.1.0.")
+]
+MarkdownOption = Annotated[
+    Path | None, typer.Option("--markdown", metavar="FILE", help="Write a table for a pull request.")
 ]
 OutOption = Annotated[
     Path | None, typer.Option("-o", "--out", metavar="OUT", help="Where to; MODEL with .opt.onnx if not given.")

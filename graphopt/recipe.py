@@ -36,7 +36,7 @@ from graphopt.spelling import spec
 from graphopt.targets import TARGETS
 from graphopt.upgrade import Upgrade
 
-__all__ = ["Recipe", "choose", "words"]
+__all__ = ["Recipe", "choose", "read_toml", "words"]
 
 _VERSION = 1
 _MOST_TEXT = 1 << 22
@@ -219,16 +219,7 @@ class Recipe:
         Raises:
             InputError: it cannot be read or is no recipe.
         """
-        try:
-            if path.exists() and not path.is_file():  # a device may never end, a pipe may never begin
-                raise InputError(f"{path} cannot be read: it is no file")
-            with path.open(encoding="utf-8") as file:
-                text = file.read(_MOST_TEXT + 1)
-        except OSError as problem:
-            raise InputError(f"{path} cannot be read: {problem.strerror}") from None
-        except ValueError:
-            raise InputError(f"{path} cannot be read: it is not UTF-8 text") from None
-        return cls.parse(text, str(path))
+        return cls.parse(_text(path), str(path))
 
     @classmethod
     def parse(cls, text: str, name: str = "recipe") -> Recipe:
@@ -237,12 +228,7 @@ class Recipe:
         Raises:
             InputError: it is no recipe; the text says why.
         """
-        if len(text) > _MOST_TEXT or any(line.partition("=")[0].count(".") > _MOST_DOTS for line in text.splitlines()):
-            raise InputError(f"{name} is no recipe: it is too long, or its tables are too deep")
-        try:
-            data: dict[str, Any] = tomllib.loads(text)
-        except (ValueError, RecursionError) as problem:
-            raise InputError(f"{name} is not TOML: {problem}") from None
+        data = _parsed(text, name)
         known = ["version", *_LISTS, *_OPTIONS, *_TABLES]
         if unknown := [k for k in data if k not in known]:
             raise InputError(f"{name} is no recipe: it has {unknown[0]!r}, and may hold {', '.join(known)}")
@@ -346,3 +332,33 @@ def choose(recipe: str | os.PathLike[str] | Recipe | None, **given: Any) -> Reci
     if not isinstance(recipe, Recipe | str | os.PathLike):
         raise UsageError(f"a {type(recipe).__name__} is no recipe: give a Recipe or the path of its file")
     return recipe if isinstance(recipe, Recipe) else Recipe.read(Path(recipe))
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """What a file holds.
+
+    Raises:
+        InputError: it cannot be read, or is no TOML that is safe to read.
+    """
+    return _parsed(_text(path), str(path))
+
+
+def _text(path: Path) -> str:
+    try:
+        if path.exists() and not path.is_file():  # a device may never end, a pipe may never begin
+            raise InputError(f"{path} cannot be read: it is no file")
+        with path.open(encoding="utf-8") as file:
+            return file.read(_MOST_TEXT + 1)
+    except OSError as problem:
+        raise InputError(f"{path} cannot be read: {problem.strerror}") from None
+    except ValueError:
+        raise InputError(f"{path} cannot be read: it is not UTF-8 text") from None
+
+
+def _parsed(text: str, name: str) -> dict[str, Any]:
+    if len(text) > _MOST_TEXT or any(line.partition("=")[0].count(".") > _MOST_DOTS for line in text.splitlines()):
+        raise InputError(f"{name} cannot be read: it is too long, or its tables are too deep")
+    try:
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as problem:
+        raise InputError(f"{name} is not TOML: {problem}") from None

@@ -249,7 +249,7 @@ def test_what_is_no_recipe_is_refused_by_name(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", [".".join("a" * 50_000) + " = 1", "# " + "a" * (1 << 22)])
 def test_what_would_take_gigabytes_to_parse_is_refused(text: str) -> None:
-    with pytest.raises(InputError, match="mine is no recipe: it is too long, or its tables are too deep"):
+    with pytest.raises(InputError, match="mine cannot be read: it is too long, or its tables are too deep"):
         Recipe.parse(text, "mine")
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from math import isfinite
+from dataclasses import dataclass
+from math import inf, isfinite, log10, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,18 @@ from graphopt.run.data import Pair
 from graphopt.run.machine import HERE, Machine
 from graphopt.run.session import Feed, Session
 
-__all__ = ["BATCH", "RIGHT", "Tally", "distance", "interval", "is_scores", "scores"]
+__all__ = [
+    "BATCH",
+    "RIGHT",
+    "Distance",
+    "Scores",
+    "Tally",
+    "distance",
+    "interval",
+    "is_scores",
+    "scored",
+    "scores",
+]
 
 BATCH = 64
 """Rows of a feed on which models are scored, where there is a choice."""
@@ -25,15 +37,49 @@ _LENGTH = 1e-3
 """How far lengths of directions may be from 1, in half precision as well."""
 
 
+@dataclass(frozen=True)
+class Distance:
+    """How far one output of floats is from the original's, over all samples.
+
+    Where shapes differ, or one of both is not finite, nothing is near: the error is infinite.
+    """
+
+    name: str
+    max_abs: float
+    """The largest difference."""
+    max_rel: float
+    """The same, in parts of the original's largest magnitude."""
+    sqnr_db: float
+    """Signal over noise in decibels; infinite where nothing differs."""
+    cosine: float
+    """Of all values taken as one vector, with the original's."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What is found when an original and its result run on the same data."""
+
+    metrics: Mapping[str, tuple[float, float]]
+    """By name, of the original and of the result; see `Tally`."""
+    distances: tuple[Distance, ...]
+    samples: int
+    """How many the shares are of; 0 where there are none."""
+
+
 def scores(
     original: Runnable, result: Runnable, pairs: Iterable[Pair], machine: Machine = HERE
 ) -> dict[str, tuple[float, float]]:
     """Metrics by name, each of the original and of the result, on feeds and labels: see `Tally`."""
+    return dict(scored(original, result, pairs, machine).metrics)
+
+
+def scored(original: Runnable, result: Runnable, pairs: Iterable[Pair], machine: Machine = HERE) -> Scores:
+    """Both models, run on feeds one by one; nothing of them is kept but sums and classes."""
     first, second = (machine.session(m) for m in (original, result))
     tally = Tally()
     for feed, labels in pairs:
         tally.add(feed, first.run(feed), second.run(feed), labels)
-    return tally.metrics()
+    return Scores(tally.metrics(), tally.distances(), tally.samples)
 
 
 def distance(expected: Iterable[tuple[Feed, Mapping[str, object]]], result: Session) -> float:
@@ -78,7 +124,7 @@ class Tally:
     """
 
     def __init__(self) -> None:
-        self._sums = np.zeros(4)  # of before², error², before·after, after²
+        self._sums: dict[str, _Sums] = {}
         self._found: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
         self._truth: list[NDArray[np.int64]] = []
         self._scored = self._labelled = self._directed = True
@@ -87,7 +133,8 @@ class Tally:
         self, feed: Feed, before: Mapping[str, object], after: Mapping[str, object], labels: np.ndarray | None
     ) -> None:
         """Count the outputs for one feed."""
-        self._sums += sum((_sums(before[n], after[n]) for n in before), np.zeros(4))
+        for output in before:
+            self._sums.setdefault(output, _Sums()).add(before[output], after[output])
         usable = {n: found for n, v in before.items() if (found := _rows(v, feed)) is not None}
         name = next((n for n in usable if is_scores(before[n], feed)), next(iter(usable), None))
         mine, theirs = (None, None) if name is None else (usable[name], _rows(after[name], feed))
@@ -112,11 +159,20 @@ class Tally:
                 metrics["accuracy"] = (float(np.mean(a == truth)), float(np.mean(b == truth)))
                 metrics["f1"] = (_f1(a, truth), _f1(b, truth))
             metrics["agreement"] = (1.0, float(np.mean(a == b)))
-        signal, error, across, other = self._sums
+        signal, error, across, other = sum((s.sums for s in self._sums.values()), np.zeros(4))
         if signal:
             metrics["sqnr"] = (np.inf, float(10 * np.log10(signal / error)) if error else np.inf)
             metrics["cosine"] = (1.0, float(across / np.sqrt(signal * other)) if other else 0.0)
         return metrics
+
+    def distances(self) -> tuple[Distance, ...]:
+        """Of every output of floats."""
+        return tuple(sums.distance(name) for name, sums in self._sums.items() if sums.floats)
+
+    @property
+    def samples(self) -> int:
+        """How many were counted that have scores."""
+        return sum(len(found) for found in self._found[0]) if self._scored else 0
 
     def _guesses(self) -> tuple[np.ndarray, np.ndarray] | None:
         """The classes that the original and the result give each sample."""
@@ -153,15 +209,42 @@ def _f1(guesses: np.ndarray, labels: np.ndarray) -> float:
     return float(np.mean(2 * hits / np.maximum(named, 1)))
 
 
-def _sums(before: object, after: object) -> np.ndarray:
-    if not isinstance(before, np.ndarray) or not isinstance(after, np.ndarray) or before.dtype.kind != "f":
-        return np.zeros(4)
-    a, b = before.astype(np.float64).ravel(), after.astype(np.float64).ravel()
-    if a.shape != b.shape:
-        return np.zeros(4)
-    known = np.isfinite(a) & np.isfinite(b)
-    a, b = a[known], b[known]
-    return np.array([a @ a, (a - b) @ (a - b), a @ b, b @ b])
+class _Sums:
+    """What one output adds up to."""
+
+    def __init__(self) -> None:
+        self.sums = np.zeros(4)  # of before², error², before·after, after²
+        self.floats = self._apart = False
+        self._largest = self._scale = 0.0
+
+    def add(self, before: object, after: object) -> None:
+        """One more pair of values; what is no array of floats does not count."""
+        if not isinstance(before, np.ndarray) or before.dtype.kind != "f":
+            return
+        self.floats = True
+        if not isinstance(after, np.ndarray) or before.shape != after.shape:
+            self._apart = True
+            return
+        a, b = before.astype(np.float64).ravel(), after.astype(np.float64).ravel()
+        known = np.isfinite(a) & np.isfinite(b)
+        self._apart = self._apart or not bool((known | (a == b) | (np.isnan(a) & np.isnan(b))).all())
+        a, b = a[known], b[known]
+        error = a - b
+        self.sums += (a @ a, error @ error, a @ b, b @ b)
+        self._largest = max(self._largest, float(np.abs(error).max(initial=0.0)))
+        self._scale = max(self._scale, float(np.abs(a).max(initial=0.0)))
+
+    def distance(self, name: str) -> Distance:
+        """What it all comes to."""
+        signal, error, across, other = (float(v) for v in self.sums)
+        if self._apart:
+            return Distance(name, inf, inf, -inf, -1.0)
+        if not error:
+            return Distance(name, 0.0, 0.0, inf, 1.0)
+        relative = self._largest / self._scale if self._scale else inf
+        decibels = 10 * log10(signal / error) if signal else -inf
+        cosine = across / sqrt(signal) / sqrt(other) if signal and other else 0.0
+        return Distance(name, self._largest, relative, decibels, cosine)
 
 
 def is_scores(value: object, feed: Feed) -> bool:

@@ -15,8 +15,10 @@ import onnx_ir as ir
 from graphopt.analysis.evidence import Evidence
 from graphopt.analysis.facts import Facts
 from graphopt.analysis.groups import Channels
+from graphopt.analysis.metrics import Distance
 from graphopt.analysis.owners import Weight
 from graphopt.analysis.robustness import Noisy
+from graphopt.gate.rules import Row
 from graphopt.pipeline import Step
 from graphopt.protocol import Miss
 from graphopt.report.half import HalfReport
@@ -201,9 +203,16 @@ class CheckReport(_Document):
     reference: str
     candidate: str
     passed: bool
+    rows: tuple[Row, ...]
+    """What was asked for, line by line, and what was found."""
     verification: VerificationReport
+    """Value by value, on the samples that were compared."""
     data: DataReport
     notes: tuple[str, ...]
+    distances: tuple[Distance, ...] = ()
+    """Of outputs of floats, over all samples, as both are run in earnest; empty where nobody asked for them."""
+    equal: bool = True
+    """Whether values had to be the same, within the tolerance."""
 
     def __bool__(self) -> bool:
         return self.passed

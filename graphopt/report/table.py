@@ -31,6 +31,8 @@ _LARGEST = 5
 """Weights that are listed at most."""
 _FEW = 3
 """Nodes that are named of those that stay for one reason; JSON has them all."""
+_USUAL = frozenset({"interface", "equal"})
+"""Lines that the outputs say all about."""
 _SMALL = 0.01
 """Share of the file below which a weight is not listed."""
 
@@ -111,15 +113,35 @@ def _learned(plan: PlanReport) -> Text:
 
 
 def check(report: CheckReport) -> RenderableType:
-    """The verdict, and how far each output is off."""
-    table = _table("output", ">max |error|", ">allowed", ">SQNR dB", "")
+    """The verdict on each line, and how far each output is off."""
+    table = _table("output", ">max |error|", *([">allowed"] if report.equal else []), ">SQNR dB", "")
     for o in report.verification.outputs:
         sqnr = "∞" if o.sqnr_db is None else f"{o.sqnr_db:.1f}"
-        verdict = (words.doubt(o) or "ok") if o else f"FAILED ({o.note})"
-        table.add_row(shown(o.name), f"{o.max_abs:.3g}", f"{o.tolerance:.3g}", sqnr, shown(verdict))
+        verdict = (words.doubt(o) or "ok") if o else f"FAILED ({o.note})" if report.equal else ""
+        allowed = [f"{o.tolerance:.3g}"] if report.equal else []
+        table.add_row(shown(o.name), f"{o.max_abs:.3g}", *allowed, sqnr, shown(verdict))
     lines = [_line(f"difference: {d}") for d in report.verification.differences]
     lines += [_line(f"note: {n}") for n in report.notes]
-    return Group(table, *lines, *_proof(report, report.verification), _line(words.data(report.data)))
+    return Group(table, *_lines_of(report), *lines, *_verdict(report), _line(words.data(report.data)))
+
+
+def _lines_of(report: CheckReport) -> list[RenderableType]:
+    """One row for each line, where there are others than those that everybody gets."""
+    if all(row.key in _USUAL for row in report.rows):
+        return []
+    table = _table("", "line", "")
+    for row in report.rows:
+        table.add_row("ok" if row else "FAILED", shown(row.key), shown(row.text))
+    return [table, Text()]
+
+
+def _verdict(report: CheckReport) -> list[Text]:
+    """What was found, in a line or two."""
+    if report.equal:
+        return _proof(report, report.verification)
+    failed = [row.key for row in report.rows if not row]
+    told = f"NOT PASSED: {', '.join(failed)}" if failed else f"passed: {counted(len(report.rows), 'line')}"
+    return [*map(_line, words.unused(report)), _line(told)]
 
 
 def bench(report: BenchReport) -> RenderableType:

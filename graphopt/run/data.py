@@ -30,7 +30,7 @@ from graphopt.errors import GraphoptError, InputError, UsageError
 from graphopt.run.files import read_npz, read_pb
 from graphopt.run.session import Feed, Port
 
-__all__ = ["Data", "Pair", "Survey", "add_digest", "open_data", "rows_of"]
+__all__ = ["Data", "Pair", "Survey", "add_digest", "function", "open_data", "rows_are_samples", "rows_of"]
 
 _DIGITS = 9
 """Of a number of feeds."""
@@ -207,7 +207,7 @@ def _open_path(text: str, inputs: Sequence[Port], draw: Callable[[int], Feed] | 
         make = draw
         return Data(lambda: ((make(i), None) for i in range(int(tail))), inputs, name=text, synthetic=True)
     if colon and tail.isidentifier():
-        return Data(partial(_called, _function(head, tail), text), inputs, name=text)
+        return Data(partial(_called, function(head, tail), text), inputs, name=text)
     if path.exists():
         raise InputError(f"{text} is no .npz file, folder or FILE.py:FUNCTION")
     raise InputError(f"{text} does not exist; data is an .npz file, a folder, FILE.py:FUNCTION or random:N")
@@ -239,11 +239,11 @@ def _data_set(folder: Path, inputs: Sequence[Port]) -> Feed:
     return dict(zip(names, (value for _, value in read), strict=True))
 
 
-def _function(module: str, name: str) -> Callable[[], Any]:
+def function(module: str, name: str) -> Callable[[], Any]:
     """The user's function; importing its module executes it, which is what the user asked for."""
     try:
         if module.endswith(".py"):
-            spec = importlib.util.spec_from_file_location(f"graphopt_data_{Path(module).stem}", module)
+            spec = importlib.util.spec_from_file_location(f"graphopt_user_{Path(module).stem}", module)
             assert spec is not None  # noqa: S101 - there is a loader for every name that ends in .py
             assert spec.loader is not None  # noqa: S101
             loaded = importlib.util.module_from_spec(spec)

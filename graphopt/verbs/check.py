@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from graphopt.analysis.evidence import gather, survives
-from graphopt.analysis.metrics import BATCH, RIGHT, scores
+from graphopt.analysis.metrics import RIGHT
 from graphopt.arguments import check_run, check_tolerance, named
+from graphopt.gate.measured import Measured, Outputs
+from graphopt.gate.metric import metric_of
+from graphopt.gate.policy import Policy
 from graphopt.graph.load import load
 from graphopt.report.data import (
     CheckReport,
@@ -31,6 +34,11 @@ def check(
     *,
     data: Any = None,
     device: Device = "auto",
+    policy: str | os.PathLike[str] | Mapping[str, Any] | None = None,
+    max_drop: Mapping[str, float] | Sequence[str] | None = None,
+    metric: str | Callable[[Outputs], float] | None = None,
+    max_latency: float | None = None,
+    max_bytes: float | None = None,
     atol: float | None = None,
     rtol: float | None = None,
     set_dims: Mapping[str, int] | None = None,
@@ -42,13 +50,21 @@ def check(
     """Say whether a model still does the job of another one.
 
     Without `atol` and `rtol` the tolerance of each output comes from the reference itself: how much it changes with
-    the runtime's optimizations, and with rounding noise at every product.
+    the runtime's optimizations, and with rounding noise at every product. Limits on how well the candidate does take
+    the place of that: a model that was compressed is another function, and need not give the same values.
 
     Args:
         reference: the model to compare with.
         candidate: the model in question.
         data: what to compare on; generated if not given.
         device: "cpu", "cuda" (never falls back) or "auto" (CUDA where it really runs).
+        policy: a TOML file with limits, or the limits themselves by their keys; see `graphopt.gate.rules`.
+        max_drop: how far metrics may fall: "accuracy", "agreement", …; of "sqnr", its least value.
+        metric: a function of your own, or `module:function` or `file.py:function`. It is called once for each model,
+            with pairs of what the model gives for a few samples (by the names of outputs) and their labels, and gives a
+            number of which more is better; `max_drop` knows it by its name.
+        max_latency: most of the reference's time that the candidate may take, beyond doubt.
+        max_bytes: most of the reference's bytes.
         atol: allowed absolute difference, instead of the derived tolerance.
         rtol: allowed difference relative to the reference, instead of the derived tolerance.
         set_dims: extents of symbolic dimensions in generated feeds.
@@ -58,13 +74,16 @@ def check(
         progress: called with a few words when a phase begins.
 
     Raises:
-        InputError: a model or the data cannot be read or is invalid, or the reference does not run.
-        UsageError: a number is negative, or the arguments contradict each other.
+        InputError: a model, the data or the policy cannot be read or is invalid, or the reference does not run.
+        UsageError: a number is negative, a limit is unknown, or the arguments contradict each other.
         MachineError: `device` is "cuda", and CUDA does not run here.
     """
     say = progress or LOG.info
     check_run(device=device, threads=threads, seed=seed, set_dims=set_dims)
     check_tolerance(atol, rtol)
+    own = metric_of(metric)
+    options = {"max-drop": max_drop, "max-latency": max_latency, "max-bytes": max_bytes, "atol": atol, "rtol": rtol}
+    gate = Policy.of(policy, options, [own.name] if own else [])
     say("loading")
     with Child() as child:
         with named(reference, "the reference"):
@@ -75,21 +94,25 @@ def check(
             evidence = gather(source, data, set_dims, seed, say, child)
         with named(candidate, "the candidate"):
             survives(other.runnable, evidence.feeds, child)
-    machine = Machine(device, threads, seed)
+    machine = Machine(device, threads, seed, progress=say)
     with named(reference, "the reference"):
         say("comparing")
-        judge = Judge(source, evidence.feeds, products(source.model), machine)
-    found = judge.source(other, atol=atol, rtol=rtol)
+        judge = Judge(source, evidence.feeds, products(source.model) if gate.equal else {}, machine)
+    found = judge.source(other, atol=gate.atol, rtol=gate.rtol)
+    measured = Measured(source, other, evidence, machine, found, own)
+    rows = gate.judge(measured)
     metrics = {}
     if evidence.data and not found.differences:
-        say("scoring")
-        scored = scores(source.runnable, other.runnable, evidence.data.batches(BATCH), machine)
-        metrics = {name: scored[name] for name in RIGHT if name in scored}
+        told = measured.scores.metrics
+        metrics = {name: told[name] for name in RIGHT if name in told}
     return CheckReport(
         source.name,
         other.name,
-        found.passed,
+        all(rows),
+        rows,
         VerificationReport.of(found, judge.reference, metrics),
         DataReport.of(evidence),
         source.notes,
+        measured.distances_found,
+        equal=gate.equal,
     )

@@ -1,0 +1,1 @@
+"""The gate before deployment: what a candidate must keep to, line by line."""

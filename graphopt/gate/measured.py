@@ -1,0 +1,230 @@
+"""What lines are judged by: two models, compared in every way that a policy may ask for, when it asks."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from graphopt.analysis.evidence import Evidence
+from graphopt.analysis.facts import Facts, facts
+from graphopt.analysis.metrics import BATCH, Distance, Scores, interval, scored
+from graphopt.errors import InputError, UsageError
+from graphopt.gate.releases import oldest
+from graphopt.gate.rules import Untold
+from graphopt.graph.load import Source
+from graphopt.pipeline import PROVENANCE
+from graphopt.recipe import Recipe
+from graphopt.run.bench import Timing
+from graphopt.run.benchmark import benchmark
+from graphopt.run.compare import Comparison
+from graphopt.run.data import Pair
+from graphopt.run.environment import environment
+from graphopt.run.machine import Machine
+from graphopt.run.placement import Placement
+
+__all__ = ["Measured", "Metric", "Outputs"]
+
+Outputs = Iterable[tuple[Mapping[str, Any], np.ndarray | None]]
+"""What a model gives for a few samples at a time, by the names of its outputs, with their labels if there are any."""
+
+STANDARD = "ai.onnx"
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A user's own: of all outputs of one model to a number, of which more is better."""
+
+    name: str
+    function: Callable[[Outputs], float]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A reference and a candidate. Whatever takes time is done once, and only when it is asked for."""
+
+    reference: Source
+    candidate: Source
+    evidence: Evidence
+    machine: Machine
+    comparison: Comparison
+    own: Metric | None = None
+    """The user's metric."""
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether what both were run on is made up."""
+        return self.evidence.synthetic
+
+    @property
+    def reference_sha256(self) -> str:
+        """Of the file and its external data."""
+        return self.reference.sha256
+
+    # -- how well it does --------------------------------------------------------------------------------------------
+
+    @cached_property
+    def scores(self) -> Scores:
+        """All that is found when both run on all data, as they will be run.
+
+        Raises:
+            Untold: the interface is not the same, so that there is nothing to run both on.
+        """
+        self._comparable()
+        self.machine.progress("scoring")
+        return scored(self.reference.runnable, self.candidate.runnable, self._pairs(), self.machine)
+
+    @property
+    def distances(self) -> tuple[Distance, ...]:
+        """Of every output of floats.
+
+        Raises:
+            Untold: there is none.
+        """
+        found = self.scores.distances
+        if not found:
+            raise Untold("no output is of floats")
+        return found
+
+    @property
+    def distances_found(self) -> tuple[Distance, ...]:
+        """The same, where it was asked for by a line or all data was run."""
+        return self.scores.distances if "scores" in vars(self) else ()
+
+    def metric(self, name: str) -> tuple[float, float]:
+        """Of the reference and of the candidate.
+
+        Raises:
+            Untold: it cannot be measured on these models and this data.
+        """
+        if self.own is not None and name == self.own.name:
+            return self._own
+        found = self.scores.metrics
+        if name not in found:
+            needs = "an output of scores" + ("" if name == "agreement" else " and `labels` in the data")
+            raise Untold(f"it needs {needs}; there is: {', '.join(found) or 'none'}")
+        return found[name]
+
+    @property
+    def agreement(self) -> tuple[float, float, float, int]:
+        """The share of samples, its 95 % interval, and how many samples there are; raises as `metric`."""
+        share, count = self.metric("agreement")[1], self.scores.samples
+        return share, *interval(share, count), count
+
+    @cached_property
+    def _own(self) -> tuple[float, float]:
+        self._comparable()
+        assert self.own is not None  # noqa: S101 - it has been asked for by its name
+        self.machine.progress(f"measuring {self.own.name}")
+        return self._measure(self.own, self.reference), self._measure(self.own, self.candidate)
+
+    def _measure(self, metric: Metric, source: Source) -> float:
+        session = self.machine.session(source.runnable)
+        try:
+            found = metric.function((session.run(feed), labels) for feed, labels in self._pairs())
+            value = float(found)
+        except InputError:
+            raise
+        except Exception as problem:
+            raise UsageError(f"the metric {metric.name!r} failed: {type(problem).__name__}: {problem}") from problem
+        if not np.isfinite(value):
+            raise Untold(f"the metric is {value}")
+        return value
+
+    def _pairs(self) -> Iterator[Pair]:
+        """All data, a few samples at a time."""
+        data = self.evidence.data
+        return ((f, None) for f in self.evidence.feeds) if data is None else data.batches(BATCH)
+
+    def _comparable(self) -> None:
+        if self.comparison.differences:
+            raise Untold(self.comparison.differences[0])
+
+    # -- what it costs -----------------------------------------------------------------------------------------------
+
+    def ratio(self, name: str) -> float:
+        """Of bytes, params or macs: the candidate's by the reference's.
+
+        Raises:
+            Untold: it is not known of both, or the reference has none.
+        """
+        if name == "bytes":
+            before, after = self.reference.size, self.candidate.size
+        else:
+            before, after = (getattr(f, name) for f in self._facts)
+            if name == "macs" and (None in (before, after) or any(f.unknown_macs for f in self._facts)):
+                raise Untold("the shapes of some products are not known")
+        if not before:
+            raise Untold("the reference has none")
+        return float(after / before)
+
+    @cached_property
+    def _facts(self) -> tuple[Facts, Facts]:
+        feed = self.evidence.feeds[0]
+        first, second = (facts(s.model, s.carried, feed) for s in (self.reference, self.candidate))
+        return first, second
+
+    @cached_property
+    def timing(self) -> Timing:
+        """Both in turn, on the first feed; raises as `scores`."""
+        self._comparable()
+        self.machine.progress("timing")
+        models = (self.reference.runnable, self.candidate.runnable)
+        return benchmark(models, self.evidence.feeds[0], self.machine).timing
+
+    # -- what it needs -----------------------------------------------------------------------------------------------
+
+    @cached_property
+    def operators(self) -> Mapping[str, int]:
+        """How many nodes there are of each, as `inspect` names them."""
+        return facts(self.candidate.model, self.candidate.carried, None).operators
+
+    @property
+    def opset(self) -> int:
+        """Of standard ONNX."""
+        return self.candidate.model.opset_imports.get("", 0)
+
+    @property
+    def domains(self) -> Mapping[str, int]:
+        """How many operators there are of each."""
+        return Counter(name.rpartition(".")[0] or STANDARD for name in self.operators)
+
+    @property
+    def oldest_runtime(self) -> str:
+        """The oldest onnxruntime that loads it.
+
+        Raises:
+            Untold: it is not known of a domain or an operator.
+        """
+        model = self.candidate.model
+        versions = {d or STANDARD: v for d, v in model.opset_imports.items()}
+        return oldest(model.ir_version, {d: versions.get(d, 1) for d in (STANDARD, *self.domains)}, self.operators)
+
+    @cached_property
+    def placed(self) -> tuple[str, Placement, str]:
+        """The provider that it really runs on, where its nodes are, and why there."""
+        session = self.machine.session(self.candidate.runnable)
+        return environment(session).provider, session.placement, session.reason
+
+    # -- where it is from --------------------------------------------------------------------------------------------
+
+    def provenance(self, name: str) -> str:
+        """What the candidate's metadata says of how it was made; nothing proves that it is true.
+
+        Raises:
+            Untold: it says nothing.
+        """
+        known = {key.removeprefix("graphopt."): key for key in PROVENANCE}
+        text = self.candidate.model.metadata_props.get(known[name])
+        if not text:
+            raise Untold("the candidate does not say how it was made")
+        return text
+
+    def recipe(self, path: str) -> str:
+        """The recipe in a file, as models hold it; raises `InputError` where it is none."""
+        return Recipe.read(Path(path)).text()
