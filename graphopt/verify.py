@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import onnx_ir as ir
 
 from graphopt import ops
+from graphopt.errors import InputError
 from graphopt.graph import invariants, probes
 from graphopt.graph.external import Runnable
 from graphopt.graph.load import Source, load
 from graphopt.graph.record import Edit, Exactness
 from graphopt.graph.save import EXTERNAL_ABOVE, runnable, serialize, weight_bytes
-from graphopt.run.compare import Comparison, Reference, Way
+from graphopt.run.compare import Comparison, Pick, Reference, Way
 from graphopt.run.machine import HERE, Machine
 from graphopt.run.session import Feed
 
@@ -45,14 +47,20 @@ class Judge:
         self._source = source
         small = weight_bytes(source.model) < EXTERNAL_ABOVE
         original = probes.seeded(source.model)
-        noisy = [probes.noisy(original, reductions, 1000 * s) for s in _NOISE_SEEDS if small]
-        self.reference = Reference(
-            self._runnable(source),
-            feeds,
-            machine,
-            noisy=[serialize(n, source.carried) for n in noisy if n is not None],
-            twice=all(ops.is_pure(node, original.functions) for node in original.graph),
-        )
+        twice = all(ops.is_pure(node, original.functions) for node in original.graph)
+
+        def reference(content: Runnable, model: ir.Model, picks: Mapping[str, Pick]) -> Reference:
+            noisy = (probes.noisy(model, reductions, 1000 * s) for s in _NOISE_SEEDS if small)
+            contents = [serialize(n, source.carried) for n in noisy if n is not None]
+            return Reference(content, feeds, machine, noisy=contents, picks=picks, twice=twice)
+
+        picks: dict[str, Pick] = {}
+        if found := _picks(original):
+            shown = probes.showing(original, (name for name, _ in found.values()))
+            with suppress(InputError):  # a value that cannot be shown is not looked at
+                scores = reference(runnable(shown, source.carried), shown, {})
+                picks = {output: Pick(scores, name, axis) for output, (name, axis) in found.items()}
+        self.reference = reference(self._runnable(source), original, picks)
 
     def __call__(self, model: ir.Model) -> Comparison:
         """Compare a graph: its structure first, then its outputs in each way in which the original runs."""
@@ -84,6 +92,13 @@ class Judge:
         """What to run: the model as it is, unless random nodes need their seeds fixed or weights were frozen."""
         fixed = probes.seeded(source.model)
         return source.runnable if fixed is source.model and not source.frozen else runnable(fixed, source.carried)
+
+
+def _picks(model: ir.Model) -> dict[str, tuple[str, int]]:
+    """Outputs that hold places along an axis of another value: its name, and the axis."""
+    found = {str(v.name): ops.places(v) for v in model.graph.outputs}
+    known = {name: pick for name, pick in found.items() if pick is not None}
+    return {n: (str(v.name), axis) for n, (v, axis) in known.items() if v.dtype is not None and v.shape is not None}
 
 
 def guilty(edits: Sequence[Edit], holds: Callable[[int], bool]) -> Edit:

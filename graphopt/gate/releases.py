@@ -35,15 +35,11 @@ _RELEASES: Final = (
 """The first release of each row. Opset 24 came with 25."""
 
 _KNOWN: Final = (
-    (
-        "1.15",
-        (
-            "Attention BiasGelu BiasSplitGelu DynamicQuantizeMatMul EmbedLayerNormalization FastGelu FusedConv FusedGemm "
-            "FusedMatMul Gelu GemmFastGelu MatMulIntegerToFloat MultiHeadAttention NhwcMaxPool QAttention QGemm QLinearAdd "
-            "QLinearAveragePool QLinearConcat QLinearGlobalAveragePool QLinearLeakyRelu QLinearMul QLinearSigmoid "
-            "QLinearSoftmax QLinearWhere QuickGelu SkipLayerNormalization SkipSimplifiedLayerNormalization"
-        ),
-    ),
+    ("1.15", "Attention BiasGelu BiasSplitGelu DynamicQuantizeMatMul EmbedLayerNormalization FastGelu"),
+    ("1.15", "FusedConv FusedGemm FusedMatMul Gelu GemmFastGelu MatMulIntegerToFloat"),
+    ("1.15", "MultiHeadAttention NhwcMaxPool QAttention QGemm QLinearAdd QLinearAveragePool"),
+    ("1.15", "QLinearConcat QLinearGlobalAveragePool QLinearLeakyRelu QLinearMul QLinearSigmoid QLinearSoftmax"),
+    ("1.15", "QLinearWhere QuickGelu SkipLayerNormalization SkipSimplifiedLayerNormalization"),
     ("1.17", "GroupQueryAttention MatMulNBits MoE RotaryEmbedding"),
     ("1.18", "QMoE"),
     ("1.20", "GatherBlockQuantized"),

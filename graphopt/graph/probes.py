@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from graphopt.graph.nodes import graphs
 
-__all__ = ["noisy", "seeded", "telling_shapes"]
+__all__ = ["noisy", "seeded", "showing", "telling_shapes"]
 
 _INT = onnx.defs.OpSchema.AttrType.INT
 _EPS = MappingProxyType({t: float(np.finfo(t.numpy()).eps) for t in (ir.DataType.FLOAT, ir.DataType.DOUBLE)})
@@ -114,6 +114,15 @@ def telling_shapes(model: ir.Model, values: Iterable[str]) -> tuple[ir.Model, di
                 copy.graph.outputs.append(output)
                 told[output.name] = value.name
     return copy, told
+
+
+def showing(model: ir.Model, values: Iterable[str]) -> ir.Model:
+    """`model` with these values of the main graph, each of whose types is known, as its only outputs."""
+    copy = model.clone()
+    wanted = dict.fromkeys(values)
+    made = {str(v.name): v for v in (*copy.graph.inputs, *(o for node in copy.graph for o in node.outputs))}
+    copy.graph.outputs[:] = [made[name] for name in wanted]
+    return copy
 
 
 def seeded(model: ir.Model) -> ir.Model:

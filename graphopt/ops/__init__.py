@@ -8,7 +8,19 @@ from graphopt.ops.gate import Gates
 from graphopt.ops.linear import Linear, Part
 from graphopt.ops.noop import NOOPS, adds_zeros, noop
 from graphopt.ops.spec import OpSpec, ShapeOf
-from graphopt.ops.table import TABLE, Functions, gates, is_foldable, is_pure, known, linears, looks_up, macs, spec_of
+from graphopt.ops.table import (
+    TABLE,
+    Functions,
+    gates,
+    is_foldable,
+    is_pure,
+    known,
+    linears,
+    looks_up,
+    macs,
+    places,
+    spec_of,
+)
 from graphopt.ops.zeros import seen_signs
 
 __all__ = [
@@ -33,6 +45,7 @@ __all__ = [
     "macs",
     "node_cost",
     "noop",
+    "places",
     "seen_signs",
     "spec_of",
 ]

@@ -53,6 +53,7 @@ SPECS = (
     *family(
         {"ArgMax": "index of the largest element along `axis`", "ArgMin": "index of the smallest element along `axis`"},
         flow=_arg,
+        places=lambda node: (0, attr(node, "axis", 0)),
     ),
     *family(
         {"CumSum": "running sums along an axis", "CumProd": "running products along an axis"},
@@ -65,5 +66,6 @@ SPECS = (
         admits=admit({1: lambda n: length_up_to(n.inputs[0], attr(n, "axis", -1))}),
         carries=carry(0),
         flow=along(lambda node, _: [attr(node, "axis", -1)]),
+        places=lambda node: (1, attr(node, "axis", -1)),
     ),
 )

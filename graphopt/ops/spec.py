@@ -109,6 +109,9 @@ class OpSpec:
     """The products with constant weights of a recurrent layer, in the order of a step; none where they have another
     form."""
 
+    places: Callable[[ir.Node], tuple[int, int]] | None = None
+    """The output that holds places of elements of input 0, picked by their size, and the axis along which they are."""
+
     macs: Callable[[ir.Node, ShapeOf], int | None] = _no_macs
     """Multiply-accumulates of one run at concrete shapes; None if a needed shape is unknown. Elementwise work,
     normalization, pooling and data movement count zero, as is usual in the field."""

@@ -36,7 +36,21 @@ from graphopt.ops.gate import Gates
 from graphopt.ops.linear import Linear
 from graphopt.ops.spec import OpSpec, ShapeOf
 
-__all__ = ["TABLE", "Functions", "gates", "is_foldable", "is_pure", "known", "linears", "looks_up", "macs", "spec_of"]
+__all__ = [
+    "TABLE",
+    "Functions",
+    "gates",
+    "is_foldable",
+    "is_pure",
+    "known",
+    "linears",
+    "looks_up",
+    "macs",
+    "places",
+    "spec_of",
+]
+
+_KEEPS_PLACES = frozenset({("", "Cast", ""), ("", "Identity", "")})
 
 Functions = Mapping[ir.OperatorIdentifier, ir.Function]
 """The local functions of a model, as `ir.Model.functions` holds them."""
@@ -118,6 +132,19 @@ def looks_up(node: ir.Node) -> bool:
     """Whether what the node gives first is rows of its first input, a matrix, at the indices that its second holds."""
     spec = spec_of(node)
     return spec is not None and not _is_generic(node) and spec.looks_up(node)
+
+
+def places(value: ir.Value) -> tuple[ir.Value, int] | None:
+    """Where a value holds places of elements that were picked by their size: what they are of, and along which axis."""
+    node = value.producer()
+    while node is not None and node.op_identifier() in _KEEPS_PLACES and node.inputs[0] is not None:
+        value = node.inputs[0]
+        node = value.producer()
+    spec = None if node is None else spec_of(node)
+    if node is None or spec is None or spec.places is None or _is_generic(node) or node.inputs[0] is None:
+        return None
+    output, axis = spec.places(node)
+    return (node.inputs[0], axis) if node.outputs[output] is value else None
 
 
 def gates(node: ir.Node) -> tuple[Gates, ...] | None:

@@ -9,13 +9,14 @@ Tolerance of a float value = 8 x the largest of
 
 each over all feeds and all values of its population, as `noise` tells populations apart. Everything else must be equal,
 and NaN and infinities must stand at the same positions. Positions (or whole outputs, where shapes differ) on which the
-original's own runs disagree are undecided: they do not count.
+original's own runs disagree are undecided: they do not count. Nor does it count where a place along an axis was picked
+(ArgMax, TopK) and another is given whose value, in the original, is within its tolerance of the one picked: a tie.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -29,7 +30,11 @@ from graphopt.run.noise import Noise, classes, gap, leaves, magnitude, misfit, s
 from graphopt.run.runtime import CPU
 from graphopt.run.session import Feed, Port, Session
 
-__all__ = ["Comparison", "OutputError", "Reference", "Way", "interface_changes", "similar"]
+__all__ = ["Comparison", "OutputError", "Pick", "Reference", "Way", "interface_changes", "similar"]
+
+Bound = tuple[float, float]
+"""Absolute and relative tolerance."""
+Pair = tuple[np.ndarray, np.ndarray]
 
 _SIMILAR: Final = 0.01  # of the scale: far more than rounding, far less than another function
 _EXCESS: Final = "the error exceeds the tolerance"
@@ -112,6 +117,7 @@ class Reference:
         feeds: what to run it on; iterated again for each session.
         noisy: models that compute the same up to injected noise.
         machine: where to run all of them.
+        picks: by the names of outputs that hold places, what these were picked from.
         twice: whether what runs on CUDA runs on the CPU as well. Random numbers are others there.
 
     Raises:
@@ -132,8 +138,10 @@ class Reference:
         machine: Machine = HERE,
         *,
         noisy: Sequence[Runnable] = (),
+        picks: Mapping[str, Pick] | None = None,
         twice: bool = True,
     ) -> None:
+        self._picks = picks or {}
         self._feeds = tuple(feeds) if iter(feeds) is feeds else feeds
         ways = [
             Way("without optimizations", machine, optimize=False),
@@ -202,7 +210,30 @@ class Reference:
 
     def _tally(self, name: str, bound: tuple[float, float] | None) -> _Tally:
         noise = self._noise[name]
-        return _Tally(name, noise, bound, evidence=noise.informative or not self.inputs)  # constants are all there is
+        evidence = noise.informative or not self.inputs  # constants are all there is
+        return _Tally(name, noise, bound, self._picks.get(name), evidence=evidence)
+
+    def tied(self, name: str, axis: int, feed: int, places: Pair, bound: Bound | None) -> np.ndarray:
+        """Where two places along an axis of an output hold values that its tolerance does not tell apart.
+
+        Args:
+            name: the output.
+            axis: along which the places are.
+            feed: its number.
+            places: the two, of one shape: that of the output with another extent along the axis, or without it.
+            bound: instead of the derived tolerance.
+        """
+        (values,) = self._expected[feed][name]
+        first, second = (p if p.ndim == values.ndim else np.expand_dims(p, axis) for p in places)
+        axis %= values.ndim
+        rest = tuple(n for i, n in enumerate(values.shape) if i != axis)
+        if first.ndim != values.ndim or tuple(n for i, n in enumerate(first.shape) if i != axis) != rest:
+            return np.zeros(places[0].shape, bool)
+        known = (second >= 0) & (second < values.shape[axis])
+        a, b = (np.take_along_axis(values, np.where(known, p, 0).astype(np.int64), axis) for p in (first, second))
+        error, odd = gap(a, b)
+        allowed = _allowed(self._noise[name].tolerances(), bound, magnitude(a))
+        return np.asarray(known & ~odd & (error <= allowed)).reshape(places[0].shape)
 
     def _first(self, way: Way, model: Runnable) -> Session:
         session = way.session(model)
@@ -222,11 +253,27 @@ class Reference:
         return True
 
 
+@dataclass(frozen=True)
+class Pick:
+    """What the places in an output were picked from."""
+
+    source: Reference
+    """Of the original, with that value as an output."""
+    name: str
+    """Of the value."""
+    axis: int
+
+
+def _allowed(tolerances: np.ndarray, bound: Bound | None, signal: np.ndarray) -> np.ndarray:
+    """The tolerance of values of these magnitudes."""
+    return np.asarray(tolerances[classes(signal)] if bound is None else bound[0] + bound[1] * signal)
+
+
 class _Tally:
     """What one candidate adds up to on one output."""
 
-    def __init__(self, name: str, noise: Noise, bound: tuple[float, float] | None, *, evidence: bool) -> None:
-        self.name, self.noise, self.bound, self.evidence = name, noise, bound, evidence
+    def __init__(self, name: str, noise: Noise, bound: Bound | None, pick: Pick | None, *, evidence: bool) -> None:
+        self.name, self.noise, self.bound, self.pick, self.evidence = name, noise, bound, pick, evidence
         self.tolerances = noise.tolerances()
         self.max_abs = self.share = self.error = self.signal = 0.0
         self.mismatches = self.undecided = self.total = 0
@@ -247,6 +294,10 @@ class _Tally:
             if (mask := self.noise.undecided.get((feed, index))) is not None:
                 self.undecided += int(mask.sum())
                 error[mask] = odd[mask] = 0
+            if self.pick and odd.any():
+                ties = odd & self.pick.source.tied(self.pick.name, self.pick.axis, feed, (a, b), self.bound)
+                self.undecided += int(ties.sum())
+                error[ties] = odd[ties] = 0
             self.mismatches += int(odd.sum())
             self.max_abs = max(self.max_abs, float(error.max(initial=0.0)))
             if self.noise.eps:
@@ -260,9 +311,7 @@ class _Tally:
 
     def allowed(self, signal: np.ndarray) -> np.ndarray:
         """The tolerance of values of these magnitudes."""
-        if self.bound is None:
-            return np.asarray(self.tolerances[classes(signal)])
-        return np.asarray(self.bound[0] + self.bound[1] * signal)
+        return _allowed(self.tolerances, self.bound, signal)
 
     def verdict(self) -> OutputError:
         scale = self.noise.scale
