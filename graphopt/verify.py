@@ -51,7 +51,7 @@ class Judge:
 
         def reference(content: Runnable, model: ir.Model, picks: Mapping[str, Pick]) -> Reference:
             noisy = (probes.noisy(model, reductions, 1000 * s) for s in _NOISE_SEEDS if small)
-            contents = [serialize(n, source.carried) for n in noisy if n is not None]
+            contents = (serialize(n, source.carried) for n in noisy if n is not None)  # made one after the other
             return Reference(content, feeds, machine, noisy=contents, picks=picks, twice=twice)
 
         picks: dict[str, Pick] = {}

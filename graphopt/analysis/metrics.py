@@ -73,9 +73,11 @@ def scores(
     return dict(scored(original, result, pairs, machine).metrics)
 
 
-def scored(original: Runnable, result: Runnable, pairs: Iterable[Pair], machine: Machine = HERE) -> Scores:
-    """Both models, run on feeds one by one; nothing of them is kept but sums and classes."""
-    first, second = (machine.session(m) for m in (original, result))
+def scored(
+    original: Runnable, result: Runnable, pairs: Iterable[Pair], machine: Machine = HERE, *, lasting: bool = True
+) -> Scores:
+    """Both models, run on feeds one by one; only sums and classes are kept. `Session` explains `lasting`."""
+    first, second = (machine.session(m, lasting=lasting) for m in (original, result))
     tally = Tally()
     for feed, labels in pairs:
         tally.add(feed, first.run(feed), second.run(feed), labels)

@@ -17,18 +17,20 @@ from graphopt.analysis.metrics import BATCH, Distance, Scores, interval, scored
 from graphopt.errors import InputError, UsageError
 from graphopt.gate.releases import oldest
 from graphopt.gate.rules import Untold
+from graphopt.graph.external import Runnable
 from graphopt.graph.load import Source
 from graphopt.pipeline import PROVENANCE
 from graphopt.recipe import Recipe
 from graphopt.run.bench import Timing
 from graphopt.run.benchmark import benchmark
 from graphopt.run.compare import Comparison
-from graphopt.run.data import Pair
+from graphopt.run.data import Pair, rows_of
 from graphopt.run.environment import environment
 from graphopt.run.machine import Machine
 from graphopt.run.placement import Placement
+from graphopt.run.session import Feed
 
-__all__ = ["Measured", "Metric", "Outputs"]
+__all__ = ["Measured", "Metric", "Outputs", "Side"]
 
 Outputs = Iterable[tuple[Mapping[str, Any], np.ndarray | None]]
 """What a model gives for a few samples at a time, by the names of its outputs, with their labels if there are any."""
@@ -45,11 +47,33 @@ class Metric:
 
 
 @dataclass(frozen=True)
+class Side:
+    """What is known of one of the two models without its graph, which takes as much memory as the file."""
+
+    name: str
+    size: int
+    sha256: str
+    runnable: Runnable
+    ir_version: int
+    opsets: Mapping[str, int]
+    metadata: Mapping[str, str]
+    facts: Facts
+
+    @classmethod
+    def of(cls, source: Source, feed: Feed | None) -> Side:
+        """From a model; multiply-accumulates are those of one run on the feed."""
+        model, counts = source.model, facts(source.model, source.carried, feed)
+        opsets = {d or STANDARD: v for d, v in model.opset_imports.items()}
+        versions = (model.ir_version, opsets, dict(model.metadata_props))
+        return cls(source.name, source.size, source.sha256, source.runnable, *versions, counts)
+
+
+@dataclass(frozen=True)
 class Measured:
     """A reference and a candidate. Whatever takes time is done once, and only when it is asked for."""
 
-    reference: Source
-    candidate: Source
+    reference: Side
+    candidate: Side
     evidence: Evidence
     machine: Machine
     comparison: Comparison
@@ -77,7 +101,8 @@ class Measured:
         """
         self._comparable()
         self.machine.progress("scoring")
-        return scored(self.reference.runnable, self.candidate.runnable, self._pairs(), self.machine)
+        models = (self.reference.runnable, self.candidate.runnable)
+        return scored(*models, self._pairs(), self.machine, lasting=False)
 
     @property
     def distances(self) -> tuple[Distance, ...]:
@@ -123,8 +148,8 @@ class Measured:
         self.machine.progress(f"measuring {self.own.name}")
         return self._measure(self.own, self.reference), self._measure(self.own, self.candidate)
 
-    def _measure(self, metric: Metric, source: Source) -> float:
-        session = self.machine.session(source.runnable)
+    def _measure(self, metric: Metric, side: Side) -> float:
+        session = self.machine.session(side.runnable, lasting=False)
         try:
             found = metric.function((session.run(feed), labels) for feed, labels in self._pairs())
             value = float(found)
@@ -139,7 +164,13 @@ class Measured:
     def _pairs(self) -> Iterator[Pair]:
         """All data, a few samples at a time."""
         data = self.evidence.data
-        return ((f, None) for f in self.evidence.feeds) if data is None else data.batches(BATCH)
+        return ((f, None) for f in self.evidence.feeds) if data is None else data.batches(self._rows)
+
+    @property
+    def _rows(self) -> int:
+        """As many as were compared at once, of which no value was too large."""
+        data = self.evidence.data
+        return min(BATCH, max(map(rows_of, self.evidence.feeds))) if data is not None and data.rows else BATCH
 
     def _comparable(self) -> None:
         if self.comparison.differences:
@@ -156,18 +187,13 @@ class Measured:
         if name == "bytes":
             before, after = self.reference.size, self.candidate.size
         else:
-            before, after = (getattr(f, name) for f in self._facts)
-            if name == "macs" and (None in (before, after) or any(f.unknown_macs for f in self._facts)):
+            counts = (self.reference.facts, self.candidate.facts)
+            before, after = (getattr(f, name) for f in counts)
+            if name == "macs" and (None in (before, after) or any(f.unknown_macs for f in counts)):
                 raise Untold("the shapes of some products are not known")
         if not before:
             raise Untold("the reference has none")
         return float(after / before)
-
-    @cached_property
-    def _facts(self) -> tuple[Facts, Facts]:
-        feed = self.evidence.feeds[0]
-        first, second = (facts(s.model, s.carried, feed) for s in (self.reference, self.candidate))
-        return first, second
 
     @cached_property
     def timing(self) -> Timing:
@@ -179,15 +205,15 @@ class Measured:
 
     # -- what it needs -----------------------------------------------------------------------------------------------
 
-    @cached_property
+    @property
     def operators(self) -> Mapping[str, int]:
         """How many nodes there are of each, as `inspect` names them."""
-        return facts(self.candidate.model, self.candidate.carried, None).operators
+        return self.candidate.facts.operators
 
     @property
     def opset(self) -> int:
         """Of standard ONNX."""
-        return self.candidate.model.opset_imports.get("", 0)
+        return self.candidate.opsets.get(STANDARD, 0)
 
     @property
     def domains(self) -> Mapping[str, int]:
@@ -201,9 +227,8 @@ class Measured:
         Raises:
             Untold: it is not known of a domain or an operator.
         """
-        model = self.candidate.model
-        versions = {d or STANDARD: v for d, v in model.opset_imports.items()}
-        return oldest(model.ir_version, {d: versions.get(d, 1) for d in (STANDARD, *self.domains)}, self.operators)
+        opsets = {d: self.candidate.opsets.get(d, 1) for d in (STANDARD, *self.domains)}
+        return oldest(self.candidate.ir_version, opsets, self.operators)
 
     @cached_property
     def placed(self) -> tuple[str, Placement, str]:
@@ -220,7 +245,7 @@ class Measured:
             Untold: it says nothing.
         """
         known = {key.removeprefix("graphopt."): key for key in PROVENANCE}
-        text = self.candidate.model.metadata_props.get(known[name])
+        text = self.candidate.metadata.get(known[name])
         if not text:
             raise Untold("the candidate does not say how it was made")
         return text

@@ -75,6 +75,11 @@ class Policy:
         """Whether every value must be the same."""
         return any(line.rule.key == "equal" for line in self.lines)
 
+    @property
+    def counts_macs(self) -> bool:
+        """Whether a line is about multiply-accumulates, for which shapes must be known."""
+        return any(line.rule.key == "max-macs" for line in self.lines)
+
     def judge(self, measured: Measured) -> tuple[Row, ...]:
         """One row for each line."""
         return tuple(Row.of(line, measured) for line in self.lines)

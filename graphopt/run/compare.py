@@ -115,7 +115,7 @@ class Reference:
     Args:
         model: the original.
         feeds: what to run it on; iterated again for each session.
-        noisy: models that compute the same up to injected noise.
+        noisy: models that compute the same up to injected noise; gone through once.
         machine: where to run all of them.
         picks: by the names of outputs that hold places, what these were picked from.
         twice: whether what runs on CUDA runs on the CPU as well. Random numbers are others there.
@@ -137,7 +137,7 @@ class Reference:
         feeds: Iterable[Feed],
         machine: Machine = HERE,
         *,
-        noisy: Sequence[Runnable] = (),
+        noisy: Iterable[Runnable] = (),
         picks: Mapping[str, Pick] | None = None,
         twice: bool = True,
     ) -> None:

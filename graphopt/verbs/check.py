@@ -9,7 +9,7 @@ from typing import Any
 from graphopt.analysis.evidence import gather, survives
 from graphopt.analysis.metrics import RIGHT
 from graphopt.arguments import check_run, check_tolerance, named
-from graphopt.gate.measured import Measured, Outputs
+from graphopt.gate.measured import Measured, Outputs, Side
 from graphopt.gate.metric import metric_of
 from graphopt.gate.policy import Policy
 from graphopt.graph.load import load
@@ -99,20 +99,24 @@ def check(
         say("comparing")
         judge = Judge(source, evidence.feeds, products(source.model) if gate.equal else {}, machine)
     found = judge.source(other, atol=gate.atol, rtol=gate.rtol)
-    measured = Measured(source, other, evidence, machine, found, own)
+    feed = evidence.feeds[0] if gate.counts_macs else None
+    first, second = Side.of(source, feed), Side.of(other, feed)
+    notes, original = source.notes, judge.reference
+    del source, other, judge  # two graphs with their weights
+    measured = Measured(first, second, evidence, machine, found, own)
     rows = gate.judge(measured)
     metrics = {}
     if evidence.data and not found.differences:
         told = measured.scores.metrics
         metrics = {name: told[name] for name in RIGHT if name in told}
     return CheckReport(
-        source.name,
-        other.name,
+        first.name,
+        second.name,
         all(rows),
         rows,
-        VerificationReport.of(found, judge.reference, metrics),
+        VerificationReport.of(found, original, metrics),
         DataReport.of(evidence),
-        source.notes,
+        notes,
         measured.distances_found,
         equal=gate.equal,
     )
