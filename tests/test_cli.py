@@ -18,7 +18,19 @@ from graphopt import api, cli, options
 from tests.end_to_end.support import ROOT
 
 VERBS = ("optimize", "inspect", "check", "bench", "passes", "doctor")
-ONLY_COMMAND = {"out", "json", "html", "save_recipe", "force", "quiet", "verbose", "debug"}
+ONLY_COMMAND = {
+    "out",
+    "json",
+    "html",
+    "junit",
+    "sarif",
+    "markdown",
+    "save_recipe",
+    "force",
+    "quiet",
+    "verbose",
+    "debug",
+}
 """Where to write, how much to say."""
 ONLY_API = {"progress"}
 """What --verbose stands for."""
