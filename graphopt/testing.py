@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from graphopt.api import Model, check
@@ -15,6 +16,8 @@ def assert_equivalent(
     candidate: Model,
     *,
     data: Any = None,
+    policy: str | os.PathLike[str] | Mapping[str, Any] | None = None,
+    max_drop: Mapping[str, float] | Sequence[str] | None = None,
     atol: float | None = None,
     rtol: float | None = None,
     set_dims: Mapping[str, int] | None = None,
@@ -24,10 +27,18 @@ def assert_equivalent(
     Raises:
         AssertionError: it does not; the text says where they differ.
     """
-    report = check(reference, candidate, data=data, device="cpu", atol=atol, rtol=rtol, set_dims=set_dims)
+    report = check(
+        reference,
+        candidate,
+        data=data,
+        device="cpu",
+        policy=policy,
+        max_drop=max_drop,
+        atol=atol,
+        rtol=rtol,
+        set_dims=set_dims,
+    )
     if report.passed:
         return
-    wrong = [str(o) for o in report.verification.outputs if not o.passed]
-    raise AssertionError(
-        "; ".join((f"{report.candidate} is not {report.reference}", *report.verification.differences, *wrong))
-    )
+    wrong = [f"{row.key}: {row.text}" for row in report.rows if not row]
+    raise AssertionError("; ".join((f"{report.candidate} is not {report.reference}", *wrong)))

@@ -14,14 +14,16 @@ from graphopt.graph import invariants, probes
 from graphopt.graph.external import Runnable
 from graphopt.graph.load import Source, load
 from graphopt.graph.record import Edit, Exactness
-from graphopt.graph.save import EXTERNAL_ABOVE, runnable, serialize, weight_bytes
+from graphopt.graph.save import EXTERNAL_ABOVE, runnable, weight_bytes
 from graphopt.run.compare import Comparison, Pick, Reference, Way
 from graphopt.run.machine import HERE, Machine
 from graphopt.run.session import Feed
 
-__all__ = ["Judge", "explain", "guilty", "products", "rounded"]
+__all__ = ["Judge", "explain", "guilty", "judged", "products", "rounded"]
 
 _NOISE_SEEDS = (1, 2)
+_COPIED = 1 << 24
+"""Bytes of weights up to which copies of the original have their own: onnxruntime makes several more while it loads."""
 
 
 class Judge:
@@ -51,7 +53,7 @@ class Judge:
 
         def reference(content: Runnable, model: ir.Model, picks: Mapping[str, Pick]) -> Reference:
             noisy = (probes.noisy(model, reductions, 1000 * s) for s in _NOISE_SEEDS if small)
-            contents = (serialize(n, source.carried) for n in noisy if n is not None)  # made one after the other
+            contents = (runnable(n, source.carried, _COPIED) for n in noisy if n is not None)  # one after the other
             return Reference(content, feeds, machine, noisy=contents, picks=picks, twice=twice)
 
         picks: dict[str, Pick] = {}
@@ -60,7 +62,7 @@ class Judge:
             with suppress(InputError):  # a value that cannot be shown is not looked at
                 scores = reference(runnable(shown, source.carried), shown, {})
                 picks = {output: Pick(scores, name, axis) for output, (name, axis) in found.items()}
-        self.reference = reference(self._runnable(source), original, picks)
+        self.reference = reference(judged(source), original, picks)
 
     def __call__(self, model: ir.Model) -> Comparison:
         """Compare a graph: its structure first, then its outputs in each way in which the original runs."""
@@ -69,13 +71,13 @@ class Judge:
             return Comparison((), 0, passed=False, differences=(problem,))
         return self._compare(runnable(probes.seeded(model), self._source.carried), self.reference.ways)
 
-    def source(self, other: Source, *, atol: float | None = None, rtol: float | None = None) -> Comparison:
-        """Compare another model in each way in which the original runs; the tolerance may be given."""
-        return self._compare(self._runnable(other), self.reference.ways, atol, rtol)
+    def other(self, model: Runnable, *, atol: float | None = None, rtol: float | None = None) -> Comparison:
+        """Compare what `judged` makes of another model, in each way in which the original runs."""
+        return self._compare(model, self.reference.ways, atol, rtol)
 
     def written(self, path: Path) -> Comparison:
         """Read a file back and run it."""
-        return self._compare(self._runnable(load(path)), self.reference.ways[:1])
+        return self._compare(judged(load(path)), self.reference.ways[:1])
 
     def _compare(
         self, model: Runnable, ways: Sequence[Way], atol: float | None = None, rtol: float | None = None
@@ -88,10 +90,11 @@ class Judge:
                 break
         return found
 
-    def _runnable(self, source: Source) -> Runnable:
-        """What to run: the model as it is, unless random nodes need their seeds fixed or weights were frozen."""
-        fixed = probes.seeded(source.model)
-        return source.runnable if fixed is source.model and not source.frozen else runnable(fixed, source.carried)
+
+def judged(source: Source) -> Runnable:
+    """What to run: the model as it is, unless random nodes need their seeds fixed or weights were frozen."""
+    fixed = probes.seeded(source.model)
+    return source.runnable if fixed is source.model and not source.frozen else runnable(fixed, source.carried)
 
 
 def _picks(model: ir.Model) -> dict[str, tuple[str, int]]:

@@ -16,7 +16,7 @@ from graphopt.graph.load import load
 from graphopt.graph.record import Edit, Exactness
 from graphopt.run.compare import Comparison, OutputError
 from graphopt.run.machine import Machine
-from graphopt.verify import Judge, explain, guilty, products, rounded
+from graphopt.verify import Judge, explain, guilty, judged, products, rounded
 from tests.end_to_end.support import net
 from tests.support.faking import FakeCuda
 from tests.support.models import feed, source
@@ -131,10 +131,10 @@ def test_a_broken_graph_is_told_before_it_is_run(judge: Judge) -> None:
 
 def test_a_given_tolerance_replaces_the_derived_one(judge: Judge) -> None:
     other = load(ir.to_proto(changed(net(2), "s1", 1.01)))
-    assert not judge.source(other)
-    assert judge.source(other, rtol=0.05, atol=0.01)
+    assert not judge.other(judged(other))
+    assert judge.other(judged(other), rtol=0.05, atol=0.01)
     with pytest.raises(UsageError, match="atol is -1"):
-        judge.source(load(net(2)), atol=-1.0)
+        judge.other(judged(load(net(2))), atol=-1.0)
 
 
 def test_a_written_file_is_read_back(judge: Judge, tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_noise_is_heard_where_sums_are_rounded_anew() -> None:
     """Without injected noise the tolerance would follow from the runtime's own optimizations alone."""
     given, feeds = load(net(2)), [feed(net(2), {"N": 2})]
     judges = [Judge(given, feeds, r, Machine(threads=1)) for r in ({}, products(given.model))]
-    quiet, told = (judge.source(given).outputs[0].tolerance for judge in judges)
+    quiet, told = (judge.other(judged(given)).outputs[0].tolerance for judge in judges)
     assert told >= quiet > 0
 
 

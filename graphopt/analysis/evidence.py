@@ -29,7 +29,7 @@ __all__ = ["Evidence", "gather", "survives"]
 
 _BATCHES = (32, 7)
 """Rows of the feeds that the user's data is cut into: two, so that a baked-in batch size shows."""
-_LARGEST = 1 << 25
+_LARGEST = 1 << 24
 """Bytes that a value of a run may have: where one of a row has many, there are fewer rows in a feed."""
 _MOST_FEEDS = 4
 """Feeds of each size; twice as many where rows are no samples."""

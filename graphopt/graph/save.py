@@ -51,9 +51,9 @@ def serialize(model: ir.Model, carried: Carried) -> bytes:
 
 
 @resting()
-def runnable(model: ir.Model, carried: Carried) -> Runnable:
+def runnable(model: ir.Model, carried: Carried, external_above: int = EXTERNAL_ABOVE) -> Runnable:
     """A graph as the runtime takes it: as bytes, or above 2 GB as bytes with the weights beside them, not copied."""
-    if weight_bytes(model) < EXTERNAL_ABOVE:
+    if weight_bytes(model) < external_above:
         return serialize(model, carried)
     outside, moved = _apart(model)
     weights = {}

@@ -7,7 +7,6 @@ XML cannot hold is spelled out by that as well.
 from __future__ import annotations
 
 import json
-import os
 import re
 import xml.etree.ElementTree as ET
 from importlib.metadata import version
@@ -26,7 +25,7 @@ __all__ = ["cell", "junit", "markdown", "sarif"]
 _NAME = "graphopt check"
 _SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 _APART = "\u200b"
-_MARKUP = frozenset("\\`*_[]<>|~&@#:$")
+_MARKUP = frozenset("\\`*_[]<>|~&@#$")
 
 
 # -- JUnit -----------------------------------------------------------------------------------------------------------
@@ -96,12 +95,10 @@ def _result(row: Row, rule: int, candidate: str) -> dict[str, Any]:
 
 def _place(name: str) -> dict[str, Any]:
     """A file's place, relative to the folder at hand where it is below that: scanners look it up in a checkout."""
-    path = Path(os.path.relpath(name)) if _below(name) else Path(name)
-    return {"uri": path.as_uri() if path.is_absolute() else quote(path.as_posix(), errors="surrogateescape")}
-
-
-def _below(name: str) -> bool:
-    return Path(name).absolute().is_relative_to(Path.cwd())
+    path = Path(name).absolute()
+    below = path.is_relative_to(Path.cwd())
+    address = quote((path.relative_to(Path.cwd()) if below else path).as_posix(), errors="surrogatepass")
+    return {"uri": address if below else f"file://{address}"}
 
 
 # -- Markdown --------------------------------------------------------------------------------------------------------
@@ -137,4 +134,4 @@ def cell(text: str) -> str:
     GitHub from making mentions, links to issues and addresses of what is left.
     """
     safe = "".join(f"\\{c}{_APART if c in '@#' else ''}" if c in _MARKUP else c for c in shown(text))
-    return re.sub("www", f"ww{_APART}w", safe, flags=re.IGNORECASE)
+    return re.sub(r"(?<=ww)(?=w)|(?<=:)(?=//)", _APART, safe, flags=re.IGNORECASE)

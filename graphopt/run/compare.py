@@ -165,6 +165,7 @@ class Reference:
         heard = [self._heard(way, model, notes) for way in others]
         for other in noisy:
             self._heard(replace(ways[0], words="with injected noise", optimize=False), other, notes)
+            del other  # before the next one is made
         self.ways = (ways[0], *(way for way, runs in zip(others, heard, strict=True) if runs))
         self.notes = tuple(notes)
 

@@ -23,7 +23,7 @@ from graphopt.run.machine import Machine, Progress
 from graphopt.run.session import Device
 from graphopt.run.trial import guard
 from graphopt.verbs.given import LOG, Model
-from graphopt.verify import Judge, products
+from graphopt.verify import Judge, judged, products
 
 __all__ = ["check"]
 
@@ -95,14 +95,15 @@ def check(
         with named(candidate, "the candidate"):
             survives(other.runnable, evidence.feeds, child)
     machine = Machine(device, threads, seed, progress=say)
+    feed = evidence.feeds[0] if gate.counts_macs else None
+    first, second, notes = Side.of(source, feed), Side.of(other, feed), source.notes
+    candidate_runs = judged(other)
+    del other  # a graph with its weights takes as much memory as the file
     with named(reference, "the reference"):
         say("comparing")
         judge = Judge(source, evidence.feeds, products(source.model) if gate.equal else {}, machine)
-    found = judge.source(other, atol=gate.atol, rtol=gate.rtol)
-    feed = evidence.feeds[0] if gate.counts_macs else None
-    first, second = Side.of(source, feed), Side.of(other, feed)
-    notes, original = source.notes, judge.reference
-    del source, other, judge  # two graphs with their weights
+    found, original = judge.other(candidate_runs, atol=gate.atol, rtol=gate.rtol), judge.reference
+    del source, judge
     measured = Measured(first, second, evidence, machine, found, own)
     rows = gate.judge(measured)
     metrics = {}
