@@ -163,3 +163,49 @@ def test_noise_is_heard_where_sums_are_rounded_anew() -> None:
 def test_random_numbers_of_cuda_are_not_held_against_those_of_the_cpu(text: str, ways: int) -> None:
     judge = Judge(source(text), [{"x": np.ones(2, np.float32)}], {}, FakeCuda(device="cuda"))
     assert len(judge.reference.ways) == ways
+
+
+# -- ties ------------------------------------------------------------------------------------------------------------
+
+PICKS = """g (float[N,4] x) => (%s) <float[4] d = {0.0, %r, 0.0, 0.0}, int64[1] two = {2}> {
+    s = Add(x, d) %s }"""
+ROWS = np.array([[1, 1, 0, 0], [3, 2, 1, 0], [0, 0, 5, 5], [9, 8, 7, 6]], np.float32)
+"""In rows 0 and 2 two are the largest."""
+
+
+@pytest.mark.parametrize(
+    ("output", "body"),
+    [
+        ("int64[N] k", "k = ArgMax<axis = 1, keepdims = 0>(s)"),
+        ("int64[N,1] k", "k = ArgMax<axis = -1>(s)"),
+        ("int64[N] k", "m = Neg(s) k = ArgMin<axis = 1, keepdims = 0>(m)"),
+        ("int32[N] k", "i = ArgMax<axis = 1, keepdims = 0>(s) j = Identity(i) k = Cast<to = 6>(j)"),
+        ("int64[N,2] k", "v, k = TopK(s, two)"),
+    ],
+)
+def test_a_tie_in_the_original_is_no_error(output: str, body: str) -> None:
+    given = source(PICKS % (output, 0.0, body))
+    judge = Judge(given, [{"x": ROWS}], {}, Machine(threads=1))
+    near, far = (judge.other(judged(source(PICKS % (output, d, body)))) for d in (1e-3, 4.5))
+    assert near
+    assert near.outputs[0].undecided >= 1
+    assert not far, "row 1 is decided"
+
+
+def test_no_more_is_excused_than_the_tolerance() -> None:
+    body, output = "k = ArgMax<axis = 1, keepdims = 0>(s)", "int64[N] k"
+    judge = Judge(source(PICKS % (output, 0.0, body)), [{"x": ROWS}], {}, Machine(threads=1))
+    other = judged(source(PICKS % (output, 1.5, body)))
+    assert not judge.other(other), "in row 1 the second largest is 1 below the largest"
+    assert judge.other(other, atol=1.0)
+    assert not judge.other(other, atol=0.9)
+
+
+def test_places_that_are_none_are_errors() -> None:
+    judge = Judge(source("g (float[N,4] x) => (int64[N] k) { k = ArgMax<axis = 1, keepdims = 0>(x) }"),
+                  [{"x": ROWS}], {}, Machine(threads=1))  # fmt: skip
+    shifted = """g (float[N,4] x) => (int64[N] k) <int64 n = {%d}> {
+        i = ArgMax<axis = 1, keepdims = 0>(x) k = Add(i, n) }"""
+    assert judge.other(judged(source(shifted % 0)))
+    for off in (4, -9):
+        assert not judge.other(judged(source(shifted % off)), atol=100)

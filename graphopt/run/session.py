@@ -140,7 +140,7 @@ class Session:
             options.add_external_initializers(list(weights), [_to_native(a) for a in self._weights.values()])
         adjust(options)
         self._session, self.reason = _started(content, options, device, cuda or {})
-        trimmed(len(content))
+        trimmed(len(content) + sum(a.nbytes for a in self._weights.values()))
         self.provider = self._session.get_providers()[0]
         self.options = self._session.get_provider_options().get(self.provider, {})
         self._plain, self._bound = _uncaptured(), False

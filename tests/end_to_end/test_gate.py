@@ -84,7 +84,7 @@ def test_the_job_of_the_readme(place: tuple[Path, bool]) -> None:
     assert failed == (set() if good else {"max-drop", "min-agreement", "min-sqnr"})
     assert sarif["runs"][0]["artifacts"][0]["location"]["uri"] == "model.onnx"
     html = str(MarkdownIt().enable("table").render((folder / "step.md").read_text()))
-    assert html.count("<tr>") == 13
+    assert html.count("<tr>") == 12
     assert ("❌" in html) != good
 
 
