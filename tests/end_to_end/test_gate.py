@@ -21,6 +21,7 @@ from markdown_it import MarkdownIt
 
 import graphopt
 from graphopt.gate.rules import RULES
+from tests.bench.nets import NETS
 from tests.end_to_end.support import DATA, MODELS, ROOT, assert_fails, command, contents, tensor
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -141,3 +142,31 @@ def test_a_policy_that_makes_no_sense(scratch: Path, tmp_path: Path) -> None:
     words = ("check", scratch / "reference.onnx", scratch / "reference.onnx", "--policy")
     assert_fails(command(*words, policy), 2, "p.toml has 'max-byte'", "did you mean 'max-bytes'?")
     assert_fails(command(*words, tmp_path / "no.toml"), 3, "no.toml cannot be read")
+
+
+PEAK = """
+import sys
+import numpy as np
+import graphopt
+
+def feeds():
+    draw = np.random.default_rng(0)
+    for _ in range(1000):
+        yield {"x": draw.standard_normal((1, 3, 224, 224), np.float32)}
+
+assert graphopt.check(*sys.argv[1:], data=feeds, policy={"equal": True, "min-sqnr": 30}, device="cpu", threads=1)
+print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
+"""
+
+
+@pytest.mark.soak
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc tells the memory that was taken")
+def test_two_models_of_100_mb_take_less_than_a_gigabyte(tmp_path: Path) -> None:
+    content = NETS["resnet50"]().SerializeToString()
+    assert len(content) > 100_000_000
+    paths = [tmp_path / "a.onnx", tmp_path / "b.onnx"]
+    for path in paths:
+        path.write_bytes(content)
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", PEAK, *paths], env=env, check=True, capture_output=True, text=True)
+    assert int(done.stdout) < 1 << 20, "KiB"
