@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["resting", "trimmed"]
+__all__ = ["released", "resting", "trimmed"]
 
 _LARGE = 1 << 24
 """Bytes from which looking for what is free takes less time than what was done with them."""
@@ -28,6 +28,13 @@ def resting() -> Iterator[None]:
     finally:
         if was_on:
             gc.enable()
+
+
+def released(size: int) -> None:
+    """Free a large graph that nobody refers to any more, which its cycles would keep for a while; see `trimmed`."""
+    if size > _LARGE:
+        gc.collect()
+        trimmed(size)
 
 
 def trimmed(size: int) -> None:

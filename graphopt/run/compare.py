@@ -23,7 +23,8 @@ from typing import Any, Final
 import numpy as np
 
 from graphopt.errors import InputError, UsageError
-from graphopt.graph.external import Runnable
+from graphopt.graph.collector import trimmed
+from graphopt.graph.external import Runnable, weight_of
 from graphopt.run.environment import Environment, environment
 from graphopt.run.machine import HERE, Machine
 from graphopt.run.noise import Noise, classes, gap, leaves, magnitude, misfit, shown
@@ -157,6 +158,7 @@ class Reference:
         self.overridable = session.overridable
         elsewhere = session.provider != CPU
         del session  # one at a time
+        trimmed(weight_of(model))
         ways = [replace(way, machine=replace(machine, device="cuda" if elsewhere else "cpu")) for way in ways]
         others = ways[1:]
         if elsewhere and twice:
@@ -251,6 +253,8 @@ class Reference:
         except InputError as error:
             notes.append(f"{way.words}: {error}")
             return False
+        del other
+        trimmed(weight_of(model))
         return True
 
 

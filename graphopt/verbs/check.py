@@ -12,6 +12,7 @@ from graphopt.arguments import check_run, check_tolerance, named
 from graphopt.gate.measured import Measured, Outputs, Side
 from graphopt.gate.metric import metric_of
 from graphopt.gate.policy import Policy
+from graphopt.graph.collector import released
 from graphopt.graph.load import load
 from graphopt.report.data import (
     CheckReport,
@@ -99,11 +100,13 @@ def check(
     first, second, notes = Side.of(source, feed), Side.of(other, feed), source.notes
     candidate_runs = judged(other)
     del other  # a graph with its weights takes as much memory as the file
+    released(second.size)
     with named(reference, "the reference"):
         say("comparing")
         judge = Judge(source, evidence.feeds, products(source.model) if gate.equal else {}, machine)
     found, original = judge.other(candidate_runs, atol=gate.atol, rtol=gate.rtol), judge.reference
     del source, judge
+    released(first.size)
     measured = Measured(first, second, evidence, machine, found, own)
     rows = gate.judge(measured)
     metrics = {}
