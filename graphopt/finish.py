@@ -179,9 +179,9 @@ class Half:
     def _timing(self, floats: Runnable, integers: Runnable, feed: Feed) -> Timing:
         """Of integers against floats; nothing of it is held."""
         self.settings.progress("timing integers against floats")
-        first = self.settings.session(floats)
+        first = self.settings.timed(floats)
         del floats  # its weights are in the session
-        return bench(first, self.settings.session(integers), feed, seconds=_SECONDS)
+        return bench(first, self.settings.timed(integers), feed, seconds=_SECONDS)
 
     def packed(
         self, thin: ir.Model, done: Recipe, form: Packing, samples: Samples

@@ -122,6 +122,6 @@ def test_half_precision_and_operators_of_the_runtime_go_together(mask: str) -> N
 
 def test_what_may_be_emitted_has_kernels() -> None:
     cuda = TARGETS["cuda"]
-    assert cuda.halves < cuda.operators
-    assert cuda.behind <= {"Add", "Relu"}
+    assert cuda.halves <= cuda.operators
+    assert not cuda.behind, "onnxruntime fuses no convolution there"
     assert "com.microsoft::SkipLayerNormalization" not in TARGETS["cpu"].operators
