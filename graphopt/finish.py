@@ -220,7 +220,8 @@ class Half:
     ) -> tuple[pipeline.Outcome, Halved]:
         """In half precision, where that does no harm, and rewritten for the target."""
         begin = time.perf_counter()
-        halves = Halves(thin, form, samples, done.skip, self.settings, self.carried, self.child)
+        target = TARGETS[done.target]
+        halves = Halves(thin, form, samples, done.skip, self.settings, self.carried, self.child, target)
         if (model := halves.shallow(known=done.floats is not None)) is None:
             done = replace(done, half=replace(form, masks=False))  # so that it is not tried again
         else:
@@ -235,7 +236,7 @@ class Half:
             return self.emitted(thin, replace(done, half=None)), found
         done = replace(done, floats=found.left)
         # What lowering leaves meets and goes; further passes could undo casts.
-        tidy = (Clean, Layout) if TARGETS[done.target].operators else ()
+        tidy = (Clean, Layout) if target.operators else ()
         last = self.emitted(found.model, done, [p for p in done.passes if p.stage or isinstance(p, tidy)])
         step = pipeline.Step(spec(form), form.exactness.name, {form.name: len(found.halves)}, took)
         return replace(last, attempt=replace(last.attempt, steps=(step, *last.attempt.steps))), found

@@ -44,6 +44,8 @@ class Target:
     """Operators beyond standard ONNX that may be emitted, as `domain::operator`."""
     halves: frozenset[str] = frozenset()
     """Those of them with kernels for float16 as well; all have some for float32."""
+    floats: frozenset[str] = frozenset()
+    """Operators of standard ONNX with kernels for float32 and none for float16, although their schema has it."""
     behind: frozenset[str] = frozenset()
     """Activations that a convolution takes in behind it, where it may be fused."""
     uneven: int | None = None
@@ -134,6 +136,9 @@ CUDA = Target(
     # (optimizer/conv_activation_fusion.cc). Which of them are faster was measured on the CPU only.
     operators=_own(*_EVERYWHERE, *_CUDA_ONLY),
     halves=_own(*_EVERYWHERE, *_CUDA_ONLY),
+    # By the same list, from opset 17 on. In float16 they run on the CPU, on floats, between casts and copies, and
+    # nothing says so; so do operators without any kernel on CUDA, but these are on the CPU anyway.
+    floats=frozenset({"EyeLike", "GridSample", "Range"}),
     uneven=1024,  # threads of a block: contrib_ops/cuda/bert/add_bias_transpose.cu has no other kernel for that
     opset=17,
     provider="CUDAExecutionProvider",
