@@ -8,7 +8,7 @@ import pytest
 
 from graphopt.errors import InputError
 from graphopt.run import benchmark as module
-from graphopt.run.bench import Timing
+from graphopt.run.bench import Timing, bench
 from graphopt.run.benchmark import benchmark
 from graphopt.run.machine import Machine
 from tests.run.test_stopwatch import FakeRuntime
@@ -53,23 +53,23 @@ def test_what_cannot_be_captured_says_why(monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.parametrize("failing", [False, True])
 def test_sessions_end_before_the_stream_that_they_use(monkeypatch: pytest.MonkeyPatch, *, failing: bool) -> None:
-    alive, left, make, plain = weakref.WeakSet[Any](), list[int](), FakeCuda.session, module.bench
+    alive, left, make = weakref.WeakSet[Any](), list[int](), FakeCuda.session
 
     def session(self: FakeCuda, *given: Any, **named: Any) -> Any:
         alive.add(made := make(self, *given, **named))
         return made
 
-    def bench(*given: Any, **named: Any) -> Timing:
+    def timed(*given: Any, **named: Any) -> Timing:
         if failing and "enable_cuda_graph" in given[0].options:
             raise InputError("the stream is capturing")
-        return plain(*given, **named)
+        return bench(*given, **named)
 
     class Runtime(FakeRuntime):
         def _cudaStreamDestroy(self, _: Any) -> None:  # noqa: N802
             left.append(len(alive))
 
     monkeypatch.setattr(FakeCuda, "session", session)
-    monkeypatch.setattr(module, "bench", bench)
+    monkeypatch.setattr(module, "bench", timed)
     on_cuda(monkeypatch, Runtime(), 0, 1)
     found = benchmark([RELU], FEED, FakeCuda(device="cuda", threads=1), seconds=0.1)
     assert (found.graphs is None, left) == (failing, [0])
