@@ -179,9 +179,9 @@ class Half:
     def _timing(self, floats: Runnable, integers: Runnable, feed: Feed) -> Timing:
         """Of integers against floats; nothing of it is held."""
         self.settings.progress("timing integers against floats")
-        first = self.settings.session(floats)
+        first = self.settings.timed(floats)
         del floats  # its weights are in the session
-        return bench(first, self.settings.session(integers), feed, seconds=_SECONDS)
+        return bench(first, self.settings.timed(integers), feed, seconds=_SECONDS)
 
     def packed(
         self, thin: ir.Model, done: Recipe, form: Packing, samples: Samples
@@ -220,7 +220,8 @@ class Half:
     ) -> tuple[pipeline.Outcome, Halved]:
         """In half precision, where that does no harm, and rewritten for the target."""
         begin = time.perf_counter()
-        halves = Halves(thin, form, samples, done.skip, self.settings, self.carried, self.child)
+        target = TARGETS[done.target]
+        halves = Halves(thin, form, samples, done.skip, self.settings, self.carried, self.child, target)
         if (model := halves.shallow(known=done.floats is not None)) is None:
             done = replace(done, half=replace(form, masks=False))  # so that it is not tried again
         else:
@@ -235,7 +236,7 @@ class Half:
             return self.emitted(thin, replace(done, half=None)), found
         done = replace(done, floats=found.left)
         # What lowering leaves meets and goes; further passes could undo casts.
-        tidy = (Clean, Layout) if TARGETS[done.target].operators else ()
+        tidy = (Clean, Layout) if target.operators else ()
         last = self.emitted(found.model, done, [p for p in done.passes if p.stage or isinstance(p, tidy)])
         step = pipeline.Step(spec(form), form.exactness.name, {form.name: len(found.halves)}, took)
         return replace(last, attempt=replace(last.attempt, steps=(step, *last.attempt.steps))), found

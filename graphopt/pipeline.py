@@ -261,7 +261,7 @@ class _Run:
             return Candidate(_content(attempt.model, self.source), [sum(s.edits.values()) for s in attempt.steps])
 
         def compare(original: bytes, candidate: bytes) -> Timing:
-            first, second = (self.settings.session(m) for m in (original, candidate))
+            first, second = (self.settings.timed(m) for m in (original, candidate))
             return bench(first, second, feed)
 
         recipe, told = settle(self.recipe, make, compare, self.settings.progress)

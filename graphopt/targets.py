@@ -44,8 +44,10 @@ class Target:
     """Operators beyond standard ONNX that may be emitted, as `domain::operator`."""
     halves: frozenset[str] = frozenset()
     """Those of them with kernels for float16 as well; all have some for float32."""
+    floats: frozenset[str] = frozenset()
+    """Operators of standard ONNX with kernels for float32 and none for float16, although their schema has it."""
     behind: frozenset[str] = frozenset()
-    """What a convolution takes in behind it, where it may be fused: activations, and Add for a sum before them."""
+    """Activations that a convolution takes in behind it, where it may be fused."""
     uneven: int | None = None
     """The most channels of attention whose heads are not as wide in values as in queries; None without such a bound."""
     opset: int | None = None
@@ -79,11 +81,11 @@ PORTABLE = Target(
     byte_macs=2.0,
 )
 
-_EVERYWHERE = ("Attention", "BiasGelu", "FastGelu", "FusedConv", "FusedMatMul", "Gelu", "MatMulNBits", "QuickGelu")
+_EVERYWHERE = ("Attention", "BiasGelu", "FastGelu", "FusedMatMul", "Gelu", "MatMulNBits", "QuickGelu")
 """Those of onnxruntime's operators that are in its kernel lists for the CPU and for CUDA, and not slower than the
 standard nodes on the CPU."""
 _CPU_ONLY = (
-    *("FusedGemm", "QGemm", "QLinearAdd", "QLinearGlobalAveragePool", "QLinearLeakyRelu", "QLinearMul"),
+    *("FusedConv", "FusedGemm", "QGemm", "QLinearAdd", "QLinearGlobalAveragePool", "QLinearLeakyRelu", "QLinearMul"),
     "QLinearSigmoid",
 )
 _CUDA_ONLY = ("MultiHeadAttention", "SkipLayerNormalization", "SkipSimplifiedLayerNormalization")
@@ -129,10 +131,14 @@ CUDA = Target(
     name="cuda",
     summary="onnxruntime on an NVIDIA GPU",
     # By onnxruntime's docs/OperatorKernels.md, and with kernels for float32 on the CPU as well, so that any machine can
-    # verify. GroupQueryAttention has none for float32 on CUDA. Which of them are faster was measured on the CPU only.
+    # verify. GroupQueryAttention has none for float32 on CUDA. FusedConv is kept there for old models only: it calls an
+    # older interface of cuDNN than Conv does, and onnxruntime itself fuses no convolution any more
+    # (optimizer/conv_activation_fusion.cc). Which of them are faster was measured on the CPU only.
     operators=_own(*_EVERYWHERE, *_CUDA_ONLY),
-    halves=_own(*_EVERYWHERE, *_CUDA_ONLY) - _own("FusedConv"),
-    behind=frozenset({"Add", "Relu"}),  # contrib_ops/cuda/fused_conv.cc: another activation fails as the model runs
+    halves=_own(*_EVERYWHERE, *_CUDA_ONLY),
+    # By the same list, from opset 17 on. In float16 they run on the CPU, on floats, between casts and copies, and
+    # nothing says so; so do operators without any kernel on CUDA, but these are on the CPU anyway.
+    floats=frozenset({"EyeLike", "GridSample", "Range"}),
     uneven=1024,  # threads of a block: contrib_ops/cuda/bert/add_bias_transpose.cu has no other kernel for that
     opset=17,
     provider="CUDAExecutionProvider",

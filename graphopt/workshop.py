@@ -235,7 +235,7 @@ class Workshop:
 
     def _timed(self, model: ir.Model, feed: Feed) -> float:
         both = (self.reference, self.finish(model))
-        first, second = (self.machine.session(m) for m in both)
+        first, second = (self.machine.timed(m) for m in both)
         found = bench(first, second, feed, seconds=_SECONDS)
         for _ in range(_AGAIN):
             if found.high <= _WIDE * found.low:

@@ -9,13 +9,14 @@ channels of each. A table of so many numbers is all that goes in (`patches`); it
 itself, so that rows are the very same as on the CPU. Histograms take two steps: extremes settle how wide bins are.
 
 Sums are those of the CPU but for the order in which they are made; histograms are the same, bit by bit: minima, maxima,
-products with powers of two and what Cast cuts off are exact, and counts are integers. NaN and infinities make the
-difference of a value with itself NaN; only then it is brought back as a whole.
+products with powers of two and what Cast cuts off are exact, and counts are whole numbers. They are added as doubles:
+where it adds, CUDA's ScatterElements takes any four bytes for a float, and small integers are 0 then (onnxruntime,
+issue 32061). NaN and infinities make the difference of a value with itself NaN; only then it is brought back whole.
 
 All operators below have kernels in onnxruntime's CUDA provider for the types that they have here, as the list in its
 docs/OperatorKernels.md says, and the names of kernels in the library of 1.31.1: Cast, Reshape, Transpose, Gather
 and Concat for any; Pad, MatMul, ReduceSum, ReduceSumSquare, ReduceMin, ReduceMax, Sub, Mul and Equal for float
-and double; Add and Where for int32 as well; and ScatterElements adds int32.
+and double; Add and Where for int32 as well; and ScatterElements adds doubles.
 """
 
 from __future__ import annotations
@@ -118,9 +119,10 @@ _COUNTS: Final = (
     none = Equal (known, zero)
     bin = Where (none, end, moved)
     same = Equal (known, known)
-    ones = Cast <to = 6> (same)
-    nothing = ConstantOfShape <value = int32[1] {{0}}> (length)
-    counts = ScatterElements <axis = 0, reduction = "add"> (nothing, bin, ones)
+    ones = Cast <to = 11> (same)
+    nothing = ConstantOfShape <value = double[1] {{0}}> (length)
+    added = ScatterElements <axis = 0, reduction = "add"> (nothing, bin, ones)
+    counts = Cast <to = 6> (added)
     }}"""
 )
 

@@ -12,7 +12,9 @@ other values, weights that are not constant, what was done to heads between the 
 
 Conditions: float32, or float16 where the target has a kernel for that; before opset 23, whose Attention the target
 computes with the same kernels, and which reads grouped heads as they are; what `fuse.attention` asks for, but rows that
-a mask forbids altogether. Heads and their sizes are numbers.
+a mask forbids altogether. Heads and their sizes are numbers. With a mask there are as many keys as queries, or a
+multiple of 8, or a number of queries that is none: CUDA takes memory-efficient attention where the queries are a
+multiple of that, and it fails on a mask if the keys are not (`cutlass_fmha/kernel_forward.h`, check_supported).
 
 What it gains on CUDA: no matrix of scores in memory. Of half precision, with heads of up to 256 in steps of 8, there
 are kernels for that (flash attention without a mask, memory-efficient attention with one that is as wide as a multiple
@@ -48,13 +50,15 @@ from graphopt.match.engine import Answer, No, Rule, rule
 from graphopt.match.pattern import op, var
 from graphopt.ops.runtime import DOMAIN
 from graphopt.protocol import Context
-from graphopt.rewrite.ask import dims
+from graphopt.rewrite.ask import dims, same_dims
 
 __all__ = ["RULES"]
 
 _STANDARD = 23
 """The opset whose Attention is as good."""
 _OPERATOR = "MultiHeadAttention"
+_STEP = 8
+"""Elements that memory-efficient attention of float16 reads of a mask at once."""
 
 
 @rule(op.MatMul(op.Softmax(var("scores"), name="softmax"), var("v")), exactness=Exactness.ROUNDING, since=15)
@@ -72,6 +76,8 @@ def multi_head(draft: Draft, ctx: Context, scores: ir.Value, softmax: ir.Node, v
     deep, wide = _size(found.q), _size(v)
     if deep is None or wide is None:
         return No("the number and the size of heads are not known")
+    if found.mask is not None and not _aligned(*((dims(value) or [None, None])[-2] for value in (found.q, v))):
+        return No("the mask's rows may be of a length that a kernel of the target fails on")
     if too_uneven(ctx, prod(deep), prod(wide)):
         return No("the target has no kernel for heads that are not as wide in values as in queries")
     parts = [_pack(draft, value, size) for value, size in ((found.q, deep), (found.k, deep), (v, wide))]
@@ -97,6 +103,12 @@ def _size(value: ir.Value) -> tuple[int, int] | None:
     extents = dims(value) or [None]
     heads = 1 if len(extents) < len(TURNED) else extents[1]
     return (heads, extents[-1]) if isinstance(heads, int) and isinstance(extents[-1], int) and extents[-1] else None
+
+
+def _aligned(queries: int | str | None, keys: int | str | None) -> bool:
+    """Whether no kernel is taken, by the number of queries, that fails on a mask for so many keys."""
+    other = isinstance(queries, int) and queries % _STEP != 0
+    return other or same_dims([queries], [keys]) or (isinstance(keys, int) and keys % _STEP == 0)
 
 
 def _pack(draft: Draft, value: ir.Value, size: tuple[int, int]) -> Packed:

@@ -36,6 +36,7 @@ from graphopt.plan.islands import Unit, islands
 from graphopt.plan.rounding import Deviation, Rounding
 from graphopt.run.child import Child
 from graphopt.run.machine import HERE, Machine
+from graphopt.targets import PORTABLE, Target
 
 __all__ = ["Halved", "Halves"]
 
@@ -91,6 +92,8 @@ class Halves:
     """What its file holds beside the graph: bodies of a Scan need their shapes."""
     child: Child | None = None
     """Where what the runtime may not survive is tried."""
+    target: Target = PORTABLE
+    """What it is made for: operators without a kernel of half precision stay on floats."""
 
     def shallow(self, *, known: bool) -> ir.Model | None:
         """The model with masks that half precision can hold; None where its outputs are others then.
@@ -198,8 +201,14 @@ class Halves:
 
     @cached_property
     def _ports(self) -> dict[str, Ports | str]:
-        kind = self.form.dtype
-        return {key(n): "it is to be left alone" if key(n) in self.skip else ports(n, kind) for n in self.model.graph}
+        return {key(n): self._left(n) or ports(n, self.form.dtype) for n in self.model.graph}
+
+    def _left(self, node: ir.Node) -> str:
+        """Why a node is not looked at."""
+        if key(node) in self.skip:
+            return "it is to be left alone"
+        lacks = not node.domain and node.op_type in self.target.floats
+        return f"target {self.target.name} has no {node.op_type} of half precision" if lacks else ""
 
     @cached_property
     def _types(self) -> dict[str, str]:

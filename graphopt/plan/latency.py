@@ -104,7 +104,7 @@ def latency(
             trial = _Trial(linear, given, diagonal=product.diagonal)
             tables.append(_table(trial, shares, idle, seconds, machine))
         chosen.append(kinds[kind])
-    (now,) = medians([(machine.session(model), feed)], seconds=4 * seconds)
+    (now,) = medians([(machine.timed(model), feed)], seconds=4 * seconds)
     found = Latency(np.stack(tables), np.array(chosen, np.intp), lines(channels), np.array(shares))
     full = float(found(row(channels, {}))[0])
     if full > now:
@@ -191,4 +191,4 @@ def _session(inputs: Sequence[ir.Value], node: ir.Node, weights: Sequence[ir.Val
     y.name, y.type = "y", inputs[0].type
     opsets = {"": 17, node.domain: 1} if node.domain else {"": 17}
     graph = ir.Graph(list(inputs), [y], nodes=[node], initializers=list(weights), opset_imports=opsets, name="trial")
-    return machine.session(ir.Model(graph, ir_version=8))
+    return machine.timed(ir.Model(graph, ir_version=8))

@@ -251,10 +251,10 @@ class Regions:
     ) -> tuple[list[str], float | None, dict[str, str]]:
         """Of the dearest regions those that take little time on floats, what they take together, and about others."""
         chosen, slower, told = list[str](), None, dict[str, str]()
-        session = self.machine.session(first.model)
+        session = self.machine.timed(first.model)
         for name in list(gains)[:_TRIED]:
             self.machine.progress(f"timing {name} on floats")
-            other = self.machine.session(self.quantized([*chosen, name]).model)
+            other = self.machine.timed(self.quantized([*chosen, name]).model)
             ratio = bench(session, other, feed, seconds=_SECONDS).ratio
             more = ratio - (slower or 1.0)
             told[name] = f"nothing: on floats, the model would take {more:+.1%} of the time"

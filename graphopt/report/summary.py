@@ -84,5 +84,5 @@ def _timing(outcome: pipeline.Outcome, evidence: Evidence | None, settings: pipe
     if outcome.content is None or evidence is None or outcome.unchanged is not None:
         return None
     models, feed = (outcome.source.runnable, outcome.content), evidence.feeds[0]
-    first, second = (settings.session(m) for m in models)
+    first, second = (settings.timed(m) for m in models)
     return TimingReport.of(bench.bench(first, second, feed, seconds=_TIMING_SECONDS), feed)

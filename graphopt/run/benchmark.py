@@ -1,4 +1,9 @@
-"""What one or two models take on one feed: time, with and without CUDA graphs, and memory of the device."""
+"""What one or two models take on one feed: time, with and without CUDA graphs, and memory of the device.
+
+On CUDA they run as they are deployed, with the options that the provider has on its own: TF32, convolutions by cuDNN's
+thorough heuristics (`cudnn_conv_algo_search`), channels first (`prefer_nhwc`). Whoever wants floats that are exact sets
+NVIDIA_TF32_OVERRIDE=0, which CUDA's libraries obey.
+"""
 
 from __future__ import annotations
 
@@ -32,8 +37,9 @@ class Benchmark:
     placement: Placement
     """Where the nodes of the last model run."""
     memory: tuple[int, ...] = ()
-    """Bytes of the device that each model takes: weights, values and what its runtime keeps. Only told on CUDA, where
-    all that begins or ends meanwhile on the same GPU counts as well."""
+    """Bytes of the device that each model takes: weights, values and what its runtime keeps, which gets room for values
+    in powers of two, as long as nobody asks it otherwise. Only told on CUDA, where all that begins or ends meanwhile on
+    the same GPU counts as well."""
     graphs: Timing | None = None
     """The same with all kernels of a run started at once, as a CUDA graph. Shapes must not change for that."""
     ungraphed: str = ""
@@ -53,25 +59,19 @@ def benchmark(models: Sequence[Runnable], feed: Feed, machine: Machine, *, secon
         InputError: a model does not run on the feed.
         MachineError: the device is missing.
     """
-    first = machine.session(models[0])
+    first = machine.timed(models[0])
     if first.provider != CUDA:
-        last = machine.session(models[-1]) if len(models) > 1 else first
+        last = machine.timed(models[-1]) if len(models) > 1 else first
         return Benchmark(bench(first, last, feed, seconds=seconds), environment(first), last.placement)
     device = int(first.options.get("device_id", 0))
-    first.run(feed)  # what CUDA loads but once is no model's own
     del first
     machine = replace(machine, device="cuda")
     watch, options = _clock()
-    sessions, memory = _measured(models, feed, machine, options, device)
-    timing = bench(sessions[0], sessions[-1], feed, seconds=seconds, watch=watch)
-    found = Benchmark(timing, environment(sessions[0]), sessions[-1].placement, memory)
-    del sessions
+    found = _plain(models, feed, machine, options, device, seconds=seconds, watch=watch)
     try:
-        captured = [machine.session(m, cuda={**options, **_CAPTURED}) for m in models]
-        graphs = bench(captured[0], captured[-1], feed, seconds=seconds, watch=watch)
+        return replace(found, graphs=_captured(models, feed, machine, options, seconds=seconds, watch=watch))
     except InputError as problem:
         return replace(found, ungraphed=str(problem))
-    return replace(found, graphs=graphs)
 
 
 def _clock() -> tuple[Stopwatch, Mapping[str, str]]:
@@ -84,16 +84,44 @@ def _clock() -> tuple[Stopwatch, Mapping[str, str]]:
     return (HOST, {}) if watch is None else (watch, {"user_compute_stream": str(watch.stream)})
 
 
-def _measured(
-    models: Sequence[Runnable], feed: Feed, machine: Machine, options: Mapping[str, str], device: int
-) -> tuple[list[Session], tuple[int, ...]]:
-    """Sessions that have run once, and what each takes of the device; nothing where the driver does not tell."""
+def _plain(
+    models: Sequence[Runnable],
+    feed: Feed,
+    machine: Machine,
+    options: Mapping[str, str],
+    device: int,
+    *,
+    seconds: float,
+    watch: Stopwatch,
+) -> Benchmark:
+    """All but the CUDA graphs. The sessions end here, before the clock whose stream they use."""
+    for model in models:  # kernels that CUDA loads but once, of each type on their own, are no model's own
+        machine.timed(model, options).run(feed)
     sessions, marks = list[Session](), [used_memory(device)]
     for model in models:
-        sessions.append(machine.session(model, cuda=options))
+        sessions.append(machine.timed(model, options))
         sessions[-1].run(feed)
         marks.append(used_memory(device))
     known = [m for m in marks if m is not None]
-    if len(known) < len(marks):
-        return sessions, ()
-    return sessions, tuple(max(0, b - a) for a, b in pairwise(known))
+    memory = tuple(max(0, b - a) for a, b in pairwise(known)) if len(known) == len(marks) else ()
+    timing = bench(sessions[0], sessions[-1], feed, seconds=seconds, watch=watch)
+    return Benchmark(timing, environment(sessions[0]), sessions[-1].placement, memory)
+
+
+def _captured(
+    models: Sequence[Runnable],
+    feed: Feed,
+    machine: Machine,
+    options: Mapping[str, str],
+    *,
+    seconds: float,
+    watch: Stopwatch,
+) -> Timing:
+    """The time with CUDA graphs.
+
+    Raises:
+        InputError: there are none. Nodes on the CPU that values are copied to and control flow are refused as the
+            session begins; a kernel that waits for the device, or copies to the host, fails in the first run.
+    """
+    sessions = [machine.timed(m, {**options, **_CAPTURED}) for m in models]
+    return bench(sessions[0], sessions[-1], feed, seconds=seconds, watch=watch)

@@ -17,9 +17,12 @@ from onnxruntime.capi import onnxruntime_pybind11_state as native
 
 from graphopt.run.runtime import CPU, CUDA, ERRORS, brief, create, guarded
 
-__all__ = ["OPTIONS", "cuda_works", "missing_library", "on_cuda"]
+__all__ = ["DEPLOYED", "OPTIONS", "cuda_works", "missing_library", "on_cuda"]
 
 OPTIONS: Final[Mapping[str, str]] = {"use_tf32": "0"}  # else the hardware alone makes relative errors of 1e-3
+DEPLOYED: Final[Mapping[str, str]] = {"use_tf32": "1"}
+"""As the provider is on its own, for what is timed. TF32 cannot be left out there: without it, its convolutions avoid
+the tensor cores whatever their type is, those of half precision included (core/providers/cuda/nn/conv.cc)."""
 _ALONE: Final = "session.disable_cpu_ep_fallback"
 _REFUSED: Final = "fallback to CPU EP has been explicitly disabled"
 _ADD: Final = bytes.fromhex(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from typing import Final
 
 import onnxruntime as ort
 
@@ -11,6 +13,9 @@ from graphopt.run.runtime import CPU, CUDA
 from graphopt.run.session import Session
 
 __all__ = ["Environment", "environment"]
+
+_OVERRIDE: Final = "NVIDIA_TF32_OVERRIDE"
+"""The variable by which CUDA's libraries are kept from TF32, whatever a program asks for."""
 
 
 @dataclass(frozen=True)
@@ -46,5 +51,5 @@ def environment(session: Session) -> Environment:
         ort.__version__,
         str(ort.cuda_version),
         gpu(int(session.options.get("device_id", 0)))[0],
-        session.options.get("use_tf32") != "0",
+        session.options.get("use_tf32") != "0" and os.environ.get(_OVERRIDE) != "0",
     )

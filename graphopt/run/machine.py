@@ -11,6 +11,7 @@ import onnx_ir as ir
 from graphopt.graph.carry import Carried
 from graphopt.graph.external import Runnable
 from graphopt.graph.save import runnable
+from graphopt.run.cuda import DEPLOYED
 from graphopt.run.session import Device, Session
 
 __all__ = ["HERE", "Machine", "Progress"]
@@ -56,6 +57,10 @@ class Machine:
             integers=self.integers,
             cuda=cuda,
         )
+
+    def timed(self, model: Runnable | ir.Model, cuda: Mapping[str, str] | None = None) -> Session:
+        """A model as it is deployed, whose time is wanted and not its values: on CUDA with TF32, as `DEPLOYED` says."""
+        return self.session(model, cuda={**DEPLOYED, **(cuda or {})})
 
 
 HERE: Final = Machine()

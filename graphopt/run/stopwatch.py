@@ -39,10 +39,10 @@ HOST: Final = Stopwatch()
 
 
 class EventClock(Stopwatch):
-    """Times runs by two events on a CUDA stream: from where the device begins to where it has ended.
+    """Times runs by two events on a CUDA stream, before and behind them. Sessions have to be made for `stream`.
 
-    What the host does before the first kernel starts, and after the last one ended, is left out. Sessions have to be
-    made for `stream`.
+    It is the device's clock, but the host's delays count: an idle stream passes the first event at once, and a run is
+    waited for before the second one is recorded. Kernels shorter than what starts them are not told from it.
 
     Args:
         runtime: the library libcudart, or what has its functions.
@@ -70,7 +70,7 @@ class EventClock(Stopwatch):
         return self._stream.value or 0
 
     def __call__(self, run: Callable[[], object]) -> float:
-        """The seconds that the device takes for what `run` puts on the stream."""
+        """The seconds from before `run`, which puts something on the stream, to when that is done."""
         elapsed = ctypes.c_float()
         self._ask("cudaEventRecord", self._start, self._stream)
         run()

@@ -1,9 +1,10 @@
 """Everything that only a GPU can show, in one command: `python -m tests.bench.cuda FOLDER [MODEL...]`.
 
 Runs `graphopt doctor` and the tests marked `cuda`, then times nets (files, or names of `nets.py`) as they are and as
-graphopt makes them, in pairs: at 32 rows (and a length of 128), TF32 off, both at onnxruntime's full optimization.
-FOLDER gets `cuda.json` and `cuda.md`, which grow row by row: rows that are there are not measured again, so that it can
-be stopped and go on. With `--device cpu` it runs anywhere, and says so.
+graphopt makes them, in pairs: at 32 rows (and a length of 128), both as onnxruntime runs them by default, at its full
+optimization and with TF32; NVIDIA_TF32_OVERRIDE=0 in the environment keeps both from that. FOLDER gets `cuda.json` and
+`cuda.md`, which grow row by row: rows that are there are not measured again, so that it can be stopped at any time and
+go on, then with `--untested`. With `--device cpu` it runs anywhere, and says so.
 """
 
 from __future__ import annotations
@@ -40,7 +41,6 @@ VARIANTS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
         FAST: {"target": "cuda", "fp16": True},
         "pruned fp16": {"target": "cuda", "fp16": True, "budget": {"macs": 0.7}},
         "weights of 4 bits": {"target": "cuda", "passes": ["lossless", "blocks{bits=4}"]},
-        "fp16, weights of 4 bits": {"target": "cuda", "fp16": True, "passes": ["lossless", "blocks{bits=4}"]},
     }
 )
 """What is compared: the arguments of `graphopt.optimize`."""
@@ -196,7 +196,8 @@ def _where(bench: Mapping[str, Any]) -> str:
         found["cuda"] and f"CUDA {found['cuda']}",
     )
     told = [str(p) for p in (found["provider"], *parts, f"onnxruntime {found['onnxruntime']}") if p]
-    return ", ".join([*told, bench["clock"], *(["TF32 off"] if found["tf32"] is False else [])])
+    tf32 = [] if found["tf32"] is None else [f"TF32 {'on' if found['tf32'] else 'off'}"]
+    return ", ".join([*told, bench["clock"], *tf32])
 
 
 def _tested() -> str:

@@ -80,6 +80,19 @@ def test_attention_of_any_shape(kind: str, near: float) -> None:
         assert own(lowered(model, feed, near)) == {"MultiHeadAttention": 1}
 
 
+@pytest.mark.parametrize(
+    ("queries", "keys", "masked", "fused"),
+    [(16, 5, True, False), (16, 5, False, True), (16, 8, True, True), (12, 5, True, True), ("S", 5, True, False)],
+)
+def test_masks_that_a_kernel_fails_on_stay_outside(queries: int | str, keys: int, masked: bool, fused: bool) -> None:  # noqa: FBT001
+    scores = "s = MatMul (q, t) a = Add (s, m)" if masked else "a = MatMul (q, t)"
+    model = given(f"""g (float[1,2,{queries},8] q, float[1,2,{keys},8] k, float[1,2,{keys},8] v,
+        float[1,1,{queries},{keys}] m) => (float[1,2,{queries},8] y) {{
+        t = Transpose <perm = [0, 1, 3, 2]> (k) {scores} p = Softmax <axis = -1> (a) y = MatMul (p, v) }}""")
+    made = rewritten(load(model), [Lower()], target="cuda").model
+    assert bool(own(made)["MultiHeadAttention"]) == fused
+
+
 @TYPES
 def test_sums_before_a_normalization_of_any_shape(kind: str, near: float) -> None:
     random = np.random.default_rng(6)
@@ -122,6 +135,6 @@ def test_half_precision_and_operators_of_the_runtime_go_together(mask: str) -> N
 
 def test_what_may_be_emitted_has_kernels() -> None:
     cuda = TARGETS["cuda"]
-    assert cuda.halves < cuda.operators
-    assert cuda.behind <= {"Add", "Relu"}
+    assert cuda.halves <= cuda.operators
+    assert not cuda.behind, "onnxruntime fuses no convolution there"
     assert "com.microsoft::SkipLayerNormalization" not in TARGETS["cpu"].operators

@@ -21,6 +21,7 @@ from graphopt.plan.halves import Halved, Halves
 from graphopt.plan.islands import Unit, islands
 from graphopt.plan.rounding import Rounding
 from graphopt.run.machine import HERE
+from graphopt.targets import TARGETS
 from tests.support.integers import filled
 
 X = {"x": np.random.default_rng(3).standard_normal((12, 16)).astype(np.float32)}
@@ -262,3 +263,14 @@ def test_no_other_choice_costs_less(seed: int) -> None:
     every = [{k for k, on in zip(free, way, strict=True) if on} for way in product([False, True], repeat=len(free))]
     outside = Unit(outputs & ends, ends - outputs, 0)
     assert price(islands(units, floats, fixed, outputs - ends, outside)) == min(map(price, every))
+
+
+def test_what_a_target_has_no_kernel_of_half_precision_for_stays_on_floats() -> None:
+    model = net(
+        "i = Reshape(a, image) w = Reshape(x, at) [sample] s = GridSample(i, w) f = Reshape(s, flat) b = MatMul(f, m4)",
+        constants=", float[8,64] m4, int64[4] image = {0, 1, 8, 8}, int64[4] at = {0, 2, 4, 2}, int64[2] flat = {0, 8}",
+    )
+    assert "sample" in Halves(model, HalfPrecision(), X).halved(()).halves
+    found = Halves(model, HalfPrecision(), X, target=TARGETS["cuda"]).settled()
+    assert found.floats["sample"] == "target cuda has no GridSample of half precision"
+    assert {"middle", "last"} <= set(found.halves)

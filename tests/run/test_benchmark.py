@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+import weakref
+from typing import Any
+
 import numpy as np
 import pytest
 
+from graphopt.errors import InputError
 from graphopt.run import benchmark as module
+from graphopt.run.bench import Timing, bench
 from graphopt.run.benchmark import benchmark
 from graphopt.run.machine import Machine
 from tests.run.test_stopwatch import FakeRuntime
@@ -32,6 +37,7 @@ def test_on_cuda_time_is_the_devices_and_memory_is_told(monkeypatch: pytest.Monk
     assert found.memory == (500, 200)
     assert found.timing.clock == "CUDA events"
     assert found.timing.provider == "CUDAExecutionProvider"
+    assert found.environment.tf32, "as the provider is on its own: without it, half precision leaves the tensor cores"
     assert found.graphs is not None
     assert found.graphs.clock == "CUDA events"
     assert found.ungraphed == ""
@@ -43,6 +49,30 @@ def test_what_cannot_be_captured_says_why(monkeypatch: pytest.MonkeyPatch) -> No
     found = benchmark([RELU], FEED, machine, seconds=0.1)
     assert (found.memory, found.graphs) == ((1,), None)
     assert "it has an If" in found.ungraphed
+
+
+@pytest.mark.parametrize("failing", [False, True])
+def test_sessions_end_before_the_stream_that_they_use(monkeypatch: pytest.MonkeyPatch, *, failing: bool) -> None:
+    alive, left, make = weakref.WeakSet[Any](), list[int](), FakeCuda.session
+
+    def session(self: FakeCuda, *given: Any, **named: Any) -> Any:
+        alive.add(made := make(self, *given, **named))
+        return made
+
+    def timed(*given: Any, **named: Any) -> Timing:
+        if failing and "enable_cuda_graph" in given[0].options:
+            raise InputError("the stream is capturing")
+        return bench(*given, **named)
+
+    class Runtime(FakeRuntime):
+        def _cudaStreamDestroy(self, _: Any) -> None:  # noqa: N802
+            left.append(len(alive))
+
+    monkeypatch.setattr(FakeCuda, "session", session)
+    monkeypatch.setattr(module, "bench", timed)
+    on_cuda(monkeypatch, Runtime(), 0, 1)
+    found = benchmark([RELU], FEED, FakeCuda(device="cuda", threads=1), seconds=0.1)
+    assert (found.graphs is None, left) == (failing, [0])
 
 
 @pytest.mark.parametrize("runtime", [None, FakeRuntime("cudaStreamCreateWithFlags")])

@@ -106,6 +106,8 @@ def test_the_environment_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "gpu", lambda _: (None, "lost"))
     found = environment(ran(CUDA, Placement(CUDA, 0), use_tf32="1"))
     assert str(found) == "CUDA: a GPU that the driver does not name, CUDA 13.0, onnxruntime 1.31.1, TF32 on"
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")
+    assert environment(ran(CUDA, Placement(CUDA, 0), use_tf32="1")).tf32 is False
 
 
 def test_nothing_ran_on_cuda_where_it_has_no_node(monkeypatch: pytest.MonkeyPatch) -> None:

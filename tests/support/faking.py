@@ -14,6 +14,7 @@ import pytest
 
 from graphopt.errors import InputError
 from graphopt.graph.external import Runnable
+from graphopt.run.cuda import OPTIONS
 from graphopt.run.machine import Machine
 from graphopt.run.runtime import CPU, CUDA, create
 from graphopt.run.session import Feed, Session
@@ -27,7 +28,7 @@ class _OnCuda:
     provider = "CUDAExecutionProvider"
 
     def __init__(self, session: Session, error: float, options: Mapping[str, str]) -> None:
-        self._session, self._error, self.options = session, error, {"device_id": "0", **options}
+        self._session, self._error, self.options = session, error, {"device_id": "0", **OPTIONS, **options}
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._session, name)
