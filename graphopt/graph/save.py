@@ -51,9 +51,9 @@ def serialize(model: ir.Model, carried: Carried) -> bytes:
 
 
 @resting()
-def runnable(model: ir.Model, carried: Carried, external_above: int = EXTERNAL_ABOVE) -> Runnable:
+def runnable(model: ir.Model, carried: Carried, external_above: int | None = None) -> Runnable:
     """A graph as the runtime takes it: as bytes, or above 2 GB as bytes with the weights beside them, not copied."""
-    if weight_bytes(model) < external_above:
+    if weight_bytes(model) < (EXTERNAL_ABOVE if external_above is None else external_above):
         return serialize(model, carried)
     outside, moved = _apart(model)
     weights = {}

@@ -2,7 +2,7 @@
 
 Runs `graphopt doctor` and the tests marked `cuda`, then times nets (files, or names of `nets.py`) as they are and as
 graphopt makes them, in pairs: at 32 rows (and a length of 128), both as onnxruntime runs them by default, at its full
-optimization and with TF32; NVIDIA_TF32_OVERRIDE=0 in the environment keeps both from that. FOLDER gets `cuda.json` and
+optimization, but without TF32, unless NVIDIA_TF32_OVERRIDE=1 is in the environment. FOLDER gets `cuda.json` and
 `cuda.md`, which grow row by row: rows that are there are not measured again, so that it can be stopped at any time and
 go on, then with `--untested`. With `--device cpu` it runs anywhere, and says so.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import subprocess
 import sys
 import tempfile
@@ -228,6 +229,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=32)
     parser.add_argument("--untested", action="store_true", help="leave the tests out")
     asked = parser.parse_args()
+    os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")  # CUDA's libraries read it as they load, which is later
     sheet = Sheet.open(asked.folder)
     sheet.facts["doctor"] = [asdict(f) for f in graphopt.doctor()]
     if not asked.untested:
