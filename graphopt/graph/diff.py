@@ -28,7 +28,7 @@ from functools import cached_property
 
 import onnx_ir as ir
 
-from graphopt.graph.matching import Pairs, Side, constant, equal, settings
+from graphopt.graph.matching import Pairs, Side, constant, described, equal, settings
 
 __all__ = ["GONE", "KINDS", "Change", "Diff", "diff"]
 
@@ -137,10 +137,10 @@ class _Reader:
             return "", ""
         name = old.name if tensors[1] is None else new.name
         if first.dtype != second.dtype:
-            return "requantized", f"{name}: {_tensor(first)} → {_tensor(second)}"
+            return "requantized", f"{name}: {described(first)} → {described(second)}"
         if tuple(first.shape.numpy()) != tuple(second.shape.numpy()):
-            return "resized", f"{name}: {_tensor(first)} → {_tensor(second)}"
-        return ("", "") if equal(first, second) else ("changed", f"{name} holds other numbers: {_tensor(second)}")
+            return "resized", f"{name}: {described(first)} → {described(second)}"
+        return ("", "") if equal(first, second) else ("changed", f"{name} holds other numbers: {described(second)}")
 
     def _wired(self, index: int, old: ir.Value, new: ir.Value) -> tuple[str, str]:
         """A value that is computed on both sides: it is moved if what was read is there, but is not read."""
@@ -312,7 +312,3 @@ def _twins(old: ir.Node, new: ir.Node) -> bool:
     tensors = [(constant(a), constant(b)) for a, b in zip(old.inputs, new.inputs, strict=True)]
     same = all((a is None and b is None) or (a is not None and b is not None and equal(a, b)) for a, b in tensors)
     return same and settings(old) == settings(new)
-
-
-def _tensor(tensor: ir.TensorProtocol) -> str:
-    return f"{tensor.dtype.name.lower()} {'×'.join(map(str, tensor.shape.numpy())) or 'scalar'}"

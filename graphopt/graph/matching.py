@@ -22,7 +22,7 @@ import onnx_ir as ir
 from graphopt.graph.nodes import key, opset, readers, subgraphs
 from graphopt.graph.wholesale import agree
 
-__all__ = ["Pairs", "Side", "constant", "equal", "settings"]
+__all__ = ["Pairs", "Side", "constant", "described", "equal", "settings"]
 
 _BODIES: Final = {ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS}
 
@@ -208,6 +208,11 @@ def equal(a: ir.TensorProtocol, b: ir.TensorProtocol) -> bool:
         return False
     first, second = a.numpy(), b.numpy()
     return first is second or np.array_equal(first, second) or first.tobytes() == second.tobytes()
+
+
+def described(tensor: ir.TensorProtocol) -> str:
+    """Its type and shape."""
+    return f"{tensor.dtype.name.lower()} {'×'.join(map(str, tensor.shape.numpy())) or 'scalar'}"
 
 
 def _operator(node: ir.Node) -> tuple[str, str, str]:
