@@ -37,7 +37,7 @@ KINDS = ("same", "moved", "resized", "requantized", "changed", "fused", "split",
 GONE = ("folded", "bypassed", "dead")
 """What further may become of one of the first."""
 _REWRITTEN = frozenset({"resized", "changed", "requantized"})
-_MOST = 64
+_MOST = 24
 """Nodes on both sides of a region, beyond which it says nothing that it took the other one's place."""
 
 Role = Callable[[ir.Node], str]
@@ -113,7 +113,10 @@ class _Reader:
             notes += [note] if note else []
             if theirs is not None and kind != "folded":
                 behind.append(theirs)
-        absorbed = self._cone(behind) if kinds - {"moved", "folded"} else []
+        if self.pairs.nodes.get(self.after.owner.get(new, new), old) is not self.before.owner.get(old, old):
+            kinds.add("moved")
+            notes.append("it stands in another body")
+        absorbed = self._cone(behind) if kinds & {"changed", "resized"} else []
         plain = "fused" if absorbed and "changed" in kinds else "changed" if kinds else "same"
         kind = next((k for k in ("moved", "resized", "requantized") if k in kinds), plain)
         return kind, [old, *absorbed], notes
@@ -144,20 +147,25 @@ class _Reader:
 
     def _wired(self, index: int, old: ir.Value, new: ir.Value) -> tuple[str, str]:
         """A value that is computed on both sides: it is moved if what was read is there, but is not read."""
-        values, there = self.pairs.values, self.pairs.stands_for
-        if values.get(new) is old or old not in there:
-            return "", ""
-        if new not in values and old in {values[v] for v in self._sources(new)}:
-            return "", ""
-        return "moved", f"input {index} is {new.name}, and was {old.name}"
+        there = old in self.pairs.stands_for or old.producer() in self.pairs.is_now
+        if there and old not in self._sources(new):
+            return "moved", f"input {index} is {new.name}, and was {old.name}"
+        return "", ""
+
+    def _image(self, value: ir.Value) -> ir.Value | None:
+        """The value of the first model that one of the second is, or that the same node computes."""
+        maker, index = value.producer(), value.index() or 0
+        twin = None if maker is None else self.pairs.nodes.get(maker)
+        made = twin.outputs[index] if twin is not None and index < len(twin.outputs) else None
+        return self.pairs.values.get(value, made)
 
     def _sources(self, value: ir.Value) -> Iterable[ir.Value]:
-        """The nearest values of both models that one of the second is computed from."""
-        pending, seen, found = [value], {value}, []
+        """The nearest values of the first model that one of the second is computed from."""
+        pending, seen, found = [value], {value}, list[ir.Value]()
         while pending:
             current = pending.pop()
-            if current in self.pairs.values:
-                found.append(current)
+            if (image := self._image(current)) is not None:
+                found.append(image)
                 continue
             maker = current.producer()
             for read in self.after.reads(maker) if maker is not None else ():
@@ -222,22 +230,25 @@ class _Reader:
         if (twin := self.moved.get(node)) is not None:
             return "moved", [twin], []
         role = self.role(node)
-        if not region and not role:
-            near = {r for v in node.outputs for r in self.after.readers(v)} & self.pairs.nodes.keys()
-            whole = [self.pairs.nodes[r] for r in near if self._paired(self.pairs.nodes[r], r)[0] in _REWRITTEN]
-            if whole:
+        readers = list(dict.fromkeys(r for v in node.outputs for r in self.after.readers(v)))
+        kept = [n for n in region if n in self.pairs.is_now]
+        if not role and kept == list(region):  # nothing that went is in its place
+            near = [*readers, *(self.pairs.is_now[n] for n in kept)]
+            twins = [(self.pairs.nodes[r], r) for r in near if r in self.pairs.nodes]
+            if whole := [old for old, new in twins if self._paired(old, new)[0] in _REWRITTEN]:
                 return "split", whole, []
+            region = ()
         if not region or (role and not any(self.role(n) for n in region)):
-            readers = list(dict.fromkeys(self.after.keys[r] for v in node.outputs for r in self.after.readers(v)))
-            before = f", before {readers[0]}" + (" and others" if len(readers) > 1 else "") if readers else ""
+            others = " and others" if len(readers) > 1 else ""
+            before = f", before {self.after.keys[readers[0]]}{others}" if readers else ""
             return "inserted", [], [f"{role or 'new'}{before}"]
-        others = [n for n in crowd[frozenset(region)] if not self.role(n)] or [node]
+        beside = [n for n in crowd[frozenset(region)] if not self.role(n)] or [node]
         if len(region) == 1:
-            if len(others) == 1:
+            if len(beside) == 1:
                 return "changed", list(region), [f"operator: {region[0].op_type} → {node.op_type}"]
             return "split", list(region), []
-        if len(region) > _MOST and len(others) > _MOST:
-            return "unknown", [], [f"among {len(others):,} nodes that took the place of {len(region):,}"]
+        if len(region) > _MOST and len(beside) > _MOST:
+            return "unknown", [], [f"among {len(beside):,} nodes that took the place of {len(region):,}"]
         like = [n for n in region if n.op_identifier() == node.op_identifier()]
         return "fused", list(region), self._constants(like[0], node) if len(like) == 1 else []
 
@@ -277,9 +288,7 @@ class _Reader:
             self.pairs.values,
         )
 
-    def _gone(
-        self, node: ir.Node, became: dict[ir.Node, tuple[str, list[ir.Node]]]
-    ) -> tuple[str, ir.Value | None]:
+    def _gone(self, node: ir.Node, became: dict[ir.Node, tuple[str, list[ir.Node]]]) -> tuple[str, ir.Value | None]:
         """What stands where the result of a node was."""
         for value in node.outputs:
             now = self.pairs.stands_for.get(value)

@@ -4,6 +4,7 @@
     ports      inputs and outputs that have other names, by their position
     backward   y = f(x) and y' = f(x') are one node  →  x and x' are one value, and so are the nodes that compute them
     forward    x is one value  →  the nodes f that read it at the same place, and the same besides, are one node
+    in order   of what is left, the longest sequence that both have of operators, attributes and shapes of results
 
 Each node and value has at most one counterpart. Time is linear in nodes and their inputs.
 """
@@ -11,6 +12,7 @@ Each node and value has at most one counterpart. Time is linear in nodes and the
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
@@ -19,11 +21,14 @@ import numpy as np
 import onnx.defs
 import onnx_ir as ir
 
-from graphopt.graph.nodes import key, opset, readers, subgraphs
+from graphopt.graph.nodes import key, opset, rank, readers, subgraphs
 from graphopt.graph.wholesale import agree
 
 __all__ = ["Pairs", "Side", "constant", "described", "equal", "settings"]
 
+_MOST_COMPARED = 1_000_000
+"""Pairs of nodes that look alike, beyond which what is most common is left out."""
+_Chain = tuple[ir.Node, ir.Node, "_Chain | None"]
 _BODIES: Final = {ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS}
 
 
@@ -92,7 +97,7 @@ class Pairs:
             self._scopes(before.model.functions[name].graph, after.model.functions[name].graph)
         self._settle()
         self._across()
-        while self._forward():
+        while self._forward() or self._in_order():
             self._settle()
 
     # -- by name --------------------------------------------------------------------------------------------------
@@ -102,14 +107,15 @@ class Pairs:
         self._ports(old.inputs, new.inputs)
         theirs, trusted = _named(_values(old)), _chance(old, new)
         for value in _values(new):
-            if value.name in theirs and trusted:
-                self._pair(theirs[value.name], value)
+            other = theirs.get(value.name) if trusted else None
+            if other is not None and (rank(other) is None or rank(value) in {None, rank(other)}):
+                self._pair(other, value)
         self._ports(old.outputs, new.outputs)
         names: dict[str | None, ir.Node] = {n.name: n for n in old if n.name}
         for node in new:
             made_by = [v.producer() for v in (self.values.get(o) for o in node.outputs) if v is not None]
-            for other in (*made_by, names.get(node.name) if trusted else None):
-                if other is not None and self._match(other, node):
+            for maker in (*made_by, names.get(node.name) if trusted else None):
+                if maker is not None and self._match(maker, node):
                     break
 
     def _ports(self, old: Sequence[ir.Value], new: Sequence[ir.Value]) -> None:
@@ -171,6 +177,32 @@ class Pairs:
             if best is not None and self._match(best, node):
                 found = True
                 self._settle()
+        return found
+
+    def _in_order(self) -> bool:
+        """The longest common subsequence of what is left (Hunt and Szymanski 1977). Whether there is any."""
+        theirs, places = [n for n in self.before.nodes if n not in self.is_now], dict[object, list[ir.Node]]()
+        for node in theirs:
+            places.setdefault(_look(node), []).append(node)
+        ours = [n for n in self.after.nodes if n not in self.nodes and not any(v in self.values for v in n.outputs)]
+        looks = [_look(n) for n in ours]
+        count = Counter(looks)
+        room = _MOST_COMPARED
+        for look in sorted(count.keys() & places.keys(), key=lambda k: count[k] * len(places[k])):
+            room -= count[look] * len(places[look])
+            if room < 0:
+                del places[look]
+        index = {n: i for i, n in enumerate(theirs)}
+        ends, best = list[int](), list[_Chain]()
+        for node, look in zip(ours, looks, strict=True):
+            for other in reversed(places.get(look, [])):
+                at = bisect_left(ends, index[other])
+                ends[at : at + 1] = [index[other]]
+                best[at : at + 1] = [(other, node, best[at - 1] if at else None)]
+        chain, found = (best[-1] if best else None), False
+        while chain is not None:
+            found |= self._match(chain[0], chain[1])
+            chain = chain[2]
         return found
 
     def _alike(self, old: ir.Node, new: ir.Node, moving: Iterable[tuple[int, ir.Value]]) -> bool:
@@ -248,6 +280,14 @@ def _like(old: ir.Value | None, new: ir.Value | None) -> bool:
     """Whether two values may be the same, by the form of constants."""
     first, second = constant(old), constant(new)
     return first is second or (first is not None and second is not None and first.shape == second.shape)
+
+
+def _look(node: ir.Node) -> object:
+    """What two nodes have in common that could be one."""
+    shapes = [
+        None if v.shape is None else (*(d if isinstance(d, int) else None for d in v.shape),) for v in node.outputs
+    ]
+    return _operator(node), *sorted(settings(node).items()), *shapes
 
 
 def _likeness(old: ir.Node, new: ir.Node) -> tuple[int, int]:

@@ -2,7 +2,7 @@
 // Two graphs with one camera: the rows of both are the same, each pane is moved sideways on its own.
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
-  const COLUMN = 176, ROW = 66, WIDE = 156, HIGH = 40, FAR = 0.3, BLOCK = 16, LISTED = 60;
+  const COLUMN = 188, ROW = 66, WIDE = 168, HIGH = 40, FAR = 0.3, BLOCK = 16, LISTED = 60;
   const [KEY, OP, KIND, X, AT, OTHERS, NOTES, SETTINGS, INPUTS, OUTPUTS] = Array(10).keys();
   const told = document.getElementById("told"), lists = document.getElementById("lists");
   const search = document.getElementById("search"), found = document.getElementById("found");
@@ -17,8 +17,7 @@
     return element;
   }
   const across = x => (x + 0.5) * COLUMN, down = row => (row + 0.5) * ROW;
-  const cut = (text, most) => (text.length <= most ? text : "…" + text.slice(1 - most));
-  const kindOf = node => node[KIND];
+  const cut = (text, most) => (text.length <= most ? text : "…" + text.slice(1 - most));  // names differ at their ends
 
   class Pane {
     constructor(index, id) {
@@ -52,7 +51,7 @@
       const sign = data.signs[node[KIND]];
       g.append(
         svg("rect", { width: WIDE, height: HIGH, rx: 6 }), svg("path", { class: "stripe", d: `M6 0H5a5 5 0 0 0-5 5V${HIGH - 5}a5 5 0 0 0 5 5H6z` }),
-        svg("text", { x: 14, y: 17, class: "op" }, cut(node[OP], sign ? 17 : 19)), svg("text", { x: 14, y: 32 }, cut(node[KEY], 24)),
+        svg("text", { x: 14, y: 17, class: "op" }, node[OP].length > 18 ? node[OP].slice(0, 17) + "…" : node[OP]), svg("text", { x: 14, y: 32 }, cut(node[KEY], 26)),
         svg("text", { x: WIDE - 8, y: 17, class: "sign" }, sign), svg("title", {}, `${node[KEY]}: ${node[KIND]}`));
       g.dataset.i = i;
       return g;
@@ -66,13 +65,15 @@
       }
     }
     draw() {
-      const far = camera.k < FAR, { height } = this.size, wanted = new Set();
+      const far = camera.k < FAR, { width, height } = this.size, wanted = new Set();
       this.scene.setAttribute("transform", `translate(${camera.x[this.index]} ${camera.y}) scale(${camera.k})`);
       this.layers[0].setAttribute("visibility", far ? "visible" : "hidden");
       if (far) this.overview();
       else {
         const first = Math.floor(-camera.y / camera.k / ROW) - 1, last = Math.ceil((height - camera.y) / camera.k / ROW) + 1;
-        for (let row = first; row <= last; row++) for (const i of this.rows.get(row) || []) wanted.add(i);
+        const [left, right] = [0, width].map(x => (x - camera.x[this.index]) / camera.k / COLUMN - 0.5);
+        for (let row = first; row <= last; row++)
+          for (const i of this.rows.get(row) || []) if (this.nodes[i][X] > left - 1 && this.nodes[i][X] < right + 1) wanted.add(i);
         for (let b = Math.floor(first / BLOCK); b <= last / BLOCK; b++)
           for (const i of this.blocks.get(b) || [])
             if (this.nodes[this.edges[i][1]][AT] >= first && this.nodes[this.edges[i][0]][AT] <= last) wanted.add(-1 - i);
@@ -132,7 +133,8 @@
   function begin() {  // readable, at the top
     camera.k = 0.8;
     camera.y = 12;
-    panes.forEach(p => { const top = Math.min(...p.rows.keys()); p.center((p.rows.get(top) || []).slice(0, 1)); });
+    const top = panes[1].nodes.reduce((best, n, i, all) => (best < 0 || n[AT] < all[best][AT] ? i : best), -1);
+    if (top >= 0) { panes[1].center([top]); panes[0].center(panes[1].nodes[top][OTHERS].slice(0, 1)); }
     show();
   }
 
@@ -167,7 +169,7 @@
   };
   function values(title, names, types) {
     if (!names.some(Boolean)) return [];
-    const items = names.map(n => n ? html("li", {}, html("b", {}, n), html("small", {}, types[n] ? ` ${types[n]}` : "")) : html("li", {}, "–"));
+    const items = names.map(n => n ? html("li", {}, html("b", {}, n), html("small", {}, Object.hasOwn(types, n) ? ` ${types[n]}` : "")) : html("li", {}, "–"));
     return [html("h3", {}, title), html("ol", { start: 0 }, ...items)];
   }
   function tell(side, i) {

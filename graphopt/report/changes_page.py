@@ -10,13 +10,14 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from importlib.resources import files
 from typing import Any
 
 from graphopt.counted import counted
 from graphopt.graph.diff import GONE
-from graphopt.report.changes import DiffReport, NodeReport
+from graphopt.report.changes import DiffReport, NodeReport, SideReport
 from graphopt.report.changes_table import MEANINGS
 from graphopt.report.layout import Drawn, arrange
 from graphopt.report.markup import Html, bullets, element, fold, path, table
@@ -38,8 +39,9 @@ def page(report: DiffReport) -> str:
     """The whole page."""
     style, script = ((files("graphopt.report") / f"changes.{kind}").read_text("utf-8") for kind in ("css", "js"))
     allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{allowed}'; base-uri 'none'"
-    names = report.before.name, report.after.name
+    script_only = f"script-src 'sha256-{allowed}'"
+    policy = f"default-src 'none'; style-src 'unsafe-inline'; {script_only}; base-uri 'none'"
+    names = [re.split(r"[/\\]", s.name)[-1] for s in (report.before, report.after)]
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -51,7 +53,7 @@ def page(report: DiffReport) -> str:
 </head>
 <body>
 {element("header", element("h1", names[0], " → ", names[1]), _legend(report), _tools())}
-{element("main", *map(_pane, ("before", "after"), names), element("aside", *_lists(report), id="told", tabindex=0))}
+{element("main", _pane("before", report.before), _pane("after", report.after), _lists(report))}
 <script type="application/json" id="data">{_inert(_drawing(report))}</script>
 <script>{script}</script>
 </body>
@@ -71,7 +73,9 @@ def _inert(data: Any) -> str:
 def _legend(report: DiffReport) -> Html:
     counts = {**report.kinds, **report.gone}
     chips = [
-        element("button", _SIGNS[k], element("b", f" {n:,}"), f" {k}", class_=f"chip {k}", data_kind=k, title=MEANINGS[k])
+        element(
+            "button", _SIGNS[k], element("b", f" {n:,}"), f" {k}", class_=f"chip {k}", data_kind=k, title=MEANINGS[k]
+        )
         for k, n in counts.items()
     ]
     return element("nav", *chips, aria_label="Kinds of nodes: a click goes to the next one of a kind")
@@ -91,12 +95,13 @@ def _tools() -> Html:
     return element("div", search, element("output", id="found"), *buttons, class_="tools")
 
 
-def _pane(side: str, name: str) -> Html:
-    drawing = element("svg", id=side, tabindex=0, role="application", aria_label=f"The graph of {name}")
-    return element("section", element("h2", name, title=name), drawing)
+def _pane(side: str, report: SideReport) -> Html:
+    drawing = element("svg", id=side, tabindex=0, role="application", aria_label=f"The graph of {report.name}")
+    count = element("small", f" {counted(len(report.nodes), 'node')}")
+    return element("section", element("h2", report.name, count, title=report.name), drawing)
 
 
-def _lists(report: DiffReport) -> list[Html]:
+def _lists(report: DiffReport) -> Html:
     before, after = report.before, report.after
     sizes = [
         (label, f"{old:,}", f"{new:,}", change(old, new))
@@ -117,9 +122,10 @@ def _lists(report: DiffReport) -> list[Html]:
         columns = ("name", "", "before", "after", ">bytes")
         parts.append(fold(f"Constants ({len(report.constants):,})", table(columns, rows)))
     if report.header:
-        rows = [(name, shown(old, 100), shown(new, 100)) for name, (old, new) in report.header.items()]
-        parts.append(fold(f"Header ({len(rows):,})", table(("", "before", "after"), rows)))
-    return [element("div", *parts, *([bullets(report.notes)] if report.notes else []), id="lists")]
+        told = [(name, shown(old, 100), shown(new, 100)) for name, (old, new) in report.header.items()]
+        parts.append(fold(f"Header ({len(told):,})", table(("", "before", "after"), told)))
+    parts += [bullets(report.notes)] if report.notes else []
+    return element("aside", element("div", *parts, id="lists"), id="told", tabindex=0)
 
 
 def _listed(kind: str, side: int, nodes: list[tuple[int, NodeReport]]) -> Html:

@@ -31,6 +31,8 @@ MEANINGS = {
     "dead": "nothing needed its result",
 }
 """What is said of a node, in other words."""
+_SHORT = 100
+"""Characters of an entry of the header that is told in full."""
 _FEW, _NAMES = 6, 3
 """Nodes of a kind that are listed, and nodes that are named of those one came from, if not all are to be."""
 
@@ -89,5 +91,5 @@ def _more(count: int, *, whole: bool) -> list[Text]:
 def _rest(report: DiffReport) -> Iterator[str]:
     yield from report.ports
     for name, (old, new) in report.header.items():
-        yield f"{name}: {old or 'not given'} → {new or 'not given'}" if len(old + new) < 100 else f"{name}: differs"
+        yield f"{name}: {old or 'not given'} → {new or 'not given'}" if len(old + new) < _SHORT else f"{name}: differs"
     yield from (f"note: {n}" for n in report.notes)

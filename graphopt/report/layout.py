@@ -165,7 +165,9 @@ def _columns(row: NDArray[np.int64], pairs: NDArray[np.int64], count: int) -> ND
     return left
 
 
-def _spread(layer: Sequence[int], wish: NDArray[np.float64], width: NDArray[np.float64], x: NDArray[np.float64]) -> None:
+def _spread(
+    layer: Sequence[int], wish: NDArray[np.float64], width: NDArray[np.float64], x: NDArray[np.float64]
+) -> None:
     """The places closest to those wished for, in their order and without overlap (pool adjacent violators)."""
     offset, blocks = 0.0, list[tuple[float, int]]()  # sum of wishes and length of each run that touches
     starts = list[float]()
