@@ -2,7 +2,7 @@
 // Two graphs with one camera: the rows of both are the same, each pane is moved sideways on its own.
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
-  const COLUMN = 188, ROW = 66, WIDE = 168, HIGH = 40, FAR = 0.3, BLOCK = 16, LISTED = 60;
+  const COLUMN = 200, ROW = 66, WIDE = 180, HIGH = 40, FAR = 0.3, BLOCK = 16, LISTED = 60;
   const [KEY, OP, KIND, X, AT, OTHERS, NOTES, SETTINGS, INPUTS, OUTPUTS] = Array(10).keys();
   const told = document.getElementById("told"), lists = document.getElementById("lists");
   const search = document.getElementById("search"), found = document.getElementById("found");
@@ -51,7 +51,7 @@
       const sign = data.signs[node[KIND]];
       g.append(
         svg("rect", { width: WIDE, height: HIGH, rx: 6 }), svg("path", { class: "stripe", d: `M6 0H5a5 5 0 0 0-5 5V${HIGH - 5}a5 5 0 0 0 5 5H6z` }),
-        svg("text", { x: 14, y: 17, class: "op" }, node[OP].length > 18 ? node[OP].slice(0, 17) + "…" : node[OP]), svg("text", { x: 14, y: 32 }, cut(node[KEY], 26)),
+        svg("text", { x: 14, y: 17, class: "op" }, node[OP].length > 18 ? node[OP].slice(0, 17) + "…" : node[OP]), svg("text", { x: 14, y: 32 }, cut(node[KEY], 25)),
         svg("text", { x: WIDE - 8, y: 17, class: "sign" }, sign), svg("title", {}, `${node[KEY]}: ${node[KIND]}`));
       g.dataset.i = i;
       return g;
