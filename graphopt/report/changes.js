@@ -48,10 +48,10 @@
     }
     box(i) {
       const node = this.nodes[i], [x, y] = this.place(i), g = svg("g", { class: `node ${node[KIND]}`, transform: `translate(${x - WIDE / 2} ${y - HIGH / 2})` });
-      const sign = data.signs[node[KIND]];
+      const sign = data.signs[node[KIND]], op = node[OP].split(".").pop();  // the domain is told aside
       g.append(
         svg("rect", { width: WIDE, height: HIGH, rx: 6 }), svg("path", { class: "stripe", d: `M6 0H5a5 5 0 0 0-5 5V${HIGH - 5}a5 5 0 0 0 5 5H6z` }),
-        svg("text", { x: 14, y: 17, class: "op" }, node[OP].length > 18 ? node[OP].slice(0, 17) + "…" : node[OP]), svg("text", { x: 14, y: 32 }, cut(node[KEY], 25)),
+        svg("text", { x: 14, y: 17, class: "op" }, op.length > 18 ? op.slice(0, 17) + "…" : op), svg("text", { x: 14, y: 32 }, cut(node[KEY], 25)),
         svg("text", { x: WIDE - 8, y: 17, class: "sign" }, sign), svg("title", {}, `${node[KEY]}: ${node[KIND]}`));
       g.dataset.i = i;
       return g;
