@@ -17,7 +17,7 @@ from graphopt.deferred import defer
 from graphopt.errors import GraphoptError, InputError, MachineError, NeedsData, UsageError, Verdict
 
 if TYPE_CHECKING:
-    from graphopt.api import Result, bench, check, doctor, inspect, optimize, passes
+    from graphopt.api import Result, bench, check, diff, doctor, inspect, optimize, passes
     from graphopt.recipe import Recipe
 
     __version__: str
@@ -33,6 +33,7 @@ __all__ = [
     "Verdict",
     "bench",
     "check",
+    "diff",
     "doctor",
     "inspect",
     "optimize",

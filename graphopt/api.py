@@ -15,11 +15,12 @@ from graphopt.result import Result
 from graphopt.run import probe
 from graphopt.verbs.bench import bench
 from graphopt.verbs.check import check
+from graphopt.verbs.diff import diff
 from graphopt.verbs.given import Model
 from graphopt.verbs.inspect import inspect
 from graphopt.verbs.optimize import optimize
 
-__all__ = ["Model", "Result", "bench", "check", "doctor", "inspect", "optimize", "passes"]
+__all__ = ["Model", "Result", "bench", "check", "diff", "doctor", "inspect", "optimize", "passes"]
 
 
 def passes() -> tuple[PassReport, ...]:

@@ -299,6 +299,33 @@ def check(
 
 @app.command()
 @_command
+def diff(
+    before: Annotated[Path, typer.Argument(metavar="A", show_default=False, help="The model to compare with.")],
+    after: Annotated[Path, typer.Argument(metavar="B", show_default=False, help="The model in question.")],
+    external_root: options.RootOption = None,
+    json: options.JsonOption = None,
+    html: options.DrawingOption = None,
+    quiet: options.QuietOption = False,
+    verbose: options.WholeOption = False,
+    debug: options.DebugOption = False,
+) -> None:
+    """Say where each node of B came from in A, and what else is different.
+
+    Nothing is run. The exit code is 0 also where they differ.
+    """
+    from graphopt import api
+    from graphopt.report import changes_page, changes_table, console, files
+
+    files.refuse_side_files({"--json": json, "--html": html}, {"A": before, "B": after}, {}, external_root)
+    with console.progress(quiet=quiet, verbose=verbose) as progress:
+        found = api.diff(before, after, external_root=external_root, progress=progress)
+    if html is not None:
+        _write(html, changes_page.page(found))
+    _answer(json, None if quiet else changes_table.diff(found, whole=verbose), found.to_json())
+
+
+@app.command()
+@_command
 def bench(
     model: options.ModelArgument,
     other: Annotated[Path | None, typer.Argument(metavar="OTHER", help="Another one, timed in turn with it.")] = None,

@@ -20,6 +20,7 @@ __all__ = [
     "DebugOption",
     "Device",
     "DeviceOption",
+    "DrawingOption",
     "DropOption",
     "FastMathOption",
     "Fp16Option",
@@ -50,6 +51,7 @@ __all__ = [
     "ThreadsOption",
     "UnverifiedOption",
     "VerboseOption",
+    "WholeOption",
     "dims",
 ]
 
@@ -96,6 +98,13 @@ JsonOption = Annotated[
 ]
 HtmlOption = Annotated[
     Path | None, typer.Option("--html", metavar="FILE", help="Write the report as a page with pictures, for a browser.")
+]
+DrawingOption = Annotated[
+    Path | None,
+    typer.Option("--html", metavar="FILE", help="Draw both graphs side by side, as a page for a browser."),
+]
+WholeOption = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Print what happens in between, and lists as long as they are.")
 ]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
 VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Print what happens in between, and every edit.")]

@@ -17,7 +17,7 @@ from typer.main import get_command
 from graphopt import api, cli, options
 from tests.end_to_end.support import ROOT
 
-VERBS = ("optimize", "inspect", "check", "bench", "passes", "doctor")
+VERBS = ("optimize", "inspect", "check", "diff", "bench", "passes", "doctor")
 ONLY_COMMAND = {
     "out",
     "json",
@@ -87,7 +87,16 @@ def test_command_and_verb_have_the_same_defaults(verb: str) -> None:
 @pytest.mark.parametrize("verb", VERBS)
 def test_command_and_verb_take_the_same_kinds(verb: str) -> None:
     ours, theirs = get_type_hints(command_of(verb), include_extras=True), get_type_hints(getattr(api, verb))
-    for name in (ours.keys() & theirs.keys()) - {"return", "model", "models", "other", "reference", "candidate"}:
+    for name in (ours.keys() & theirs.keys()) - {
+        "return",
+        "model",
+        "models",
+        "other",
+        "reference",
+        "candidate",
+        "before",
+        "after",
+    }:
         spelled, taken = kind(ours[name]), kind(theirs[name])
         if name == "set_dims":
             assert (spelled, taken) == ({list}, {dict})
@@ -97,7 +106,7 @@ def test_command_and_verb_take_the_same_kinds(verb: str) -> None:
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_only_models_are_positional(verb: str) -> None:
-    models = {"model", "models", "other", "reference", "candidate"}
+    models = {"model", "models", "other", "reference", "candidate", "before", "after"}
     for name, parameter in parameters(getattr(api, verb)).items():
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
             assert name not in models

@@ -33,6 +33,7 @@ __all__ = [
     "BenchReport",
     "CheckReport",
     "DataReport",
+    "Document",
     "GroupReport",
     "Inspection",
     "LeftOutReport",
@@ -51,7 +52,7 @@ SCHEMA = 1
 """Raised when a key changes its meaning or goes."""
 
 
-class _Document:
+class Document:
     """A report that is a JSON document of its own."""
 
     schema: ClassVar[int] = SCHEMA
@@ -160,7 +161,7 @@ class DataReport:
 
 
 @dataclass(frozen=True)
-class Report(_Document):
+class Report(Document):
     """What `optimize` did."""
 
     version: str
@@ -197,7 +198,7 @@ class Report(_Document):
 
 
 @dataclass(frozen=True)
-class CheckReport(_Document):
+class CheckReport(Document):
     """Whether a candidate does the reference's job; true if it does."""
 
     reference: str
@@ -219,7 +220,7 @@ class CheckReport(_Document):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchReport(RunReport, _Document):
+class BenchReport(RunReport, Document):
     """How long a model takes, or two of them: `original_ms` is the first one's time, `candidate_ms` the other's."""
 
     model: str
@@ -301,7 +302,7 @@ class GroupReport:
 
 
 @dataclass(frozen=True)
-class Inspection(_Document):
+class Inspection(Document):
     """What a model is made of."""
 
     name: str
@@ -354,7 +355,7 @@ def to_json(tree: Any, name: str = "") -> str:
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         plain = {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-        return plain | ({"schema": value.schema} if isinstance(value, _Document) else {})
+        return plain | ({"schema": value.schema} if isinstance(value, Document) else {})
     if isinstance(value, Metric):
         return _plain(value._asdict())
     if isinstance(value, Mapping):

@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
-from rich import box
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from graphopt.counted import counted
@@ -20,6 +18,8 @@ from graphopt.report.data import (
     Report,
     VerificationReport,
 )
+from graphopt.report.lines import grid as _table
+from graphopt.report.lines import plain as _line
 from graphopt.report.plan import PlanReport
 from graphopt.report.text import shown
 from graphopt.run.probe import Finding
@@ -251,15 +251,3 @@ def _proof(report: Report | CheckReport, found: VerificationReport) -> list[Text
         judged = "; ".join(metrics) or "there are none, as no output is of floats"
         told = [words.proof(found, cut=True), f"judged by the metrics alone: {judged}", *words.noise(found)]
     return [_line(text) for text in (*notes, *told)]
-
-
-def _table(*columns: str) -> Table:
-    """A plain table; a leading > aligns a column to the right."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in columns:
-        table.add_column(column.lstrip(">"), justify="right" if column.startswith(">") else "left", overflow="fold")
-    return table
-
-
-def _line(text: str) -> Text:
-    return Text(shown(text))
