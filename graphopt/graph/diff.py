@@ -36,6 +36,7 @@ KINDS = ("same", "moved", "resized", "requantized", "changed", "fused", "split",
 """What a node of the second model may be."""
 GONE = ("folded", "bypassed", "dead")
 """What further may become of one of the first."""
+_REWRITTEN = frozenset({"resized", "changed", "requantized"})
 _MOST = 64
 """Nodes on both sides of a region, beyond which it says nothing that it took the other one's place."""
 
@@ -123,16 +124,18 @@ class _Reader:
             if old is new:
                 return "", ""
             return "changed", f"input {index} is {'left out' if new is None else f'{new.name}, and was left out'}"
-        first, second = constant(old), constant(new)
-        if first is None and second is None:
+        tensors = constant(old), constant(new)
+        if tensors == (None, None):
             return self._wired(index, old, new)
-        if second is not None and first is None and (first := self._payload(old)) is None:
+        first, second = tensors[0] or self._payload(old), tensors[1] or self._payload(new)
+        told = first is not None and second is not None and first.dtype != second.dtype
+        if tensors[0] is None and not told:
             return "folded", f"input {index} was computed, and is a constant: {new.name}"
-        if first is not None and second is None and (second := self._payload(new)) is None:
+        if tensors[1] is None and not told:
             return "changed", f"input {index} was a constant, and is computed: {new.name}"
         if first is None or second is None:
             return "", ""
-        name = new.name if constant(new) is not None else old.name
+        name = old.name if tensors[1] is None else new.name
         if first.dtype != second.dtype:
             return "requantized", f"{name}: {_tensor(first)} → {_tensor(second)}"
         if tuple(first.shape.numpy()) != tuple(second.shape.numpy()):
@@ -183,9 +186,11 @@ class _Reader:
             region = self._cone([self.pairs.values[v] for v in ours], whole=True)
             if not ours:
                 parts: dict[ir.Node, None] = {}
-                for reader in (r for v in node.outputs for r in self.after.readers(v)):
-                    twin = self.pairs.nodes.get(reader)
-                    parts |= dict.fromkeys(self._cone(self.before.reads(twin)) if twin else found.get(reader, ()))
+                for value in node.outputs:
+                    for reader in self.after.readers(value):
+                        twin = self.pairs.nodes.get(reader)
+                        there = self._cone(_at(reader, value, twin)) if twin else found.get(reader, ())
+                        parts |= dict.fromkeys(there)
                 region = list(parts)
             found[node] = region
         return dict(reversed(found.items()))
@@ -217,6 +222,11 @@ class _Reader:
         if (twin := self.moved.get(node)) is not None:
             return "moved", [twin], []
         role = self.role(node)
+        if not region and not role:
+            near = {r for v in node.outputs for r in self.after.readers(v)} & self.pairs.nodes.keys()
+            whole = [self.pairs.nodes[r] for r in near if self._paired(self.pairs.nodes[r], r)[0] in _REWRITTEN]
+            if whole:
+                return "split", whole, []
         if not region or (role and not any(self.role(n) for n in region)):
             readers = list(dict.fromkeys(self.after.keys[r] for v in node.outputs for r in self.after.readers(v)))
             before = f", before {readers[0]}" + (" and others" if len(readers) > 1 else "") if readers else ""
@@ -228,7 +238,14 @@ class _Reader:
             return "split", list(region), []
         if len(region) > _MOST and len(others) > _MOST:
             return "unknown", [], [f"among {len(others):,} nodes that took the place of {len(region):,}"]
-        return "fused", list(region), []
+        like = [n for n in region if n.op_identifier() == node.op_identifier()]
+        return "fused", list(region), self._constants(like[0], node) if len(like) == 1 else []
+
+    def _constants(self, old: ir.Node, new: ir.Node) -> list[str]:
+        """How the constants of a node differ in form from those of the one that it was fused around."""
+        pairs = [(a, b) for a, b in zip(old.inputs, new.inputs, strict=False) if a is not None and b is not None]
+        told = [self._slot(i, a, b) for i, (a, b) in enumerate(pairs)]
+        return [note for kind, note in told if kind in {"resized", "requantized"}]
 
     # -- the first model --------------------------------------------------------------------------------------------
 
@@ -280,6 +297,12 @@ class _Reader:
                     if now is not None and now is not self.pairs.stands_for.get(value):
                         return ("folded", None) if constant(now) is not None else ("bypassed", now)
         return next((k for k in ("folded", "bypassed") if k in fates), "dead"), None
+
+
+def _at(reader: ir.Node, value: ir.Value, twin: ir.Node) -> list[ir.Value]:
+    """What the counterpart of a reader reads in the places where that one reads a value."""
+    pairs = zip(reader.inputs, twin.inputs, strict=False)
+    return [theirs for ours, theirs in pairs if ours is value and theirs is not None]
 
 
 def _twins(old: ir.Node, new: ir.Node) -> bool:

@@ -13,13 +13,17 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Final
 
 import numpy as np
+import onnx.defs
 import onnx_ir as ir
 
-from graphopt.graph.nodes import key, readers, subgraphs
+from graphopt.graph.nodes import key, opset, readers, subgraphs
 
 __all__ = ["Pairs", "Side", "constant", "equal", "settings"]
+
+_BODIES: Final = {ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS}
 
 
 class Side:
@@ -100,7 +104,7 @@ class Pairs:
             if value.name in theirs and trusted:
                 self._pair(theirs[value.name], value)
         self._ports(old.outputs, new.outputs)
-        names = {n.name: n for n in old if n.name}
+        names: dict[str | None, ir.Node] = {n.name: n for n in old if n.name}
         for node in new:
             made_by = [v.producer() for v in (self.values.get(o) for o in node.outputs) if v is not None]
             for other in (*made_by, names.get(node.name) if trusted else None):
@@ -139,15 +143,15 @@ class Pairs:
                 self._pair(theirs, ours)
             for before, after in zip(subgraphs(old), subgraphs(new), strict=False):
                 self._scopes(before, after)
-            for theirs, ours in zip(old.inputs, new.inputs, strict=False):
-                if theirs is None or ours is None or ours in self.values or theirs in self.stands_for:
+            for read, reads in zip(old.inputs, new.inputs, strict=False):
+                if read is None or reads is None or reads in self.values or read in self.stands_for:
                     continue
-                makers = theirs.producer(), ours.producer()
+                makers = read.producer(), reads.producer()
                 if makers[0] is not None and makers[1] is not None:
-                    if theirs.index() == ours.index():
+                    if read.index() == reads.index():
                         self._match(makers[0], makers[1])
                 elif makers == (None, None):
-                    self._pair(theirs, ours)
+                    self._pair(read, reads)
 
     def _forward(self) -> bool:
         """One walk over what has no counterpart yet. Whether anything was found."""
@@ -171,7 +175,12 @@ class Pairs:
     def _alike(self, old: ir.Node, new: ir.Node, moving: Iterable[tuple[int, ir.Value]]) -> bool:
         if old in self.is_now or len(old.inputs) != len(new.inputs) or _operator(old) != _operator(new):
             return False
-        return all(old.inputs[i] is self.values[v] for i, v in moving)
+        if any(old.inputs[i] is not self.values[v] for i, v in moving):
+            return False
+        if settings(old) == settings(new) and all(_like(a, b) for a, b in zip(old.inputs, new.inputs, strict=True)):
+            return True  # else it may be a part of the other one, such as a factor of its weight
+        behind = [{_operator(r) for v in n.outputs for r in readers(v)} for n in (old, new)]
+        return behind[0] == behind[1]
 
     def _match(self, old: ir.Node, new: ir.Node) -> bool:
         if old in self.is_now or new in self.nodes or _operator(old) != _operator(new):
@@ -211,7 +220,7 @@ def _values(graph: ir.Graph) -> Iterator[ir.Value]:
         yield from node.outputs
 
 
-def _named(values: Iterable[ir.Value]) -> dict[str, ir.Value]:
+def _named(values: Iterable[ir.Value]) -> dict[str | None, ir.Value]:
     return {v.name: v for v in values if v.name}
 
 
@@ -229,6 +238,12 @@ def _could_be(old: ir.Value, new: ir.Value) -> bool:
     return old.shape is not None and new.shape is not None and old.shape == new.shape
 
 
+def _like(old: ir.Value | None, new: ir.Value | None) -> bool:
+    """Whether two values may be the same, by the form of constants."""
+    first, second = constant(old), constant(new)
+    return first is second or (first is not None and second is not None and first.shape == second.shape)
+
+
 def _likeness(old: ir.Node, new: ir.Node) -> tuple[int, int]:
     """How many attributes and constants two nodes of one operator share; constants by what they hold."""
     tensors = [(constant(a), constant(b)) for a, b in zip(old.inputs, new.inputs, strict=True)]
@@ -238,12 +253,25 @@ def _likeness(old: ir.Node, new: ir.Node) -> tuple[int, int]:
 
 
 def settings(node: ir.Node) -> dict[str, str]:
-    """The attributes of a node as text, without bodies."""
+    """The attributes of a node as text, without bodies and what is the default anyway."""
+    implied = _defaults(node)
     return {
         name: _written(a)
         for name, a in node.attributes.items()
-        if a.type not in {ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS}
+        if a.type not in _BODIES and (a.is_ref() or name not in implied or implied[name] != a.value)
     }
+
+
+def _defaults(node: ir.Node) -> dict[str, Any]:
+    """What attributes that are left out stand for."""
+    if not node.attributes.data:
+        return {}
+    try:
+        schema = onnx.defs.get_schema(node.op_type, opset(node) or onnx.defs.onnx_opset_version(), node.domain)
+    except onnx.defs.SchemaError:
+        return {}
+    given = {name: a.default_value for name, a in schema.attributes.items() if name in node.attributes}
+    return {n: ir.serde.deserialize_attribute(value).value for n, value in given.items() if value.name}
 
 
 def _written(attribute: ir.Attr) -> str:
@@ -255,4 +283,4 @@ def _written(attribute: ir.Attr) -> str:
         return f"{value.dtype.name.lower()} {list(value.shape.numpy())} {digest}"
     if isinstance(value, bytes):
         return value.decode(errors="replace")
-    return str(list(value)) if isinstance(value, Sequence) and not isinstance(value, str) else str(value)
+    return str([*value]) if isinstance(value, Sequence) and not isinstance(value, str) else str(value)

@@ -141,10 +141,11 @@ ROUNDING = (
         {
             "Cast": "X in type `to`; out of range is undefined except where `saturate` says",
             "CastLike": "X in the type of input 1",
-            "Floor": "largest integer not above X",
         },
         pulls=_as_is,
+        adapts="type",
     ),
+    OpSpec(op="Floor", summary="largest integer not above X", pulls=_as_is),
     *family(
         {
             "Ceil": "smallest integer not below X",

@@ -44,6 +44,7 @@ SPECS = (
     OpSpec(
         op="Flatten",
         summary="a matrix: the axes before `axis` become the rows, the others the columns",
+        adapts="layout",
         carries=carry(0),
         flow=regrouped,
         factors=first_input,
@@ -52,6 +53,7 @@ SPECS = (
     OpSpec(
         op="Transpose",
         summary="axes in the order of `perm`, reversed by default",
+        adapts="layout",
         carries=carry(0),
         flow=transpose,
         factors=first_input,
@@ -73,6 +75,7 @@ SPECS = (
         op="Reshape",
         summary="the same elements in another shape; 0 keeps an extent, −1 is what remains",
         admits=admit({1: Domain(-1, 0)}),
+        adapts="layout",
         carries=carry(0),
         flow=reshape,
         factors=first_input,
@@ -82,6 +85,7 @@ SPECS = (
     *family(
         {"Squeeze": "without the axes of extent 1", "Unsqueeze": "with further axes of extent 1"},
         admits=admit({1: Domain(0, 1)}),
+        adapts="layout",
         carries=carry(0),
         flow=regrouped,
         factors=first_input,

@@ -32,6 +32,7 @@ SPECS = (
             "DequantizeLinear": "(x − x_zero_point) · x_scale, per tensor, axis or block",
         },
         foldable=False,
+        adapts="quantizer",
         admits=admit({1: Domain(1, 2)}),
         flow=_flow,
     ),
@@ -39,5 +40,6 @@ SPECS = (
         op="DynamicQuantizeLinear",
         summary="x quantized to uint8 by its own range, with scale and zero point",
         foldable=False,
+        adapts="quantizer",
     ),
 )

@@ -140,6 +140,9 @@ class OpSpec:
     resize: Resize = unchanged
     """What has to change in a node once indices are taken out of the axes of its values; see `ops.resize`."""
 
+    adapts: Literal["", "type", "layout", "quantizer"] = ""
+    """What it changes of a value between two operators that want it in different forms; empty where it computes."""
+
     pulls: Callable[[ir.Node, int, Domain], Domain | None] = _no_pull
     """The values of input `index` for which output 0 stays inside a domain; None where nothing simple can be said."""
 
