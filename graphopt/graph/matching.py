@@ -20,6 +20,7 @@ import onnx.defs
 import onnx_ir as ir
 
 from graphopt.graph.nodes import key, opset, readers, subgraphs
+from graphopt.graph.wholesale import agree
 
 __all__ = ["Pairs", "Side", "constant", "equal", "settings"]
 
@@ -126,7 +127,7 @@ class Pairs:
     def _across(self) -> None:
         """What was moved from one scope to another, as the body of an If whose condition is known, by unique names."""
         count = Counter(n.name for side in (self.before, self.after) for n in side.nodes)
-        theirs = {n.name: n for n in self.before.nodes if n.name and n not in self.is_now}
+        theirs: dict[str | None, ir.Node] = {n.name: n for n in self.before.nodes if n.name and n not in self.is_now}
         for node in self.after.nodes:
             other = theirs.get(node.name)
             if other is not None and count[node.name] == 2 and node not in self.nodes:  # noqa: PLR2004 - one on each side
@@ -235,7 +236,7 @@ def _could_be(old: ir.Value, new: ir.Value) -> bool:
     makers = old.producer(), new.producer()
     if makers[0] is not None and makers[1] is not None and _operator(makers[0]) == _operator(makers[1]):
         return True
-    return old.shape is not None and new.shape is not None and old.shape == new.shape
+    return old.shape is None or new.shape is None or agree(old.shape, new.shape)
 
 
 def _like(old: ir.Value | None, new: ir.Value | None) -> bool:
