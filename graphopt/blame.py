@@ -1,0 +1,373 @@
+"""Which layer of a candidate is the first to give something else than the reference, and which are off on their own.
+
+Values of the two models are paired, and a *layer* is what a model computes from one pair to the next. Each pair is
+looked at twice, in the way of running in which the outputs differ:
+
+    error   candidate and reference, both on the same feed
+    own     the same, but the layer of the candidate reads what the reference has there: only its own error is left
+
+The error is held against the tolerance that `run.compare` derives for that value: injected noise at products makes it
+as wide as deep layers need. From an output that is off, what is off is followed backward until all that is read is
+within its tolerance: there it began. Of a candidate that is compressed all layers are off a little; the own errors say
+which ones cost.
+
+Pairs are looked at in topological order, as many at a time as memory holds, on the feeds on which the outputs are
+furthest off.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+from graphopt import pipeline
+from graphopt.analysis.facts import measured
+from graphopt.counted import counted
+from graphopt.errors import InputError
+from graphopt.graph import probes
+from graphopt.graph.external import Runnable
+from graphopt.graph.load import Source
+from graphopt.graph.matching import Pairs, Side
+from graphopt.graph.nodes import key
+from graphopt.graph.save import runnable
+from graphopt.graph.shapes import ShapeOf
+from graphopt.recipe import Recipe
+from graphopt.run.compare import OutputError, Reference, Way
+from graphopt.run.machine import HERE, Machine
+from graphopt.run.session import Feed, Session
+from graphopt.verify import Judge, products
+
+__all__ = ["Blame", "Layer", "blame"]
+
+_FEEDS: Final = 2
+"""Those on which values inside are looked at."""
+_WORST: Final = 5
+"""Layers that are told."""
+_NAMED: Final = 3
+"""Keys that are told of one layer."""
+_GIVEN: Final = "/given"
+_FLOATS: Final = {ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.FLOAT, ir.DataType.DOUBLE}
+"""Types that are compared with each other."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What a candidate computes from values that both models have to the next one."""
+
+    key: str
+    """Of the node that gives the value."""
+    operator: str
+    value: str
+    """Its name in the reference."""
+    error: OutputError
+    """Of the value, on the same feeds."""
+    own: OutputError | None
+    """What is left of it where the layer reads the reference's values; None where both have not the same shapes."""
+    stands_for: tuple[str, ...]
+    """Keys of the nodes of the reference in whose place it is."""
+
+    @property
+    def own_db(self) -> float:
+        """Signal over own error in decibels: −inf where that is no number, inf without an error."""
+        if self.own is None or self.own.passed:
+            return math.inf
+        return -math.inf if self.own.sqnr_db is None else self.own.sqnr_db
+
+
+@dataclass(frozen=True)
+class Blame:
+    """Where outputs that differ begin to differ."""
+
+    way: str
+    """How the models were run, in words."""
+    provider: str
+    feeds: int
+    """So many of those that were compared were looked at more closely."""
+    pairs: int
+    """Values that both models have."""
+    first: Layer | None
+    """None where every value that leads to the outputs is within its tolerance."""
+    only: str
+    """If it differs in this way of running alone: "on CUDA only"; else empty."""
+    skip: tuple[str, ...]
+    """Of a result of graphopt, the keys that `--skip` leaves as they are."""
+    made: str
+    """What made it so, where its recipe is known: a form, passes or rules."""
+    off: int
+    """How many layers are off on their own."""
+    worst: tuple[Layer, ...]
+    """Those of them whose own error is largest, the largest first."""
+
+    def __str__(self) -> str:
+        """What was found, as one sentence."""
+        if self.first is None:
+            inside = counted(self.pairs, "value")
+            return (
+                f"outputs differ on {self.provider} {self.way}, but none of {inside} inside that both models have is "
+                "beyond its tolerance there: what the runtime fuses is not fused while it is looked at"
+            )
+        found = self.first
+        told = f"the first value that differs is {found.value!r} ({found.operator} {found.key!r})"
+        off = str(found.error).removeprefix(f"output {found.value!r}").removeprefix(" is").lstrip(": ")
+        return f"{told}{self.only and f', {self.only}'}: {off}; all that it reads is equal"
+
+
+def blame(
+    reference: Source,
+    candidate: Source,
+    feeds: Sequence[Feed],
+    judge: Judge,
+    machine: Machine = HERE,
+    *,
+    bound: tuple[float, float] | None = None,
+) -> Blame | None:
+    """Look for the layers in which a candidate departs from a reference; None where no output does.
+
+    Args:
+        reference: the model to compare with.
+        candidate: the model in question, which runs on the feeds.
+        feeds: what both are run on.
+        judge: of the reference on these feeds.
+        machine: where to run, and how many bytes values may take that are looked at at the same time.
+        bound: atol and rtol of outputs, instead of their derived tolerances.
+
+    Raises:
+        InputError: the candidate does not run.
+    """
+    found = _failing(candidate, feeds, judge, bound)
+    if found is None:
+        return None
+    way, provider, some, outputs = found
+    search = _Search(reference, candidate, some, way.words, machine)
+    layers = search.layers()
+    first = search.first(layers, outputs)
+    off = sorted((x for x in layers.values() if x.own is not None and not x.own), key=lambda x: x.own_db)
+    skip, made = _remedy(reference, candidate, first.stands_for if first else ())
+    only = search.only(first) if first else ""
+    return Blame(way.words, provider, len(some), len(layers), first, only, skip, made, len(off), tuple(off[:_WORST]))
+
+
+def _remedy(reference: Source, candidate: Source, keys: Sequence[str]) -> tuple[tuple[str, ...], str]:
+    """Which of the reference's nodes to skip, and what made the candidate of them, if its recipe says so."""
+    notes = candidate.model.metadata_props
+    version, digest, text, _ = (notes.get(name) for name in pipeline.PROVENANCE)
+    if version is None or digest != reference.sha256:
+        return (), ""
+    recipe = Recipe.parse(text, "the recipe in the candidate") if text else None
+    if recipe is None:
+        return tuple(keys), ""
+    forms = [recipe.forms[k] for k in keys if k in recipe.forms]
+    if recipe.lossy:
+        return tuple(keys), next(iter(forms), " and ".join(recipe.given_up))
+    edits = pipeline.optimize(reference, recipe, None, pipeline.Settings()).attempt.edits
+    rules = dict.fromkeys(e.rule for e in edits if e.root in keys)
+    return tuple(keys), ", ".join(rules)
+
+
+def _failing(
+    candidate: Source, feeds: Sequence[Feed], judge: Judge, bound: tuple[float, float] | None
+) -> tuple[Way, str, list[Feed], list[str]] | None:
+    """The first way of running in which outputs differ, on what, the feeds on which they do most, and which ones."""
+    content = judge.prepared(candidate)
+    for way in judge.reference.ways:
+        session = way.session(content)
+        names = [p.name for p in session.outputs if p.name in judge.reference.expected[0]]
+        off, wrong = dict[int, float](), dict[str, None]()
+        for index, feed in enumerate(feeds):
+            errors = judge.reference.judged(names, [(index, session.run(feed, names))], bound)
+            if failed := [e for e in errors if not e]:
+                off[index] = max(e.share if e.share > 1 else math.inf for e in failed)
+                wrong |= dict.fromkeys(e.name for e in failed)
+        if off:
+            worst = sorted(off, key=lambda i: -off[i])[:_FEEDS]
+            return way, session.provider, [feeds[i] for i in sorted(worst)], list(wrong)
+    return None
+
+
+class _Search:
+    """Two models with their values paired, and feeds on which these are compared."""
+
+    def __init__(
+        self, reference: Source, candidate: Source, feeds: Sequence[Feed], words: str, machine: Machine
+    ) -> None:
+        self._reference, self._candidate, self._feeds = reference, candidate, feeds
+        self._words, self._machine = words, machine
+        self._reductions = products(reference.model)
+        self._side = Side(candidate.model)
+        pairs = Pairs(Side(reference.model), self._side).values
+        made = [v for node in candidate.model.graph for v in node.outputs]
+        self._theirs = {v: pairs[v] for v in made if v in pairs and _comparable(pairs[v], v, reference.model.graph)}
+        """In the candidate's order: its values, and those of the reference."""
+        self._ours = {str(theirs.name): v for v, theirs in self._theirs.items()}
+        self._size = dict.fromkeys(self._ours, 0)
+        fits = set(self._theirs)
+        for feed in feeds:
+            before = measured(reference.model, reference.carried, feed)
+            after = measured(candidate.model, candidate.carried, feed)
+            fits = {v for v in fits if (shape := after(v)) is not None and shape == before(self._theirs[v])}
+            for name, v in self._ours.items():
+                self._size[name] += _bytes(self._theirs[v], before)
+        self._near = _near(self._side, set(self._theirs))
+        self._bounds = {v: read for v, read in _near(self._side, fits).items() if v in fits}
+        """Of those with the same shapes in both models, the nearest such values that they are computed from."""
+
+    def layers(self) -> dict[str, Layer]:
+        """By the name that the reference has for the value, in the candidate's order."""
+        found: dict[str, Layer] = {}
+        for names in self._passes():
+            reference = self._judge(names).reference
+            way = next((w for w in reference.ways if w.words == self._words), reference.ways[0])
+            errors = self._judged(reference, way, names)
+            own = self._judged(reference, way, [n for n in names if self._ours[n] in self._bounds], alone=True)
+            found |= {n: self._layer(n, error, own.get(n)) for n, error in errors.items()}
+        return found
+
+    def first(self, layers: Mapping[str, Layer], outputs: Sequence[str]) -> Layer | None:
+        """From an output that is off back to where that began; of several, the earliest."""
+        order = {name: i for i, name in enumerate(layers)}
+        off = [n for n in outputs if n in layers and not layers[n].error]
+        found: str | None = None
+        while off:
+            found = min(off, key=order.__getitem__)
+            near = [str(self._theirs[v].name) for v in self._near[self._ours[found]]]
+            off = [n for n in near if n in layers and not layers[n].error]
+        return None if found is None else layers[found]
+
+    def only(self, layer: Layer) -> str:
+        """Whether a value is within its tolerance in other ways of running, in words."""
+        reference = self._judge([layer.value]).reference
+        off = [w for w in reference.ways if not all(self._judged(reference, w, [layer.value]).values())]
+        if reference.twice and off and reference.ways[-1] not in off:
+            return "on CUDA only"
+        if off == [w for w in reference.ways if w.optimize]:
+            return "with the runtime's optimizations only"
+        return "on the CPU only" if reference.twice and off == [reference.ways[-1]] else ""
+
+    def _passes(self) -> Iterator[list[str]]:
+        """As many pairs as fit into memory with what they are computed from, time and again."""
+        names, held = list[str](), set[str]()
+        for name in self._ours:
+            wanted = held | self._wanted(name)
+            if names and sum(self._size[n] for n in wanted) > self._machine.memory // 2:
+                yield names
+                names, wanted = [], self._wanted(name)
+            names, held = [*names, name], wanted
+        if names:
+            yield names
+
+    def _wanted(self, name: str) -> set[str]:
+        return {name, *(str(self._theirs[v].name) for v in self._bounds.get(self._ours[name], ()))}
+
+    def _judge(self, names: Iterable[str]) -> Judge:
+        """Of the reference, with these values and what they are computed from as its outputs."""
+        wanted = dict.fromkeys(w for n in names for w in sorted(self._wanted(n)))
+        source = _with(self._reference, _giving(self._reference.model, list(wanted)))
+        return Judge(source, self._feeds, self._reductions, self._machine)
+
+    def _judged(
+        self, reference: Reference, way: Way, names: Sequence[str], *, alone: bool = False
+    ) -> dict[str, OutputError]:
+        """How far values of the candidate are from the reference's.
+
+        Args:
+            reference: holds them, and what they are computed from.
+            way: to run the candidate in.
+            names: those of the reference.
+            alone: let the candidate read the reference's values.
+        """
+        mine = {str(self._ours[n].name): n for n in names}
+        read = {v for n in names for v in self._bounds[self._ours[n]]} if alone else set()
+        given = {str(v.name): str(self._theirs[v].name) for v in self._theirs if v in read}
+        if not mine:
+            return {}
+        try:
+            session = way.session(_prepared(self._candidate, _giving(self._candidate.model, list(mine), list(given))))
+            errors = reference.judged(names, self._runs(session, mine, given, reference.expected))
+        except InputError:  # what is around a value can be what makes it run
+            return {}
+        return {e.name: e for e in errors}
+
+    def _runs(
+        self, session: Session, mine: Mapping[str, str], given: Mapping[str, str], expected: Sequence[Mapping[str, Any]]
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
+        for index, (feed, known) in enumerate(zip(self._feeds, expected, strict=True)):
+            filled = feed | {name + _GIVEN: known[theirs][0] for name, theirs in given.items()}
+            found = session.run(filled, list(mine))
+            yield index, {mine[n]: _like(value, known[mine[n]][0]) for n, value in found.items()}
+
+    def _layer(self, name: str, error: OutputError, own: OutputError | None) -> Layer:
+        value = self._ours[name]
+        node = value.producer()
+        assert node is not None  # noqa: S101 - only values that nodes make are paired here
+        return Layer(key(node), node.op_type, name, error, own, tuple(self._region(self._theirs[value])))
+
+    def _region(self, value: ir.Value) -> list[str]:
+        """Keys of the first few nodes of the reference that compute a value from other pairs."""
+        keys, pending, paired = dict[str, None](), [value], set(self._theirs.values())
+        while pending and len(keys) < _NAMED:
+            node = pending.pop(0).producer()
+            if node is not None and key(node) not in keys:
+                keys[key(node)] = None
+                pending += [v for v in node.inputs if v is not None and v not in paired]
+        return list(keys)
+
+
+def _near(side: Side, wanted: set[ir.Value]) -> dict[ir.Value, set[ir.Value]]:
+    """For each value that a node makes, the nearest of those wanted that it is computed from."""
+    found: dict[ir.Value, set[ir.Value]] = {}
+    for node in side.model.graph:
+        read = set[ir.Value]()
+        for value in side.reads(node):
+            read |= {value} if value in wanted else found.get(value, set())
+        found |= dict.fromkeys(node.outputs, read)
+    return found
+
+
+def _comparable(theirs: ir.Value, ours: ir.Value, graph: ir.Graph) -> bool:
+    """Whether both are tensors of one type, or of floats, that nodes of the main graphs make."""
+    node = theirs.producer()
+    if node is None or node.graph is not graph or not (theirs.name and ours.name):
+        return False
+    if not all(isinstance(v.type, ir.TensorType | None) for v in (theirs, ours)):
+        return False
+    return theirs.dtype == ours.dtype or {theirs.dtype, ours.dtype} <= _FLOATS
+
+
+def _bytes(value: ir.Value, shape: ShapeOf) -> int:
+    """0 where the shape is not known."""
+    found = shape(value)
+    return 0 if found is None else math.prod(found) * (8 if value.dtype is None else math.ceil(value.dtype.itemsize))
+
+
+def _giving(model: ir.Model, outputs: Sequence[str], inputs: Sequence[str] = ()) -> ir.Model:
+    """A copy with other outputs and further inputs, in place of values of the main graph; with what computes them."""
+    copy = model.clone()
+    made = {v.name: v for node in copy.graph for v in node.outputs}
+    for name in inputs:
+        value = made[name]
+        given = ir.Value(name=name + _GIVEN, type=value.type, shape=value.shape)
+        ir.convenience.replace_all_uses_with(value, given)
+        copy.graph.inputs.append(given)
+    copy.graph.outputs[:] = [made[name] for name in outputs]
+    RemoveUnusedNodesPass()(copy)
+    return copy
+
+
+def _with(source: Source, model: ir.Model) -> Source:
+    return replace(source, model=model, runnable=runnable(model, source.carried), frozen=0)
+
+
+def _prepared(source: Source, model: ir.Model) -> Runnable:
+    return runnable(probes.seeded(model), source.carried)
+
+
+def _like(value: Any, expected: np.ndarray) -> Any:
+    """A value as floats of the other type, where both are floats."""
+    floats = isinstance(value, np.ndarray) and value.dtype != expected.dtype and expected.dtype.kind == "f"
+    return value.astype(expected.dtype) if floats else value
