@@ -29,7 +29,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from graphopt import pipeline
 from graphopt.analysis.facts import measured
 from graphopt.counted import counted
-from graphopt.errors import InputError
+from graphopt.errors import GraphoptError, InputError
 from graphopt.graph import probes
 from graphopt.graph.external import Runnable
 from graphopt.graph.load import Source
@@ -43,7 +43,7 @@ from graphopt.run.machine import HERE, Machine
 from graphopt.run.session import Feed, Session
 from graphopt.verify import Judge, products
 
-__all__ = ["Blame", "Layer", "blame"]
+__all__ = ["Blame", "Layer", "blamed"]
 
 _FEEDS: Final = 2
 """Those on which values inside are looked at."""
@@ -84,6 +84,8 @@ class Layer:
 class Blame:
     """Where outputs that differ begin to differ."""
 
+    text: str
+    """What was found, as one sentence."""
     way: str
     """How the models were run, in words."""
     provider: str
@@ -96,7 +98,7 @@ class Blame:
     only: str
     """If it differs in this way of running alone: "on CUDA only"; else empty."""
     skip: tuple[str, ...]
-    """Of a result of graphopt, the keys that `--skip` leaves as they are."""
+    """Of a result of graphopt, keys to leave as they are: of the layer with the largest own error, else the first."""
     made: str
     """What made it so, where its recipe is known: a form, passes or rules."""
     off: int
@@ -105,27 +107,18 @@ class Blame:
     """Those of them whose own error is largest, the largest first."""
 
     def __str__(self) -> str:
-        """What was found, as one sentence."""
-        if self.first is None:
-            inside = counted(self.pairs, "value")
-            return (
-                f"outputs differ on {self.provider} {self.way}, but none of {inside} inside that both models have is "
-                "beyond its tolerance there: what the runtime fuses is not fused while it is looked at"
-            )
-        found = self.first
-        told = f"the first value that differs is {found.value!r} ({found.operator} {found.key!r})"
-        off = str(found.error).removeprefix(f"output {found.value!r}").removeprefix(" is").lstrip(": ")
-        return f"{told}{self.only and f', {self.only}'}: {off}; all that it reads is equal"
+        return self.text
 
 
-def blame(
+def blamed(
     reference: Source,
     candidate: Source,
     feeds: Sequence[Feed],
     judge: Judge,
     machine: Machine = HERE,
     *,
-    bound: tuple[float, float] | None = None,
+    atol: float | None = None,
+    rtol: float | None = None,
 ) -> Blame | None:
     """Look for the layers in which a candidate departs from a reference; None where no output does.
 
@@ -135,11 +128,13 @@ def blame(
         feeds: what both are run on.
         judge: of the reference on these feeds.
         machine: where to run, and how many bytes values may take that are looked at at the same time.
-        bound: atol and rtol of outputs, instead of their derived tolerances.
+        atol: allowed absolute difference of outputs, instead of their derived tolerances.
+        rtol: the same, relative to the reference.
 
     Raises:
-        InputError: the candidate does not run.
+        InputError: the candidate does not run in one of the ways in which the reference does.
     """
+    bound = None if atol is None and rtol is None else (atol or 0.0, rtol or 0.0)
     found = _failing(candidate, feeds, judge, bound)
     if found is None:
         return None
@@ -148,9 +143,20 @@ def blame(
     layers = search.layers()
     first = search.first(layers, outputs)
     off = sorted((x for x in layers.values() if x.own is not None and not x.own), key=lambda x: x.own_db)
-    skip, made = _remedy(reference, candidate, first.stands_for if first else ())
+    chosen = off[0] if len(off) > 1 else first
+    skip, made = _remedy(reference, candidate, chosen.stands_for if chosen else ())
     only = search.only(first) if first else ""
-    return Blame(way.words, provider, len(some), len(layers), first, only, skip, made, len(off), tuple(off[:_WORST]))
+    if first is None:
+        text = (
+            f"outputs differ on {provider} {way.words}, but none of {counted(len(layers), 'value')} inside that both "
+            "models have is beyond its tolerance: what the runtime fuses is not fused while it is looked at"
+        )
+    else:
+        amount = str(first.error).removeprefix(f"output {first.value!r}").removeprefix(" is").lstrip(": ")
+        where = f"the first value that differs is {first.value!r} ({first.operator} {first.key!r})"
+        text = f"{where}{only and f', {only}'}: {amount}; all that it reads is equal"
+    worst = tuple(off[:_WORST])
+    return Blame(text, way.words, provider, len(some), len(layers), first, only, skip, made, len(off), worst)
 
 
 def _remedy(reference: Source, candidate: Source, keys: Sequence[str]) -> tuple[tuple[str, ...], str]:
@@ -159,15 +165,15 @@ def _remedy(reference: Source, candidate: Source, keys: Sequence[str]) -> tuple[
     version, digest, text, _ = (notes.get(name) for name in pipeline.PROVENANCE)
     if version is None or digest != reference.sha256:
         return (), ""
-    recipe = Recipe.parse(text, "the recipe in the candidate") if text else None
-    if recipe is None:
+    try:
+        recipe = Recipe.parse(text or "", "the recipe in the candidate")
+        if recipe.lossy:
+            forms = dict.fromkeys(recipe.forms[k] for k in keys if k in recipe.forms)
+            return tuple(keys), " and ".join(forms or recipe.given_up)
+        edits = pipeline.optimize(reference, recipe, None, pipeline.Settings()).attempt.edits
+    except GraphoptError:  # what is written there need not be ours
         return tuple(keys), ""
-    forms = [recipe.forms[k] for k in keys if k in recipe.forms]
-    if recipe.lossy:
-        return tuple(keys), next(iter(forms), " and ".join(recipe.given_up))
-    edits = pipeline.optimize(reference, recipe, None, pipeline.Settings()).attempt.edits
-    rules = dict.fromkeys(e.rule for e in edits if e.root in keys)
-    return tuple(keys), ", ".join(rules)
+    return tuple(keys), " and ".join(dict.fromkeys(e.rule for e in edits if e.root in keys))
 
 
 def _failing(

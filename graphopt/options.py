@@ -13,6 +13,7 @@ __all__ = [
     "AtolOption",
     "Bf16Option",
     "BitsOption",
+    "BlameOption",
     "BudgetOption",
     "CalibrationOption",
     "DataOption",
@@ -31,6 +32,7 @@ __all__ = [
     "ModelArgument",
     "OpsetOption",
     "PassOption",
+    "PerturbOption",
     "PlanOnlyOption",
     "QuietOption",
     "RootOption",
@@ -163,6 +165,13 @@ AtolOption = Annotated[
 RtolOption = Annotated[
     float | None,
     typer.Option("--rtol", metavar="X", min=0, help="Allowed relative difference, instead of the derived one."),
+]
+PerturbOption = Annotated[
+    bool, typer.Option("--perturb", help="Say whether CANDIDATE bears disturbed samples less well; needs --data.")
+]
+BlameOption = Annotated[
+    bool,
+    typer.Option("--blame", help="Where outputs differ, say in which layer that begins, and which ones cost most."),
 ]
 OutOption = Annotated[
     Path | None, typer.Option("-o", "--out", metavar="OUT", help="Where to; MODEL with .opt.onnx if not given.")

@@ -277,9 +277,7 @@ class _Reader:
             self.pairs.values,
         )
 
-    def _gone(
-        self, node: ir.Node, became: dict[ir.Node, tuple[str, list[ir.Node]]]
-    ) -> tuple[str, ir.Value | None]:
+    def _gone(self, node: ir.Node, became: dict[ir.Node, tuple[str, list[ir.Node]]]) -> tuple[str, ir.Value | None]:
         """What stands where the result of a node was."""
         for value in node.outputs:
             now = self.pairs.stands_for.get(value)

@@ -16,7 +16,9 @@ from graphopt.analysis.evidence import Evidence
 from graphopt.analysis.facts import Facts
 from graphopt.analysis.groups import Channels
 from graphopt.analysis.owners import Weight
+from graphopt.analysis.perturb import Disturbed
 from graphopt.analysis.robustness import Noisy
+from graphopt.blame import Blame
 from graphopt.pipeline import Step
 from graphopt.protocol import Miss
 from graphopt.report.half import HalfReport
@@ -204,6 +206,10 @@ class CheckReport(_Document):
     verification: VerificationReport
     data: DataReport
     notes: tuple[str, ...]
+    perturbed: tuple[Disturbed, ...] | None = None
+    """How both models bear disturbed samples, where that was asked for."""
+    blame: Blame | None = None
+    """Where the difference begins, where that was asked for and outputs differ."""
 
     def __bool__(self) -> bool:
         return self.passed

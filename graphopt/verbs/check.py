@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Mapping
 from typing import Any
 
 from graphopt.analysis.evidence import gather, survives
 from graphopt.analysis.metrics import BATCH, RIGHT, scores
+from graphopt.analysis.perturb import disturbed
 from graphopt.arguments import check_run, check_tolerance, named
+from graphopt.blame import blamed
+from graphopt.errors import UsageError
 from graphopt.graph.load import load
 from graphopt.report.data import (
     CheckReport,
@@ -33,6 +37,8 @@ def check(
     device: Device = "auto",
     atol: float | None = None,
     rtol: float | None = None,
+    perturb: bool = False,
+    blame: bool = False,
     set_dims: Mapping[str, int] | None = None,
     external_root: str | os.PathLike[str] | None = None,
     threads: int = 0,
@@ -51,6 +57,8 @@ def check(
         device: "cpu", "cuda" (never falls back) or "auto" (CUDA where it really runs).
         atol: allowed absolute difference, instead of the derived tolerance.
         rtol: allowed difference relative to the reference, instead of the derived tolerance.
+        perturb: give both models disturbed samples too, to learn whether the candidate bears them less well.
+        blame: where outputs differ, look for the layer where that begins, and for those that are off on their own.
         set_dims: extents of symbolic dimensions in generated feeds.
         external_root: a folder in which weights may be, also behind links, instead of the model's folder.
         threads: of one operator; 0 for all cores.
@@ -65,6 +73,8 @@ def check(
     say = progress or LOG.info
     check_run(device=device, threads=threads, seed=seed, set_dims=set_dims)
     check_tolerance(atol, rtol)
+    if perturb and data is None:
+        raise UsageError("perturb disturbs samples that are real: give data")
     say("loading")
     with Child() as child:
         with named(reference, "the reference"):
@@ -85,6 +95,14 @@ def check(
         say("scoring")
         scored = scores(source.runnable, other.runnable, evidence.data.batches(BATCH), machine)
         metrics = {name: scored[name] for name in RIGHT if name in scored}
+    disturbances = culprits = None
+    if perturb and evidence.data and not found.differences:
+        say("disturbing")
+        read = functools.partial(evidence.data.batches, BATCH)
+        disturbances = disturbed(source.runnable, other.runnable, read, machine, rows=evidence.data.rows)
+    if blame and not found:
+        say("looking inside")
+        culprits = blamed(source, other, evidence.feeds, judge, machine, atol=atol, rtol=rtol)
     return CheckReport(
         source.name,
         other.name,
@@ -92,4 +110,6 @@ def check(
         VerificationReport.of(found, judge.reference, metrics),
         DataReport.of(evidence),
         source.notes,
+        perturbed=disturbances,
+        blame=culprits,
     )
