@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -52,6 +53,12 @@ _WORST: Final = 5
 _NAMED: Final = 3
 """Keys that are told of one layer."""
 _GIVEN: Final = "/given"
+_NEGLIGIBLE: Final = 60.0
+"""Decibels: an error that is smaller by so much than another one has no part in it."""
+_ANOTHER: Final = 20.0
+"""Decibels, below which a value of a compressed model may be another one altogether."""
+_BETTER: Final = 6.0
+"""Decibels, that what reads such a value gains where it is left to the candidate."""
 _FLOATS: Final = {ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.FLOAT, ir.DataType.DOUBLE}
 """Types that are compared with each other."""
 
@@ -75,9 +82,7 @@ class Layer:
     @property
     def own_db(self) -> float:
         """Signal over own error in decibels: −inf where that is no number, inf without an error."""
-        if self.own is None or self.own.passed:
-            return math.inf
-        return -math.inf if self.own.sqnr_db is None else self.own.sqnr_db
+        return math.inf if self.own is None else _decibels(self.own)
 
 
 @dataclass(frozen=True)
@@ -142,15 +147,15 @@ def blamed(
     search = _Search(reference, candidate, some, way.words, machine)
     layers = search.layers()
     first = search.first(layers, outputs)
-    off = sorted((x for x in layers.values() if x.own is not None and not x.own), key=lambda x: x.own_db)
+    off = sorted((x for x in layers.values() if x.own_db < math.inf), key=lambda x: x.own_db)
+    off = [x for x in off if x.own_db <= off[0].own_db + _NEGLIGIBLE]
     chosen = off[0] if len(off) > 1 else first
     skip, made = _remedy(reference, candidate, chosen.stands_for if chosen else ())
     only = search.only(first) if first else ""
     if first is None:
-        text = (
-            f"outputs differ on {provider} {way.words}, but none of {counted(len(layers), 'value')} inside that both "
-            "models have is beyond its tolerance: what the runtime fuses is not fused while it is looked at"
-        )
+        why = "what the runtime fuses is not fused while it is looked at" if way.optimize else "it adds up"
+        inside = f"none of {counted(len(layers), 'value')} inside that both models have is beyond its tolerance"
+        text = f"outputs differ on {provider} {way.words}, but {inside}: {why}"
     else:
         amount = str(first.error).removeprefix(f"output {first.value!r}").removeprefix(" is").lstrip(": ")
         where = f"the first value that differs is {first.value!r} ({first.operator} {first.key!r})"
@@ -173,7 +178,9 @@ def _remedy(reference: Source, candidate: Source, keys: Sequence[str]) -> tuple[
         edits = pipeline.optimize(reference, recipe, None, pipeline.Settings()).attempt.edits
     except GraphoptError:  # what is written there need not be ours
         return tuple(keys), ""
-    return tuple(keys), " and ".join(dict.fromkeys(e.rule for e in edits if e.root in keys))
+    there = [e for e in edits if e.root in keys]
+    loosest = max((e.exactness for e in there), default=None)
+    return tuple(keys), " and ".join(dict.fromkeys(e.rule for e in there if e.exactness == loosest))
 
 
 def _failing(
@@ -219,20 +226,60 @@ class _Search:
             fits = {v for v in fits if (shape := after(v)) is not None and shape == before(self._theirs[v])}
             for name, v in self._ours.items():
                 self._size[name] += _bytes(self._theirs[v], before)
-        self._near = _near(self._side, set(self._theirs))
+        self._others: set[str] = set()
+        """Those of the pairs, by the reference's names, that turned out to be none."""
         self._bounds = {v: read for v, read in _near(self._side, fits).items() if v in fits}
         """Of those with the same shapes in both models, the nearest such values that they are computed from."""
 
     def layers(self) -> dict[str, Layer]:
         """By the name that the reference has for the value, in the candidate's order."""
-        found: dict[str, Layer] = {}
+        found: dict[str, OutputError] = {}
+        alone: dict[str, OutputError] = {}
         for names in self._passes():
-            reference = self._judge(names).reference
-            way = next((w for w in reference.ways if w.words == self._words), reference.ways[0])
-            errors = self._judged(reference, way, names)
-            own = self._judged(reference, way, [n for n in names if self._ours[n] in self._bounds], alone=True)
-            found |= {n: self._layer(n, error, own.get(n)) for n, error in errors.items()}
-        return found
+            with suppress(InputError):  # a part may lack what makes the whole run
+                reference = self._judge(names).reference
+                way = next((w for w in reference.ways if w.words == self._words), reference.ways[0])
+                found |= self._judged(reference, way, names)
+                bounds = {n: self._bounds[v] for n in names if (v := self._ours[n]) in self._bounds}
+                own = self._judged(reference, way, list(bounds), bounds)
+                for least in (math.inf, _ANOTHER):
+                    own = self._reconciled(reference, way, bounds, own, least)
+                alone |= own
+        self._near = _near(self._side, {self._ours[n] for n in found if n not in self._others})
+        return {n: self._layer(n, e, alone.get(n)) for n, e in found.items() if n not in self._others}
+
+    def _reconciled(
+        self,
+        reference: Reference,
+        way: Way,
+        bounds: Mapping[str, set[ir.Value]],
+        own: dict[str, OutputError],
+        least: float,
+    ) -> dict[str, OutputError]:
+        """Own errors without the values that were paired by mistake, which are found here.
+
+        A rewriting may leave a value its name and make another one of it, as where a factor is moved past it. What
+        reads it then does well, or better than before, on what the candidate has there instead of the reference's.
+
+        Args:
+            reference: holds the values, and what they are computed from.
+            way: to run the candidate in.
+            bounds: what each layer reads.
+            own: the own error of each.
+            least: only what has a smaller ratio of signal to error, in decibels, is doubted.
+        """
+        ends = set(self._candidate.model.graph.outputs)
+        doubted = {self._ours[n] for n, e in own.items() if _decibels(e) < least} - ends
+        past = {n: _past(read, doubted, self._bounds) for n, read in bounds.items() if read & doubted}
+        past = {n: read for n, read in past.items() if self._ours[n] not in doubted}
+        merged = self._judged(reference, way, list(past), past)
+        better = {n for n, e in merged.items() if e or _decibels(e) > _decibels(own[n]) + _BETTER}
+        chains = {n: _between(bounds[n], doubted, self._bounds) for n in merged}
+        wrong = {v for n in better for v in chains[n]}
+        wrong -= {v for n in merged if n not in better for v in chains[n]}
+        self._others |= {str(self._theirs[v].name) for v in wrong}
+        kept = {n: e for n, e in own.items() if n not in self._others}
+        return kept | {n: merged[n] for n in better if not wrong.isdisjoint(chains[n])}
 
     def first(self, layers: Mapping[str, Layer], outputs: Sequence[str]) -> Layer | None:
         """From an output that is off back to where that began; of several, the earliest."""
@@ -242,7 +289,8 @@ class _Search:
         while off:
             found = min(off, key=order.__getitem__)
             near = [str(self._theirs[v].name) for v in self._near[self._ours[found]]]
-            off = [n for n in near if n in layers and not layers[n].error]
+            most = _decibels(layers[found].error) + _NEGLIGIBLE
+            off = [n for n in near if _decibels(layers[n].error) < most]
         return None if found is None else layers[found]
 
     def only(self, layer: Layer) -> str:
@@ -277,7 +325,11 @@ class _Search:
         return Judge(source, self._feeds, self._reductions, self._machine)
 
     def _judged(
-        self, reference: Reference, way: Way, names: Sequence[str], *, alone: bool = False
+        self,
+        reference: Reference,
+        way: Way,
+        names: Sequence[str],
+        bounds: Mapping[str, set[ir.Value]] | None = None,
     ) -> dict[str, OutputError]:
         """How far values of the candidate are from the reference's.
 
@@ -285,10 +337,10 @@ class _Search:
             reference: holds them, and what they are computed from.
             way: to run the candidate in.
             names: those of the reference.
-            alone: let the candidate read the reference's values.
+            bounds: where to let the candidate read the reference's values, for each of them.
         """
         mine = {str(self._ours[n].name): n for n in names}
-        read = {v for n in names for v in self._bounds[self._ours[n]]} if alone else set()
+        read = {v for n in names for v in (bounds or {}).get(n, ())}
         given = {str(v.name): str(self._theirs[v].name) for v in self._theirs if v in read}
         if not mine:
             return {}
@@ -315,7 +367,8 @@ class _Search:
 
     def _region(self, value: ir.Value) -> list[str]:
         """Keys of the first few nodes of the reference that compute a value from other pairs."""
-        keys, pending, paired = dict[str, None](), [value], set(self._theirs.values())
+        keys, pending = dict[str, None](), [value]
+        paired = {v for v in self._theirs.values() if str(v.name) not in self._others}
         while pending and len(keys) < _NAMED:
             node = pending.pop(0).producer()
             if node is not None and key(node) not in keys:
@@ -333,6 +386,30 @@ def _near(side: Side, wanted: set[ir.Value]) -> dict[ir.Value, set[ir.Value]]:
             read |= {value} if value in wanted else found.get(value, set())
         found |= dict.fromkeys(node.outputs, read)
     return found
+
+
+def _past(read: set[ir.Value], doubted: set[ir.Value], bounds: Mapping[ir.Value, set[ir.Value]]) -> set[ir.Value]:
+    """What values are computed from, where those that are doubted do not count."""
+    every = {w for v in _between(read, doubted, bounds) for w in bounds[v]} | read
+    return every - doubted
+
+
+def _between(read: set[ir.Value], doubted: set[ir.Value], bounds: Mapping[ir.Value, set[ir.Value]]) -> set[ir.Value]:
+    """Those that are doubted, and those that they are computed from without others in between."""
+    found, pending = set[ir.Value](), [v for v in read if v in doubted]
+    while pending:
+        value = pending.pop()
+        if value not in found:
+            found.add(value)
+            pending += bounds[value] & doubted
+    return found
+
+
+def _decibels(error: OutputError) -> float:
+    """Signal over error: inf where a value is within its tolerance, −inf where the error is no number."""
+    if error.passed:
+        return math.inf
+    return -math.inf if error.sqnr_db is None else error.sqnr_db
 
 
 def _comparable(theirs: ir.Value, ours: ir.Value, graph: ir.Graph) -> bool:
@@ -355,12 +432,13 @@ def _giving(model: ir.Model, outputs: Sequence[str], inputs: Sequence[str] = ())
     """A copy with other outputs and further inputs, in place of values of the main graph; with what computes them."""
     copy = model.clone()
     made = {v.name: v for node in copy.graph for v in node.outputs}
+    copy.graph.outputs.clear()
     for name in inputs:
         value = made[name]
         given = ir.Value(name=name + _GIVEN, type=value.type, shape=value.shape)
         ir.convenience.replace_all_uses_with(value, given)
         copy.graph.inputs.append(given)
-    copy.graph.outputs[:] = [made[name] for name in outputs]
+    copy.graph.outputs.extend(made[name] for name in outputs)
     RemoveUnusedNodesPass()(copy)
     return copy
 

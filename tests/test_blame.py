@@ -220,3 +220,16 @@ def test_check_tells_it_in_its_report() -> None:
     assert told["first"]["error"]["name"] == "c"
     assert graphopt.check(net(), net(), data=FEEDS[0], device="cpu", blame=True).blame is None
     assert graphopt.check(net(), net(change={"w2": wrong}), data=FEEDS[0], device="cpu").blame is None
+
+
+def test_a_value_that_kept_its_name_but_not_its_meaning_is_not_blamed() -> None:
+    text = "k = Constant <value = float {0.1}> ()\n s = Mul (c, k)\n d = Add (s, b)"
+    reference = net(NET.replace("d = Add (c, b)", text))
+    moved = {"w2": lambda w: 0.1 * w}  # the factor is in the weight, so that c is another value
+    candidate = NET.replace("d = Add (c, b)", "s = Identity (c)\n d = Add (s, b)")
+    assert found(reference, net(candidate, moved)) is None
+    for culprit, value in (("w3", "e"), ("w1", "a")):
+        blame = found(reference, net(candidate, {**moved, culprit: wrong}))
+        assert blame is not None
+        assert blame.first is not None
+        assert (blame.first.value, [layer.value for layer in blame.worst]) == (value, [value])
