@@ -200,7 +200,9 @@ def test_of_our_own_results_the_rule_and_the_key_to_skip_are_told() -> None:
     blame = found(reference, result)
     assert blame is not None
     assert blame.skip == ("the factor", "the product")
-    assert "to try: --skip 'the factor' --skip 'the product', which fold_scale then leaves" in "\n".join(lines(blame))
+    assert "to try: --skip 'the factor' --skip 'the product', so that fold_scale leaves that alone" in "\n".join(
+        lines(blame)
+    )
 
 
 def test_what_computes_in_half_precision_is_compared_with_what_it_stands_for() -> None:

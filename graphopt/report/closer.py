@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from shlex import quote
 
 from graphopt.analysis.perturb import Disturbed
-from graphopt.blame import Blame, Layer
+from graphopt.blame import Blame
 from graphopt.counted import counted
+from graphopt.pairwise import Layer
 from graphopt.run.compare import OutputError
 
 __all__ = ["blamed", "perturbed"]
@@ -18,7 +19,7 @@ def blamed(found: Blame) -> list[str]:
     lines = [found.text]
     if found.skip:
         keys = " ".join(f"--skip {quote(key)}" for key in found.skip)
-        lines.append(f"to try: {keys}{found.made and f', which {found.made} then leaves as they are'}")
+        lines.append(f"to try: {keys}{found.made and f', so that {found.made} leaves that alone'}")
     if found.off > 1:
         told = f", the {len(found.worst)} worst" if found.off > len(found.worst) else ""
         lines.append(f"layers that are off on their own: {found.off:,} of {found.pairs:,}{told}:")
