@@ -26,7 +26,7 @@ from graphopt.run.machine import Machine
 from graphopt.run.session import Feed, Session
 from graphopt.verify import Judge, products
 
-__all__ = ["NEGLIGIBLE", "Layer", "Pairwise", "decibels"]
+__all__ = ["NEGLIGIBLE", "Layer", "Pairwise", "decibels", "prepared"]
 
 _NAMED: Final = 3
 """Keys that are told of one layer."""
@@ -214,7 +214,7 @@ class Pairwise:
         if not mine:
             return {}
         try:
-            session = way.session(_prepared(self._candidate, _giving(self._candidate.model, list(mine), list(given))))
+            session = way.session(prepared(self._candidate, _giving(self._candidate.model, list(mine), list(given))))
             errors = reference.judged(names, self._runs(session, mine, given, reference.expected))
         except InputError:  # what is around a value can be what makes it run
             return {}
@@ -316,7 +316,8 @@ def _with(source: Source, model: ir.Model) -> Source:
     return replace(source, model=model, runnable=runnable(model, source.carried), frozen=0)
 
 
-def _prepared(source: Source, model: ir.Model) -> Runnable:
+def prepared(source: Source, model: ir.Model) -> Runnable:
+    """A graph of this source, made ready to be run with its random nodes fixed."""
     return runnable(probes.seeded(model), source.carried)
 
 

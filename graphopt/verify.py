@@ -47,7 +47,7 @@ class Judge:
         original = probes.seeded(source.model)
         noisy = [probes.noisy(original, reductions, 1000 * s) for s in _NOISE_SEEDS if small]
         self.reference = Reference(
-            self.prepared(source),
+            self._runnable(source),
             feeds,
             machine,
             noisy=[serialize(n, source.carried) for n in noisy if n is not None],
@@ -63,11 +63,11 @@ class Judge:
 
     def source(self, other: Source, *, atol: float | None = None, rtol: float | None = None) -> Comparison:
         """Compare another model in each way in which the original runs; the tolerance may be given."""
-        return self._compare(self.prepared(other), self.reference.ways, atol, rtol)
+        return self._compare(self._runnable(other), self.reference.ways, atol, rtol)
 
     def written(self, path: Path) -> Comparison:
         """Read a file back and run it."""
-        return self._compare(self.prepared(load(path)), self.reference.ways[:1])
+        return self._compare(self._runnable(load(path)), self.reference.ways[:1])
 
     def _compare(
         self, model: Runnable, ways: Sequence[Way], atol: float | None = None, rtol: float | None = None
@@ -80,7 +80,7 @@ class Judge:
                 break
         return found
 
-    def prepared(self, source: Source) -> Runnable:
+    def _runnable(self, source: Source) -> Runnable:
         """What to run: the model as it is, unless random nodes need their seeds fixed or weights were frozen."""
         fixed = probes.seeded(source.model)
         return source.runnable if fixed is source.model and not source.frozen else runnable(fixed, source.carried)
