@@ -14,6 +14,7 @@ __all__ = [
     "AtolOption",
     "Bf16Option",
     "BitsOption",
+    "BlameOption",
     "BudgetOption",
     "CalibrationOption",
     "DataOption",
@@ -38,6 +39,7 @@ __all__ = [
     "ModelArgument",
     "OpsetOption",
     "PassOption",
+    "PerturbOption",
     "PlanOnlyOption",
     "PolicyOption",
     "QuietOption",
@@ -216,6 +218,13 @@ SarifOption = Annotated[
 ]
 MarkdownOption = Annotated[
     Path | None, typer.Option("--markdown", metavar="FILE", help="Write a table for a pull request.")
+]
+PerturbOption = Annotated[
+    bool, typer.Option("--perturb", help="Say whether CANDIDATE bears disturbed samples less well; needs --data.")
+]
+BlameOption = Annotated[
+    bool,
+    typer.Option("--blame", help="Where outputs differ, say in which layer that begins, and which ones cost most."),
 ]
 OutOption = Annotated[
     Path | None, typer.Option("-o", "--out", metavar="OUT", help="Where to; MODEL with .opt.onnx if not given.")

@@ -129,6 +129,11 @@ class Recipe:
     def _given(self) -> tuple[Named | None, ...]:
         return self.unquantize, self.form, self.sparsify, self.quantize, self.blocks, self.dynamic, self.half
 
+    @property
+    def given_up(self) -> tuple[str, ...]:
+        """What gives something up, in words."""
+        return (*(("pruning",) if self.plan else ()), *(p.name for p in self._given if p is not None))
+
     def __post_init__(self) -> None:
         if self.form is not None and (self.budget or self.planned):
             raise UsageError(f"a budget chooses among all forms by itself: give it, or {self.form.name}")

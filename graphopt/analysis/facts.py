@@ -19,7 +19,7 @@ from graphopt.graph.nodes import graphs
 from graphopt.graph.save import EXTERNAL_ABOVE, serialize, weight_bytes
 from graphopt.run.session import Feed, Session
 
-__all__ = ["Facts", "extents", "facts", "few", "work_of"]
+__all__ = ["Facts", "extents", "facts", "few", "measured", "work_of"]
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def facts(model: ir.Model, carried: Carried, feed: Feed | None) -> Facts:
     shape = extents(model, feed)
     cost = ops.cost(model, shape)
     if cost.unknown:
-        cost = ops.cost(model, _told(model, carried, feed, shape))
+        cost = ops.cost(model, measured(model, carried, feed))
     return Facts(len(every), cost.params, cost.macs, cost.unknown, dict(sorted(operators.items())))
 
 
@@ -78,8 +78,9 @@ def work_of(model: ir.Model, samples: Samples) -> float:
     return ops.cost(model, extents(model, feeds[0])).macs / counts[0]
 
 
-def _told(model: ir.Model, carried: Carried, feed: Feed, shape: shapes.ShapeOf) -> shapes.ShapeOf:
-    """`shape`, completed by running the model once with the shapes of what is still unknown as outputs."""
+def measured(model: ir.Model, carried: Carried, feed: Feed) -> shapes.ShapeOf:
+    """`extents`, completed by running the model once with the shapes of what is still unknown as outputs."""
+    shape = extents(model, feed)
     unknown = [
         v.name
         for node in model.graph

@@ -154,10 +154,9 @@ class Tally:
     def metrics(self) -> dict[str, tuple[float, float]]:
         """By name, of the original and of the result."""
         metrics: dict[str, tuple[float, float]] = {}
-        if (guesses := self._guesses()) is not None:
+        if (guesses := self.guesses()) is not None:
             a, b = guesses
-            if self._labelled:
-                truth = np.concatenate(self._truth)
+            if (truth := self.truth) is not None:
                 metrics["accuracy"] = (float(np.mean(a == truth)), float(np.mean(b == truth)))
                 metrics["f1"] = (_f1(a, truth), _f1(b, truth))
             metrics["agreement"] = (1.0, float(np.mean(a == b)))
@@ -176,8 +175,13 @@ class Tally:
         """How many were counted that have scores."""
         return sum(len(found) for found in self._found[0]) if self._scored else 0
 
-    def _guesses(self) -> tuple[np.ndarray, np.ndarray] | None:
-        """The classes that the original and the result give each sample."""
+    @property
+    def truth(self) -> NDArray[np.int64] | None:
+        """The class of each sample by its label, if all have one."""
+        return np.concatenate(self._truth) if self._labelled and self._truth else None
+
+    def guesses(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """The classes that the original and the result give each sample; None without scores."""
         if not self._scored or not self._found[0] or (self._directed and not self._labelled):
             return None
         a, b = (np.concatenate(found) for found in self._found)

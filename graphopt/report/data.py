@@ -17,7 +17,9 @@ from graphopt.analysis.facts import Facts
 from graphopt.analysis.groups import Channels
 from graphopt.analysis.metrics import Distance
 from graphopt.analysis.owners import Weight
+from graphopt.analysis.perturb import Disturbed
 from graphopt.analysis.robustness import Noisy
+from graphopt.blame import Blame
 from graphopt.gate.rules import Row
 from graphopt.pipeline import Step
 from graphopt.protocol import Miss
@@ -214,6 +216,10 @@ class CheckReport(Document):
     """Of outputs of floats, over all samples, as both are run in earnest; empty where nobody asked for them."""
     equal: bool = True
     """Whether values had to be the same, within the tolerance."""
+    perturbed: tuple[Disturbed, ...] | None = None
+    """How both models bear disturbed samples, where that was asked for."""
+    blame: Blame | None = None
+    """Where the difference begins, where that was asked for and outputs differ."""
 
     def __bool__(self) -> bool:
         return self.passed

@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from graphopt.counted import counted
-from graphopt.report import words
+from graphopt.report import closer, words
 from graphopt.report.data import (
     BenchReport,
     CheckReport,
@@ -122,6 +122,8 @@ def check(report: CheckReport) -> RenderableType:
         table.add_row(shown(o.name), f"{o.max_abs:.3g}", *allowed, sqnr, shown(verdict))
     lines = [_line(f"difference: {d}") for d in report.verification.differences]
     lines += [_line(f"note: {n}") for n in report.notes]
+    lines += map(_line, closer.perturbed(report.perturbed) if report.perturbed is not None else ())
+    lines += map(_line, closer.blamed(report.blame) if report.blame else ())
     return Group(table, *_lines_of(report), *lines, *_verdict(report), _line(words.data(report.data)))
 
 

@@ -201,15 +201,36 @@ class Reference:
             session = (way or self.ways[0]).session(candidate)
             differences = interface_changes(self, session)
             names = [p.name for p in session.outputs if p.name in self._noise]
-            tallies = {n: self._tally(n, bound) for n in names}
-            for index, feed in enumerate(self._feeds if names else ()):
-                for name, found in leaves(session.run(feed, names)).items():
-                    tallies[name].add(index, self._expected[index][name], found)
+            runs = ((i, session.run(feed, names)) for i, feed in enumerate(self._feeds if names else ()))
+            outputs = self.judged(names, runs, bound)
         except InputError as error:
             differences = (*differences, f"the candidate does not run: {error}")
             return Comparison((), count, passed=False, differences=differences)
-        outputs = tuple(tally.verdict() for tally in tallies.values())
         return Comparison(outputs, count, all(outputs) and not differences, differences)
+
+    def judged(
+        self,
+        names: Sequence[str],
+        runs: Iterable[tuple[int, Mapping[str, Any]]],
+        bound: tuple[float, float] | None = None,
+    ) -> tuple[OutputError, ...]:
+        """The verdict on some outputs.
+
+        Args:
+            names: of outputs of the reference.
+            runs: the number of a feed, and what these outputs are said to be on it.
+            bound: atol and rtol, in place of the derived tolerance.
+        """
+        tallies = {name: self._tally(name, bound) for name in names}
+        for index, found in runs:
+            for name, tensors in leaves(dict(found)).items():
+                tallies[name].add(index, self._expected[index][name], tensors)
+        return tuple(tally.verdict() for tally in tallies.values())
+
+    @property
+    def expected(self) -> Sequence[Mapping[str, list[np.ndarray]]]:
+        """For each feed, the tensors of each output."""
+        return self._expected
 
     def _tally(self, name: str, bound: tuple[float, float] | None) -> _Tally:
         noise = self._noise[name]

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from graphopt.analysis.evidence import gather, survives
-from graphopt.analysis.metrics import RIGHT
+from graphopt.analysis.metrics import BATCH, RIGHT
+from graphopt.analysis.perturb import disturbed
 from graphopt.arguments import check_run, check_tolerance, named
+from graphopt.blame import blamed
+from graphopt.errors import UsageError
 from graphopt.gate.measured import Measured, Outputs, Side
 from graphopt.gate.metric import metric_of
 from graphopt.gate.policy import Policy
@@ -42,6 +46,8 @@ def check(
     max_bytes: float | None = None,
     atol: float | None = None,
     rtol: float | None = None,
+    perturb: bool = False,
+    blame: bool = False,
     set_dims: Mapping[str, int] | None = None,
     external_root: str | os.PathLike[str] | None = None,
     threads: int = 0,
@@ -68,6 +74,8 @@ def check(
         max_bytes: most of the reference's bytes.
         atol: allowed absolute difference, instead of the derived tolerance.
         rtol: allowed difference relative to the reference, instead of the derived tolerance.
+        perturb: give both models disturbed samples too, to learn whether the candidate bears them less well.
+        blame: where outputs differ, look for the layer where that begins, and for those that are off on their own.
         set_dims: extents of symbolic dimensions in generated feeds.
         external_root: a folder in which weights may be, also behind links, instead of the model's folder.
         threads: of one operator; 0 for all cores.
@@ -85,6 +93,8 @@ def check(
     own = metric_of(metric)
     options = {"max-drop": max_drop, "max-latency": max_latency, "max-bytes": max_bytes, "atol": atol, "rtol": rtol}
     gate = Policy.of(policy, options, [own.name] if own else [])
+    if perturb and data is None:
+        raise UsageError("perturb disturbs samples that are real: give data")
     say("loading")
     with Child() as child:
         with named(reference, "the reference"):
@@ -98,14 +108,18 @@ def check(
     machine = Machine(device, threads, seed, progress=say)
     feed = evidence.feeds[0] if gate.counts_macs else None
     first, second, notes = Side.of(source, feed), Side.of(other, feed), source.notes
-    candidate_runs = judged(other)
+    candidate_runs, inside = judged(other), (source, other) if blame else None
     del other  # a graph with its weights takes as much memory as the file
     released(second.size)
     with named(reference, "the reference"):
         say("comparing")
         judge = Judge(source, evidence.feeds, products(source.model) if gate.equal else {}, machine)
     found, original = judge.other(candidate_runs, atol=gate.atol, rtol=gate.rtol), judge.reference
-    del source, judge
+    culprits = None
+    if inside and not found:
+        say("looking inside")
+        culprits = blamed(*inside, evidence.feeds, judge, machine, atol=gate.atol, rtol=gate.rtol)
+    del source, judge, inside
     released(first.size)
     measured = Measured(first, second, evidence, machine, found, own)
     rows = gate.judge(measured)
@@ -113,6 +127,11 @@ def check(
     if evidence.data and not found.differences:
         told = measured.scores.metrics
         metrics = {name: told[name] for name in RIGHT if name in told}
+    disturbances = None
+    if perturb and evidence.data and not found.differences:
+        say("disturbing")
+        read = functools.partial(evidence.data.batches, BATCH)
+        disturbances = disturbed(first.runnable, second.runnable, read, machine, rows=evidence.data.rows)
     return CheckReport(
         first.name,
         second.name,
@@ -123,4 +142,6 @@ def check(
         notes,
         measured.distances_found,
         equal=gate.equal,
+        perturbed=disturbances,
+        blame=culprits,
     )
