@@ -162,6 +162,10 @@ class Pairwise:
             off = [n for n in near if decibels(layers[n].error) < most]
         return None if found is None else layers[found]
 
+    def knows(self, layer: Layer) -> bool:
+        """Whether both models have values inside that a layer is computed from."""
+        return bool(self._near[self._ours[layer.value]])
+
     def only(self, layer: Layer) -> str:
         """Whether a value is within its tolerance in other ways of running, in words."""
         reference = self._judge([layer.value]).reference
