@@ -129,7 +129,7 @@ def histogram(bars: Sequence[float], ends: Point, chosen: Point) -> Html | str:
     left, right = (round(width * min(max((c - least) / (most - least), 0.0), 1.0), 1) for c in chosen)
     told = f"{least:.3g} to {most:.3g}, levels from {chosen[0]:.3g} to {chosen[1]:.3g}"
     frame = element("rect", class_="range", fill="none", x=left, y=0, width=round(right - left, 1), height=height)
-    return _picture(told, _CURVE, element("path", class_="seen", d=shape), frame)
+    return _picture(told, _CURVE, element("path", class_="seen", d=Html(shape)), frame)
 
 
 Words = Callable[[float], str]
