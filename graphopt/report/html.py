@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
+from typing import Final
+
 from graphopt.counted import counted
 from graphopt.report import words
 from graphopt.report.data import Report, VerificationReport
@@ -10,6 +14,9 @@ from graphopt.report.losses import losses
 from graphopt.report.markup import Html, bar, bullets, code, element, fold, lines, table
 
 __all__ = ["page"]
+
+_MANY: Final = 500
+"""Edits that are listed."""
 
 
 def page(report: Report, recipe: str = "") -> str:
@@ -20,19 +27,26 @@ def page(report: Report, recipe: str = "") -> str:
         recipe: the text of the recipe that repeats it, if that is to be shown.
     """
     only = report.plan is not None and report.plan.only
+    after = "a plan" if only else _file(report.output.name)
+    title = f"{_file(report.source.name)} → {after}"
     main = element(
         "main",
-        element("h1", report.source.name, " → ", "a plan" if only else report.output.name),
+        element("h1", title),
         element("p", f"graphopt {report.version}", class_="soft"),
         *_told(report),
         *_came_out(report),
         *(_verification(report.verification) if report.verification else ()),
         *(_noise(report.verification) if report.verification else ()),
         *losses(report),
-        *_rewritten(report),
-        *(_repeat(recipe) if recipe and not only else ()),
+        *_steps(report),
+        *_where(report),
+        *_again(report, "" if only else recipe),
     )
-    return document("report", f"graphopt: {report.source.name}", main)
+    return document("report", title, main)
+
+
+def _file(name: str) -> str:
+    return re.split(r"[/\\]", name)[-1] or name
 
 
 def _told(report: Report) -> list[Html]:
@@ -54,11 +68,30 @@ def _told(report: Report) -> list[Html]:
         lines.append(f"note: MACs leave out {counted(missing, 'node')}, whose shapes could not be told")
     verdict = words.proof(found, cut=report.cut) if found else "unverified: nothing was run"
     parts = [
-        element("p", "asked for: ", "; ".join(asked) or "a model cut to a given plan"),
         element("p", verdict, class_="good" if found and found.evidence else "bad"),
+        _figures(report),
+        element("p", "asked for: ", "; ".join(asked) or "a model cut to a given plan"),
     ]
     parts += [element("p", words.data(data))] if data else []
     return [*parts, bullets(lines)] if lines else parts
+
+
+def _figures(report: Report) -> Html:
+    """What most people look for, at a glance."""
+    told = [(label, f"{new:,}", words.change(old, new) or "as before") for label, old, new in words.costs(report)]
+    if (timing := report.timing) is not None:
+        change = f"{timing.ratio - 1:+.1%}" if timing.faster or timing.slower else "no difference beyond doubt"
+        told.append(("ms per run", f"{timing.candidate_ms:.3f}", change))
+    metrics = report.verification.metrics if report.verification else {}
+    if (name := words.first(metrics)) is not None:
+        told.append(
+            (name, words.value(name, metrics[name].after), f"before: {words.value(name, metrics[name].before)}")
+        )
+    figures = (
+        element("div", element("dt", label), element("dd", value), element("dd", change, class_="soft"))
+        for label, value, change in told
+    )
+    return element("dl", *figures, class_="figures")
 
 
 def _allowed(name: str, most: float) -> str:
@@ -131,13 +164,45 @@ def _noise(found: VerificationReport) -> list[Html]:
     ]
 
 
-def _rewritten(report: Report) -> list[Html]:
-    """What the rules did."""
-    rows = [(rule, f"{count:,}", exactness) for rule, count, exactness in words.rules(report)]
-    if not rows:
-        return []
-    return [element("h2", "What was rewritten"), fold(f"Rules ({len(rows):,})", table(("", ">times", ""), rows))]
+def _steps(report: Report) -> list[Html]:
+    """What each pass did, how exactly, and how long it took."""
+    done = sorted((s for s in report.steps if s.edits), key=lambda s: -sum(s.edits.values()))
+    idle = [s for s in report.steps if not s.edits]
+    rows = [
+        (s.name, s.exactness.lower(), f"{sum(s.edits.values()):,}", f"{s.seconds:.3f}", _rules(s.edits)) for s in done
+    ]
+    parts = [table(("step", "exactness", ">edits", ">seconds", "rules"), rows)] if rows else []
+    if report.unchanged and rows:
+        parts.append(element("p", "none of it was kept: the model is emitted as it was given", class_="soft"))
+    if idle:
+        said = f"nothing to do for {counted(len(idle), 'other')}, in {sum(s.seconds for s in idle):.3f} s: "
+        parts.append(element("p", said, ", ".join(s.name for s in idle), class_="soft"))
+    if report.edits:
+        more = len(report.edits) - _MANY
+        listed = [*report.edits[:_MANY], *([f"… and {more:,} more, which JSON has"] if more > 0 else [])]
+        parts.append(fold(f"Each edit, and the node it began at ({len(report.edits):,})", bullets(listed)))
+    return [element("h2", "Steps"), *parts] if parts else []
 
 
-def _repeat(recipe: str) -> list[Html]:
-    return [element("h2", "To do it again"), fold("The recipe, for --recipe", code(recipe))]
+def _rules(edits: Mapping[str, int]) -> str:
+    return ", ".join(f"{rule} × {count:,}" for rule, count in sorted(edits.items(), key=lambda e: -e[1]))
+
+
+def _where(report: Report) -> list[Html]:
+    """What it was made and run on."""
+    rows = []
+    if report.host:
+        host = report.host
+        rows = [("processor", host.processor or "unknown"), ("cores", host.cores), ("system", host.system)]
+        rows += [("Python", host.python), ("graphopt", report.version)]
+    if (found := report.verification) is not None:
+        rows += [("models ran on", found.environment), ("provider", report.provider)]
+    return [element("h2", "Where it was made"), table(("", ""), rows)] if rows else []
+
+
+def _again(report: Report, recipe: str) -> list[Html]:
+    """The command that asks for the same, and the recipe that also holds what was decided."""
+    parts = [code(words.again(report))] if report.asked else []
+    if recipe:
+        parts.append(fold("The recipe, which holds all that was decided; for --recipe", code(recipe)))
+    return [element("h2", "To do it again"), *parts] if parts else []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from math import isfinite
 from typing import Final
 
@@ -39,12 +39,12 @@ def _plan(plan: PlanReport) -> list[Html]:
     """What was cut from which group, and what led to that."""
     cut = [_group(g) for g in plan.groups if g.after < g.before]
     kept = [_group(g) for g in plan.groups if g.after >= g.before]
-    columns = ("group", ">before", ">after", "", ">MACs alone", ">error", "error by width", "of")
+    columns = ("group", ">before", ">after", "", ">MACs alone", ">error", ">error at half", "error by width", "of")
     judged = "" if plan.only else f", judged by {counted(plan.judged, 'other')}"
     legend = (
         f"learned from {counted(plan.calibrated, 'sample')}{judged}; the MACs are the part of the model's that goes if "
-        "this group alone is cut, the error is what that costs the outputs before anything is fitted; each curve has a "
-        "scale of its own, and a dot at the width"
+        "this group alone is cut, the error is what that costs the outputs before anything is fitted, at this width "
+        "and at half of all (the larger, the more sensitive); each curve has a scale of its own, and a dot at the width"
     )
     fitted = (">rows × inputs", ">damping", ">error, only cut", ">error, fitted")
     parts = [
@@ -68,7 +68,17 @@ def _group(group: WidthReport) -> tuple[object, ...]:
     saved = f"-{group.macs:.1%}" if group.after < group.before else ""
     widths = (f"{group.before:,}", f"{group.after:,}", bar(group.before, group.after))
     error = f"{group.curve[group.after]:.2g}" if group.after in group.curve else ""
-    return (path(group.key), *widths, saved, error, curve(group.curve, group.after), group.kind)
+    half = "" if (at := _between(group.curve, group.before / 2)) is None else f"{at:.2g}"
+    return (path(group.key), *widths, saved, error, half, curve(group.curve, group.after), group.kind)
+
+
+def _between(points: Mapping[int, float], x: float) -> float | None:
+    """What a curve says at `x`, on a straight line between its neighbours there; None beyond its ends."""
+    left, right = max((p for p in points if p <= x), default=None), min((p for p in points if p >= x), default=None)
+    if left is None or right is None:
+        return None
+    part = (x - left) / (right - left) if right > left else 0.0
+    return points[left] + part * (points[right] - points[left])
 
 
 def _form(found: FormReport) -> tuple[object, ...]:
@@ -97,7 +107,7 @@ def _sparse(plan: PlanReport) -> list[Html]:
 def _zeros(found: Sparse) -> tuple[object, ...]:
     share = f"{found.zeros / max(found.weights, 1):.1%}"
     counts = (f"{found.weights:,}", share, bar(found.weights, found.weights - found.zeros))
-    return (found.key, found.form, *counts, _damping(found.damping), f"{found.before:.3g}", f"{found.after:.3g}")
+    return (path(found.key), found.form, *counts, _damping(found.damping), f"{found.before:.3g}", f"{found.after:.3g}")
 
 
 _EVENED: Final = ("read by", ">power", ">largest factor over smallest", ">dB there")
@@ -117,6 +127,7 @@ def _integers(found: IntegersReport) -> list[Html]:
         )
         for t in found.tensors
     ]
+    most = max((abs(p.gain) for p in found.products if p.gain is not None), default=0.0)
     products = [
         (
             path(p.key),
@@ -124,6 +135,7 @@ def _integers(found: IntegersReport) -> list[Html]:
             f"{p.before:.3g}" if p.way else "",
             f"{p.after:.3g}" if p.way else "",
             "" if p.gain is None else f"{p.gain:+.2f}",
+            "" if p.gain is None else bar(most, max(p.gain, 0.0)),
             f"{p.cause} ({p.done})" if p.cause else p.done,
             "" if p.integer is None else "integers" if p.integer else f"floats: {p.reason}" if p.reason else "floats",
         )
@@ -135,7 +147,7 @@ def _integers(found: IntegersReport) -> list[Html]:
         "are quantized already; dB are what the outputs gain with that product alone on floats"
     )
     columns = ("value", "by", ">from", ">to", ">clipped", ">dB", "")
-    evened = [(", ".join(g.products), f"{g.power:g}", f"{g.spread:.3g}", f"{g.gain:+.2f}") for g in found.evened]
+    evened = [(_paths(g.products), f"{g.power:g}", f"{g.spread:.3g}", f"{g.gain:+.2f}") for g in found.evened]
     kernels = [(name, f"{count:,}") for name, count in found.kernels.items()]
     return [
         element("h2", "On integers"),
@@ -144,11 +156,15 @@ def _integers(found: IntegersReport) -> list[Html]:
         fold(f"Ranges ({len(ranges):,})", table(columns, ranges)),
         fold(
             f"Products ({len(products):,})",
-            table(("product", "weights", ">error, floats", ">error, integers", ">dB", "why", "runs on"), products),
+            table(("product", "weights", ">error, floats", ">error, integers", ">dB", "", "why", "runs on"), products),
         ),
         *([fold(f"Channels brought to one range ({len(evened):,})", table(_EVENED, evened))] if evened else []),
         *([fold(f"Kernels ({len(kernels):,})", table(("operator", ">times"), kernels))] if kernels else []),
     ]
+
+
+def _paths(names: Sequence[str]) -> Html:
+    return element("span", *(part for name in names for part in (path(name), " ")))
 
 
 def _packages(found: PackagesReport) -> list[Html]:

@@ -13,6 +13,7 @@ from graphopt.analysis.samples import MADE_UP, split
 from graphopt.arguments import check_calibration, check_keys, check_opset, check_run
 from graphopt.errors import UsageError
 from graphopt.graph.load import load
+from graphopt.report.asked import command
 from graphopt.report.summary import summary
 from graphopt.result import Result
 from graphopt.run.child import Child
@@ -94,6 +95,7 @@ def optimize(
         MachineError: `device` is "cuda", and CUDA does not run here.
         Verdict: the budget cannot be met, or not within the allowed drop.
     """
+    asked = command(optimize, locals())
     say = progress or LOG.info
     check_run(device=device, threads=threads, seed=seed, set_dims=set_dims)
     if unverified and (data is not None or set_dims or device == "cuda"):
@@ -139,4 +141,4 @@ def optimize(
         else:
             outcome = pipeline.optimize(source, chosen, evidence.feeds if evidence else None, settings, child)
     say("measuring")
-    return Result(summary(outcome, evidence, settings, found), outcome, outcome.recipe)
+    return Result(summary(outcome, evidence, settings, found, asked), outcome, outcome.recipe)

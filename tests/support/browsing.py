@@ -36,7 +36,8 @@ class Browser:
     """One process for all tests: it takes a second to start."""
 
     def __init__(self, folder: Path) -> None:
-        assert BASH and CHROMIUM
+        assert BASH
+        assert CHROMIUM
         (hears, self._say), (self._hear, says) = os.pipe(), os.pipe()
         flags = ("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--remote-debugging-pipe")
         self._process = subprocess.Popen(
@@ -85,9 +86,7 @@ class Browser:
 class Page:
     """One tab."""
 
-    def __init__(
-        self, browser: Browser, file: Path, *, width: int = 1000, height: int = 800, dark: bool = False
-    ) -> None:
+    def __init__(self, browser: Browser, file: Path) -> None:
         self._browser = browser
         self._tab = browser.call("Target.createTarget", url="about:blank")["targetId"]
         self._session = browser.call("Target.attachToTarget", targetId=self._tab, flatten=True)["sessionId"]
