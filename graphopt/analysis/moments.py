@@ -118,11 +118,9 @@ def collect(
     for site in sites.values():
         site.size(found, few, counts, machine.memory // 2)
     for now in _passes(list(sites.values()), machine.memory):
-        machine.progress(
-            f"summing what {now[0].name} reads" + f", and {counted(len(now) - 1, 'other')}" * (len(now) > 1)
-        )
+        text = f"summing what {now[0].name} reads" + f", and {counted(len(now) - 1, 'other')}" * (len(now) > 1)
         run, start = Tap(model, _names(now), machine), 0
-        for feed, count in zip(feeds, counts, strict=True):
+        for feed, count in machine.track(list(zip(feeds, counts, strict=True)), text):
             found = run.held(feed) if run.remote else run(feed)
             for site in now:
                 site.add(found, start, count, inside if run.remote else None)

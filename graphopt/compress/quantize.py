@@ -170,7 +170,7 @@ def weights(
     apart = replace(machine, integers=False, memory=machine.memory // PART)
     for site in Frontier(model, copy, samples, apart, pairs=False, batch=_BATCH):
         if site.key in plan.products and site.key not in made:
-            machine.progress(f"rounding {site.key}")
+            site.tell("rounding")
             rows = site.sample(row_count(site.linear.reduction, ROWS, machine.memory, site.linear.groups))
             limits = (site.low, site.high)
             one = rounded(rows, site.matrix(), site.bias(), steps=Steps(bits), bounds=limits, biased=site.biased)
