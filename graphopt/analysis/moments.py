@@ -106,7 +106,7 @@ def collect(
     """
     feeds, counts = batches(model, samples, _BATCH)
     if not feeds:
-        raise InputError("there are no samples to learn from")
+        raise InputError("there are no samples to learn from: give data with at least one")
     sites: dict[Any, _Site] = {}
     linears = products(model)
     for name in (n for n in dict.fromkeys(wanted) if n in linears):

@@ -83,7 +83,7 @@ class Quantize(Named):
                 f"weights have {', '.join(map(str, BITS))} bits, not {self.weight_bits}: give one of these"
             )
         if self.ranges not in get_args(Method):
-            raise UsageError(f"ranges are chosen by {', '.join(get_args(Method))}, not by {self.ranges!r}")
+            raise UsageError(f"ranges are not chosen by {self.ranges!r}: give one of {', '.join(get_args(Method))}")
 
     @property
     def method(self) -> Method:

@@ -49,7 +49,7 @@ def write(text: str, *, err: bool) -> None:
     if stream is None:  # Python was started without it
         if err:
             return
-        raise MachineError("stdout cannot be written: it is closed")
+        raise MachineError("stdout cannot be written: it is closed; give --json FILE, or -q")
     try:
         stream.write(text)
         stream.flush()
