@@ -8,7 +8,7 @@ import pytest
 
 from graphopt.protocol import Evaluator
 from graphopt.run.child import Child
-from tests.support.browsing import Browser, browsing
+from tests.support.browser import Browser
 from tests.support.models import evaluator
 
 
@@ -26,5 +26,5 @@ def evaluate() -> Iterator[Evaluator]:
 @pytest.fixture(scope="session")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     """One for all tests that look at pages."""
-    with browsing(tmp_path_factory.mktemp("browser")) as found:
+    with Browser(tmp_path_factory.mktemp("browser")) as found:
         yield found

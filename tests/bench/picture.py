@@ -9,10 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import graphopt
-from tests.support.browsing import CHROMIUM, WHY, Page, browsing
+from tests.support.browser import CHROMIUM, WHY, Browser
 
 MODELS = Path(__file__).parents[2] / "models"
-SIZE = {"width": 1000, "height": 1036}
+SIZE = (1000, 1036)
 
 
 def main(target: Path) -> None:
@@ -20,15 +20,14 @@ def main(target: Path) -> None:
     if CHROMIUM is None:
         sys.exit(WHY)
     target = target.absolute()
-    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(MODELS), browsing(Path(folder)) as browser:
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(MODELS), Browser(Path(folder)) as browser:
         made = graphopt.optimize("digits_resnet.onnx", data="digits_calib.npz", max_drop={"sqnr": 15}, device="cpu")
         made = replace(made, report=made.report.at(made.save(Path(folder) / "smaller.onnx")))
         file = Path(folder) / "report.html"
         file.write_text(made.to_html(), "utf-8")
-        page = Page(browser, file)
-        page.look(**SIZE)
-        target.write_bytes(page.picture())
-        page.close()
+        browser.open(file)
+        browser.view(SIZE)
+        target.write_bytes(browser.picture())
 
 
 if __name__ == "__main__":

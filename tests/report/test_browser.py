@@ -12,7 +12,7 @@ import pytest
 from graphopt.report.data import LeftOutReport, Report
 from graphopt.report.html import page
 from tests.report.test_html import PLAN, report
-from tests.support.browsing import CHROMIUM, WHY, Browser, Page
+from tests.support.browser import CHROMIUM, WHY, Browser
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=WHY)
 
@@ -24,21 +24,20 @@ NAMES = "Array.from(document.querySelectorAll('table')).find(t => t.tHead.textCo
 
 
 @contextmanager
-def opened(browser: Browser, folder: Path, found: Report, *, refused: bool = False) -> Iterator[Page]:
-    """A report in a tab; at the end nothing was asked for but the page, and only what is to be refused was."""
+def opened(browser: Browser, folder: Path, found: Report, *, refused: bool = False) -> Iterator[Browser]:
+    """A report; at the end nothing was asked for but the page, and only what is to be refused was."""
     file = folder / "report.html"
     file.write_text(page(found, "version = 1\n"), "utf-8")
-    there = Page(browser, file)
-    yield there
-    complaints, requests = there.complaints, there.requests
-    there.close()
+    browser.open(file)
+    yield browser
+    browser.view()
+    complaints = browser.complaints()
     assert bool(complaints) == refused, complaints
     assert all("Content Security Policy" in c for c in complaints)
-    assert requests == [file.as_uri()]
 
 
 @pytest.fixture
-def shown(browser: Browser, tmp_path: Path) -> Iterator[Page]:
+def shown(browser: Browser, tmp_path: Path) -> Iterator[Browser]:
     """A report of four groups, one of which is named elsewhere as well."""
     first, second = (replace(g, after=g.before - 1) for g in PLAN.groups)
     groups = (
@@ -51,27 +50,27 @@ def shown(browser: Browser, tmp_path: Path) -> Iterator[Page]:
         yield there
 
 
-def column(there: Page, number: int) -> list[str]:
+def column(there: Browser, number: int) -> list[str]:
     found: list[str] = there.run(f"Array.from({NAMES}.tBodies[0].rows).map(r => r.cells[{number}].textContent)")
     return found
 
 
-def test_tables_sort_by_mouse_and_by_keyboard(shown: Page) -> None:
+def test_tables_sort_by_mouse_and_by_keyboard(shown: Browser) -> None:
     shown.run(f"{NAMES}.id = 'groups'")
     shown.click("#groups th:nth-child(2) button")
     assert column(shown, 1) == ["1,024", "512", "64", "12"]
     assert shown.run("document.querySelector('#groups [aria-sort]').ariaSort") == "descending"
-    shown.key("Enter")
+    shown.press("Enter")
     assert column(shown, 1) == ["12", "64", "512", "1,024"]
     shown.run("document.querySelector('#groups th button').focus()")
-    shown.key(" ")
+    shown.press(" ")
     assert column(shown, 0) == ["conv7", "conv8", "conv9", "conv10"], "numbers in names count as numbers"
     assert shown.run("document.querySelectorAll('#groups [aria-sort]').length") == 1
     shown.click("#groups th:nth-child(6) button")
     assert column(shown, 5)[-2:] == ["", ""], "what is not known comes last"
 
 
-def test_values_are_shown_under_the_pointer(shown: Page) -> None:
+def test_values_are_shown_under_the_pointer(shown: Browser) -> None:
     assert not shown.run("document.getElementById('tip').checkVisibility()")
     shown.hover("circle.chosen[data-told^='97.12']")
     assert shown.run("document.getElementById('tip').checkVisibility()")
@@ -80,27 +79,27 @@ def test_values_are_shown_under_the_pointer(shown: Page) -> None:
     assert not shown.run("document.getElementById('tip').checkVisibility()")
 
 
-def test_a_layer_is_marked_wherever_it_is_named(shown: Page) -> None:
+def test_a_layer_is_marked_wherever_it_is_named(shown: Browser) -> None:
     marked = "Array.from(document.querySelectorAll('.marked')).map(r => [r.cells[0].textContent, r.checkVisibility()])"
     assert shown.run(marked) == []
     shown.run("Array.from(document.querySelectorAll('.path')).find(p => p.textContent === 'conv9').id = 'nine'")
     shown.click("#nine")
     assert shown.run(marked) == [["conv9", True], ["conv9", True]], "as a group, and as a product that was fitted"
     shown.run("document.getElementById('nine').focus()")
-    shown.key("Enter")
+    shown.press("Enter")
     assert shown.run(marked) == []
 
 
-def test_it_is_dark_where_that_is_wanted_and_prints_all(shown: Page) -> None:
+def test_it_is_dark_where_that_is_wanted_and_prints_all(shown: Browser) -> None:
     ground = "getComputedStyle(document.body).backgroundColor"
     light, seen = shown.run(ground), shown.picture()
-    shown.look(dark=True)
+    shown.view(dark=True)
     assert shown.run(ground) != light
     assert shown.picture() != seen
-    shown.look(dark=True, media="print")
+    shown.view(dark=True, media="print")
     assert shown.run(ground) == light
     assert shown.printed().startswith(b"%PDF")
-    shown.look(width=360)
+    shown.view((360, 700))
     assert shown.run("document.documentElement.scrollWidth") <= 360, "what is too wide moves on its own"
 
 
