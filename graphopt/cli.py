@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from graphopt import options
+from graphopt import completion, options
 from graphopt.errors import GraphoptError
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ app = typer.Typer(
     name="graphopt",
     help="Makes exported ONNX models smaller and faster, and verifies that they still do their job.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -207,7 +206,13 @@ def inspect(
         bool, typer.Option("--groups", help="Say which channels can be cut together, and why others cannot.")
     ] = False,
     why: Annotated[
-        str | None, typer.Option("--why", metavar="RULE", help="Say where this rule looked and did nothing, and why.")
+        str | None,
+        typer.Option(
+            "--why",
+            metavar="RULE",
+            autocompletion=completion.rules,
+            help="Say where this rule looked and did nothing, and why.",
+        ),
     ] = None,
     set_dims: options.SetOption = None,
     external_root: options.RootOption = None,

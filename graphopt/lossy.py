@@ -163,7 +163,9 @@ def compress(
     metrics, noise = workshop.scores(result), workshop.robustness(result)
     measured = recipe.cuts and not (recipe.form or recipe.retyped)
     if not measured and (used := excess(metrics, recipe.max_drop)) > 1:
-        raise Verdict(f"the allowed drop cannot be kept: the result uses {used:.3g} times of it")
+        raise Verdict(
+            f"the allowed drop cannot be kept: the result uses {used:.3g} times of it; allow more, or ask for less"
+        )
     outcome = _joined(replace(source, carried=half.carried), first, last, steps, zeros)
     return Lossy(
         outcome,

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from graphopt import completion
 from graphopt.errors import UsageError
 from graphopt.gate.rules import RULES
 
@@ -116,6 +117,7 @@ PassOption = Annotated[
     typer.Option(
         "--pass",
         metavar="SPEC",
+        autocompletion=completion.passes,
         help="Run this pass, name or name{field=value}, instead of 'lossless' ones. Repeat.",
     ),
 ]
@@ -126,7 +128,10 @@ SkipOption = Annotated[
 TargetOption = Annotated[
     str,
     typer.Option(
-        "--target", metavar="T", help="The runtime to make the model for: portable, cpu, cuda, tensorrt, openvino."
+        "--target",
+        metavar="T",
+        autocompletion=completion.targets,
+        help="The runtime to make the model for: portable, cpu, cuda, tensorrt, openvino.",
     ),
 ]
 OpsetOption = Annotated[
@@ -141,6 +146,7 @@ BudgetOption = Annotated[
     typer.Option(
         "--budget",
         metavar="KEY=FRACTION",
+        autocompletion=completion.budgets,
         show_default=False,
         help="Share that may remain of macs, params, bytes or latency. Repeat.",
     ),
@@ -150,6 +156,7 @@ DropOption = Annotated[
     typer.Option(
         "--max-drop",
         metavar="METRIC=X",
+        autocompletion=completion.drops,
         show_default=False,
         help="How far accuracy, agreement or f1 may fall; with optimize alone, the smallest such model. Repeat.",
     ),

@@ -262,7 +262,7 @@ class _Run:
 
         def compare(original: bytes, candidate: bytes) -> Timing:
             first, second = (self.settings.timed(m) for m in (original, candidate))
-            return bench(first, second, feed)
+            return bench(first, second, feed, tell=self.settings.share("timing a pass"))
 
         recipe, told = settle(self.recipe, make, compare, self.settings.progress)
         return replace(self, recipe=recipe), told

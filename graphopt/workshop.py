@@ -127,7 +127,6 @@ class Workshop:
             elif found[key].partial:
                 if group.units * count * macs(self.channels, {}) > _ALONE:
                     continue
-                self.machine.progress(f"measuring the units of {key}")
                 lost = alone(self._turned, self.channels, key, feeds, self.machine)
                 yield key, ranked(lost)
 
@@ -264,8 +263,8 @@ class Workshop:
 
     def scores(self, result: Runnable) -> dict[str, tuple[float, float]]:
         """Metrics of a result on the samples that judge."""
-        pairs = zip(self.split.judgement, self.split.labels, strict=True)
-        return scores(self.reference, result, pairs, self.machine)
+        pairs = list(zip(self.split.judgement, self.split.labels, strict=True))
+        return scores(self.reference, result, self.machine.track(pairs, "judging"), self.machine)
 
     def robustness(self, result: Runnable) -> tuple[Noisy, ...]:
         """How the original and a result do on noisy samples of those that judge, so many as take a few seconds."""

@@ -8,6 +8,7 @@ import pytest
 
 from graphopt.protocol import Evaluator
 from graphopt.run.child import Child
+from tests.support.browser import Browser
 from tests.support.models import evaluator
 
 
@@ -20,3 +21,10 @@ def evaluate() -> Iterator[Evaluator]:
     """Folding's evaluator, as the pipeline has it."""
     with Child() as child:
         yield evaluator(child)
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """One for all tests that look at pages."""
+    with Browser(tmp_path_factory.mktemp("browser")) as found:
+        yield found

@@ -13,6 +13,7 @@ from typing import Any, get_args, get_type_hints
 import pytest
 import typer
 from typer.main import get_command
+from typer.testing import CliRunner
 
 from graphopt import api, cli, options
 from tests.end_to_end.support import ROOT
@@ -164,3 +165,22 @@ def test_a_command_that_returns_a_code_ends_with_it() -> None:
     with pytest.raises(typer.Exit) as caught:
         verb()
     assert caught.value.exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("optimize --pass fuse-a", ["fuse-activation", "fuse-attention"]),
+        ("optimize --pass loss", ["lossless"]),
+        ("optimize --target c", ["cpu", "cuda"]),
+        ("optimize --device ", ["auto", "cpu", "cuda"]),
+        ("optimize --budget ", ["macs=", "params=", "bytes=", "latency="]),
+        ("optimize --max-drop a", ["accuracy=", "agreement="]),
+        ("inspect --why fold_b", ["fold_batchnorm"]),
+        ("do", ["doctor"]),
+    ],
+)
+def test_shells_complete_names(words: str, expected: list[str]) -> None:
+    asked = {"COMP_WORDS": f"graphopt {words}", "COMP_CWORD": str(words.count(" ") + 1)}
+    env = {"_GRAPHOPT_COMPLETE": "complete_bash"} | asked
+    assert CliRunner().invoke(cli.app, [], env=env, prog_name="graphopt").stdout.split() == expected

@@ -75,9 +75,9 @@ def observe(model: ir.Model, values: Iterable[str], samples: Samples, machine: M
     for now in _passes(sizes, machine.memory // _COPIES):
         size = max(min(_HELD // max(sum(sizes[n] for n in now), 1), _BATCH), 1)
         feeds, counts = batches(model, samples, size)
-        machine.progress(f"observing {now[0]}" + f", and {counted(len(now) - 1, 'other')}" * (len(now) > 1))
+        text = f"observing {now[0]}" + f", and {counted(len(now) - 1, 'other')}" * (len(now) > 1)
         run = every if len(now) == len(wanted) else Tap(model, now, machine)
-        for feed, count in zip(feeds, counts, strict=True):
+        for feed, count in machine.track(list(zip(feeds, counts, strict=True)), text):
             if run.remote:
                 held = run.held(feed)
                 for name in now:

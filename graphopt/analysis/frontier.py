@@ -31,7 +31,7 @@ from graphopt.analysis.places import added, bounds, only_reader, past_offset, pa
 from graphopt.analysis.segments import BATCH, FOLD, Samples, Store, Walk, batches, differs
 from graphopt.graph.names import Names
 from graphopt.graph.nodes import input_at, key, readers, static_shape
-from graphopt.run.machine import HERE, Machine
+from graphopt.run.machine import HERE, Machine, Stage
 
 __all__ = ["Frontier", "Pair", "Rows", "Site"]
 
@@ -117,6 +117,10 @@ class Site:
         """Whether nothing has changed here yet: the same weights, and the same data."""
         return not self.drifted and not differs(self.linear.node, self.dense.node)
 
+    def tell(self, doing: str) -> None:
+        """Say what is done with it, and how far along the graph that is."""
+        self.frontier.tell(f"{doing} {self.key}")
+
     def matrix(self) -> NDArray[np.float64]:
         """(groups, out, columns): what the data is multiplied with now."""
         return self.linear.alpha * self.linear.matrix().astype(np.float64)
@@ -185,6 +189,7 @@ class Frontier:
         self._pairs = pairs
         self._names = Names(compressed)
         self._layers = layers
+        self._progress = machine.progress
 
     def __iter__(self) -> Iterator[Site]:
         dense, compressed = self._dense, self._compressed
@@ -206,6 +211,10 @@ class Frontier:
                 dense.advance(place + 1)
             compressed.follow(dense)
         dense.advance(len(dense.segments))
+
+    def tell(self, text: str) -> None:
+        """See `Site.tell`."""
+        self._progress(Stage(text, self._compressed.done, len(self._compressed.segments)))
 
     def again(self, site: Site, end: str) -> None:
         """Compute anew, on the compressed side, what comes of a product that was passed, up to a value."""

@@ -106,7 +106,7 @@ def collect(
     """
     feeds, counts = batches(model, samples, _BATCH)
     if not feeds:
-        raise InputError("there are no samples to learn from")
+        raise InputError("there are no samples to learn from: give data with at least one")
     sites: dict[Any, _Site] = {}
     linears = products(model)
     for name in (n for n in dict.fromkeys(wanted) if n in linears):
@@ -118,11 +118,9 @@ def collect(
     for site in sites.values():
         site.size(found, few, counts, machine.memory // 2)
     for now in _passes(list(sites.values()), machine.memory):
-        machine.progress(
-            f"summing what {now[0].name} reads" + f", and {counted(len(now) - 1, 'other')}" * (len(now) > 1)
-        )
+        text = f"summing what {now[0].name} reads" + f", and {counted(len(now) - 1, 'other')}" * (len(now) > 1)
         run, start = Tap(model, _names(now), machine), 0
-        for feed, count in zip(feeds, counts, strict=True):
+        for feed, count in machine.track(list(zip(feeds, counts, strict=True)), text):
             found = run.held(feed) if run.remote else run(feed)
             for site in now:
                 site.add(found, start, count, inside if run.remote else None)

@@ -58,7 +58,7 @@ def noisy(
     sessions = [machine.session(m) for m in (original, result)]
     tallies = {level: (Tally(), Tally()) for level in LEVELS}
     rng = np.random.default_rng(0)
-    for feed, labels in pairs:
+    for feed, labels in machine.track(pairs, "judging with noise"):
         clean = sessions[0].run(feed)
         noise = {n: s * rng.standard_normal(np.shape(feed[n]), np.float32) for n, s in sorted(deviations.items())}
         for level, both in tallies.items():

@@ -64,7 +64,7 @@ def batches(model: ir.Model, samples: Samples, size: int = BATCH) -> tuple[list[
     size = fixed or size
     ends = range(size, count + 1, size) if fixed else [*range(size, count, size), count]
     if not count or not ends:
-        raise InputError(f"{count} samples are too few: the model takes {size} at once")
+        raise InputError(f"{count} samples are too few: the model takes {size} at once, so give as many")
     starts = [0, *ends][:-1]
     feeds = [{n: v[a:b] for n, v in samples.items()} for a, b in zip(starts, ends, strict=True)]
     return feeds, [b - a for a, b in zip(starts, ends, strict=True)]

@@ -100,7 +100,7 @@ def compress(
     factored = any(isinstance(form, Factored) for form in forms.values())
     for site in Frontier(model, thin, samples, machine, layers=work.recur) if keep or factored else ():
         if not site.intact or isinstance(forms.get(site.key), Factored):
-            machine.progress(f"refitting {site.key}")
+            site.tell("refitting")
             work.done.append(work.refit(site))
     coded = any(isinstance(form, Codebook) for form in forms.values())
     if coded:
@@ -178,7 +178,7 @@ class _Work:
         for site in sites:
             if site.key not in lengths:
                 continue
-            self.machine.progress(f"coding {site.key}")
+            site.tell("coding")
             count = row_count(site.linear.reduction, self.rows, self.machine.memory, site.linear.groups)
             rows, bounds = site.sample(count, self._stays(site)), (site.low, site.high)
             if not rows.finite:

@@ -29,7 +29,7 @@ from graphopt.compress.lowrank import LowRank, Tucker
 from graphopt.compress.separable import Separable
 from graphopt.compress.vectors import blocks, coded, table
 from graphopt.errors import UsageError
-from graphopt.run.machine import HERE, Machine
+from graphopt.run.machine import HERE, Machine, Stage
 from graphopt.spelling import parse, spec
 
 __all__ = ["FACTORED", "FORMS", "Stored", "everywhere", "form_of", "offers", "with_choices"]
@@ -78,7 +78,7 @@ def offers(
         with np.errstate(invalid="ignore"):
             finite = np.isfinite([moment.variance, moment.gram.sum(), held.gram.sum()]).all()
         if finite and "diagonal" not in (moment.kind, held.kind):
-            machine.progress(f"looking for other forms of {name[0]}")
+            machine.progress(Stage(f"looking for other forms of {name[0]}", len(gains), len(linears)))
             gains[name] = _gain(linears[name], moment)
             choice = _choice(name, list(_ways(linears[name], moment, held, tables)), resources)
             if choice is not None:

@@ -25,7 +25,7 @@ from graphopt.compress.axis import NOTHING, Curve, Importance, Reader, curve, ra
 from graphopt.compress.heldout import losses
 from graphopt.fuse.linear import BATCHNORM
 from graphopt.graph.nodes import key
-from graphopt.run.machine import HERE, Machine
+from graphopt.run.machine import HERE, Machine, Stage
 
 __all__ = ["gathered", "orders"]
 
@@ -48,10 +48,10 @@ def orders(
         importance: what says which unit goes first.
         machine: as in `collect`.
     """
-    found, gated = {}, {key(node) for node in model.graph if ops.gates(node)}
+    found, gated = dict[str, Curve](), {key(node) for node in model.graph if ops.gates(node)}
     partial = {k for k, g in channels.groups.items() if any(i < 0 and n not in gated for n, i in g.readers)}
     for group, readers in gathered(model, channels, channels.groups, samples, machine):
-        machine.progress(f"ordering the units of {group.key}")
+        machine.progress(Stage(f"ordering the units of {group.key}", len(found), len(channels.groups)))
         order = None if importance == "obs" else ranked(_scores(model, channels, group, readers, importance))
         made = curve(group.units, readers, order)
         found[group.key] = replace(

@@ -166,7 +166,7 @@ def packed(
         if reason:
             told.append(Package(site.key, reason, "", out * columns, size, size, 0.0))
             continue
-        machine.progress(f"rounding {site.key}")
+        site.tell("rounding")
         rows = site.sample(row_count(columns, ROWS, machine.memory))
         limits = (site.low, site.high)
         one = rounded(rows, site.matrix(), site.bias(), steps=form.steps(target), bounds=limits, biased=site.biased)

@@ -83,7 +83,7 @@ class Quantize(Named):
                 f"weights have {', '.join(map(str, BITS))} bits, not {self.weight_bits}: give one of these"
             )
         if self.ranges not in get_args(Method):
-            raise UsageError(f"ranges are chosen by {', '.join(get_args(Method))}, not by {self.ranges!r}")
+            raise UsageError(f"ranges are not chosen by {self.ranges!r}: give one of {', '.join(get_args(Method))}")
 
     @property
     def method(self) -> Method:
@@ -170,7 +170,7 @@ def weights(
     apart = replace(machine, integers=False, memory=machine.memory // PART)
     for site in Frontier(model, copy, samples, apart, pairs=False, batch=_BATCH):
         if site.key in plan.products and site.key not in made:
-            machine.progress(f"rounding {site.key}")
+            site.tell("rounding")
             rows = site.sample(row_count(site.linear.reduction, ROWS, machine.memory, site.linear.groups))
             limits = (site.low, site.high)
             one = rounded(rows, site.matrix(), site.bias(), steps=Steps(bits), bounds=limits, biased=site.biased)

@@ -147,7 +147,7 @@ def sparsify(
     for site in Frontier(model, copy, samples, machine):
         reason = "it is skipped" if site.key in skip else form.dense(site.linear)
         if site.key not in skip and (reason is None or (form.refit and site.drifted)):
-            machine.progress(f"making {site.key} sparse" if reason is None else f"refitting {site.key}")
+            site.tell("zeroing weights of" if reason is None else "refitting")
             done.append(_made(site, form, reason, shares.get(site.key, form.share), machine.memory))
         else:
             done.append(_left(site, reason or ""))

@@ -82,12 +82,11 @@ def turns(model: ir.Model, groups: Channels, samples: Samples, machine: Machine 
     found = meetings(model, groups, channels(model, extents(model, feeds[0]), inner=False), feeds[0], machine)
     if not found:
         return Turns(model)
-    machine.progress("turning heads")
     every = [meeting for mine in found.values() for meeting in mine]
     places = [p for m in every for p in m.sides if p.value not in model.graph.initializers]
     sums = {place: _Sum(place) for place in places}
     run = Tap(model, [place.value for place in places], machine)
-    for feed in feeds:
+    for feed in machine.track(feeds, "turning heads"):
         told = run(feed)
         for place, one in sums.items():
             one.add(told[place.value])

@@ -167,16 +167,16 @@ class Files:
         file = self.opened[location]
         offset, length = given.get("offset", "0"), given.get("length", str(needed))
         if not all(text.isascii() and text.isdecimal() and len(text) <= _DIGITS for text in (offset, length)):
-            raise InputError(f"{where} has an offset or a length that is no natural number")
+            raise InputError(f"{where} has an offset or a length that is no natural number: export the model again")
         if int(length) != needed:
             raise InputError(f"{where} has {length} bytes, which is not what its type and shape ask for")
         if int(offset) + int(length) > len(file.data):
-            raise InputError(f"{where} goes past the end of {location!r}: the file is truncated")
+            raise InputError(f"{where} goes past the end of {location!r}: the file is truncated, copy it again")
         return Piece(file, int(offset), int(length))
 
     def _opened(self, location: str, where: str) -> Mapped:
         if "\0" in location:
-            raise InputError(f"{where} has a location that no file can have")
+            raise InputError(f"{where} has a location that no file can have: export the model again")
         path = os.path.normpath(location)
         outside = f"{where} lies outside the model's folder ({location!r}): move it beside the model, {_HINT}"
         try:
@@ -196,7 +196,7 @@ class Files:
                 raise InputError(f"{where} cannot be read: {location[:200]!r}: {problem.strerror}") from None
             raise InputError(f"{where} {reason} beside the model, {_HINT}") from None
         except (ValueError, RuntimeError):  # links that go round in circles
-            raise InputError(f"{where} has a location that no file can have") from None
+            raise InputError(f"{where} has a location that no file can have: export the model again") from None
 
     def _vouched(self, root: Path, location: str, where: str) -> Mapped:
         """The file that a location stands for, beside the model or in `root`, once it is known to end in there."""

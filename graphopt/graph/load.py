@@ -265,7 +265,8 @@ def _taken_in(proto: onnx.ModelProto, name: str, files: Files | None) -> dict[st
             continue
         if (taken := taken + piece.length) > _MOST_TAKEN_IN:
             raise InputError(
-                f"{where} does not fit into memory with what else is in bodies, attributes or packed types"
+                f"{where} does not fit into memory with what else is in bodies, attributes or packed types: "
+                "run it where there is more memory"
             )
         t.raw_data = piece.data.tobytes()
         t.ClearField("data_location")

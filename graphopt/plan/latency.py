@@ -23,7 +23,7 @@ from graphopt.analysis.moments import products
 from graphopt.graph.shapes import ShapeOf
 from graphopt.plan.budget import lines, row
 from graphopt.run.bench import medians
-from graphopt.run.machine import HERE, Machine
+from graphopt.run.machine import HERE, Machine, Stage
 from graphopt.run.session import Feed, Session
 
 __all__ = ["SHARES", "Latency", "latency"]
@@ -91,7 +91,7 @@ def latency(
     linears, kinds = products(model), dict[Any, int]()
     tables, chosen = [np.zeros((len(shares), len(shares)))], []
     idle = _idle(machine)
-    for name, product in channels.products.items():
+    for done, (name, product) in enumerate(channels.products.items()):
         given = shape(linears[name].node.inputs[linears[name].x]) if name in linears else None
         if given is None:
             chosen.append(0)  # a part of the rest
@@ -99,7 +99,8 @@ def latency(
         linear = linears[name]
         kind = (_kind(linear), given, product.diagonal)
         if kind not in kinds:
-            machine.progress(f"timing {name[0]} at several widths")
+            text = f"timing {name[0]} at several widths"
+            machine.progress(Stage(text, done, len(channels.products)))
             kinds[kind] = len(tables)
             trial = _Trial(linear, given, diagonal=product.diagonal)
             tables.append(_table(trial, shares, idle, seconds, machine))

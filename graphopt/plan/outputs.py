@@ -50,8 +50,7 @@ def measure(
         machine: where and how to run.
     """
     loss, found = _compared(model, channels, feeds, machine), dict[str, dict[int, float]]()
-    for name in groups:
-        machine.progress(f"measuring the loss of {name}")
+    for name in machine.track(list(groups), "measuring the loss of {}".format):
         group = channels.groups[name]
         allowed = np.array(widths(group)[:-1])
         near = {int(allowed[np.argmin(np.abs(allowed - f * group.units))]) for f in _FRACTIONS if len(allowed)}
@@ -64,7 +63,8 @@ def alone(
 ) -> NDArray[np.float64]:
     """(units,): what the outputs lose with each unit of a group alone. Arguments as in `measure`."""
     loss, units = _compared(model, channels, feeds, machine), channels.groups[group].units
-    return np.array([loss({group: np.arange(units) != unit}) for unit in range(units)])
+    each = machine.track(range(units), f"measuring the units of {group}")
+    return np.array([loss({group: np.arange(units) != unit}) for unit in each])
 
 
 def _compared(model: ir.Model, channels: Channels, feeds: Sequence[Feed], machine: Machine) -> Callable[[Keep], float]:

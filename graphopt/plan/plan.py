@@ -39,13 +39,17 @@ class Plan:
         for key, width in widths.items():
             group = channels.groups.get(key)
             if group is None:
-                raise Verdict(f"the plan names the group {key!r}, which this model does not have")
+                raise Verdict(
+                    f"the plan names the group {key!r}, which this model does not have: give the recipe of this model"
+                )
             if not isinstance(width, int) or not 0 < width <= group.units:
                 raise Verdict(f"the plan gives {key!r} {width} units; it has 1 to {group.units}")
         products = {key for key, _ in channels.products}
         for key in forms:
             if key not in products:
-                raise Verdict(f"the plan names the product {key!r}, which this model does not have")
+                raise Verdict(
+                    f"the plan names the product {key!r}, which this model does not have: give the recipe of this model"
+                )
         return cls(dict(widths), dict(forms))
 
 

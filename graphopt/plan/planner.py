@@ -105,7 +105,8 @@ class Planner:
         best = self._settled(limits)
         if allowed and (used := excess(best.made.metrics, allowed)) > 1:
             raise Unmet(
-                f"the budget cannot be met within the allowed drop: the best plan found uses {used:.3g} times of it",
+                f"the budget cannot be met within the allowed drop: the best plan found uses {used:.3g} times of it; "
+                "raise the budget, or what may be lost",
                 best,
                 self.tried,
             )
@@ -141,7 +142,11 @@ class Planner:
                 break
             share = _between(low, high)
         if best is None:
-            raise Unmet("no smaller model was found within the allowed drop", worst, self.tried)
+            raise Unmet(
+                "no smaller model was found within the allowed drop: allow more, or give more data to learn from",
+                worst,
+                self.tried,
+            )
         return best
 
     def _settled(self, limits: Sequence[Limit]) -> Tried:
@@ -303,7 +308,11 @@ class Planner:
             left = (
                 f"at least {limit.share * least / limit.most:.3g} of it is left in a file, {limit.share:.3g} may remain"
             )
-            raise Unmet(f"the budget bytes cannot be met: {left}", None, self.tried)
+            raise Unmet(
+                f"the budget bytes cannot be met: {left}: raise it",
+                None,
+                self.tried,
+            )
         return found[max(found)]
 
     def _counted(self, curves: Mapping[str, LossCurve], limits: Sequence[Limit]) -> dict[str, int]:
@@ -323,7 +332,11 @@ class Planner:
             if beyond <= 0:
                 return widths
             counted[index] = replace(limit, most=counted[index].most - beyond - _SLACK * limit.most)
-        raise Unmet("the budget macs cannot be met: what is counted and what is written differ", None, self.tried)
+        raise Unmet(
+            "the budget macs cannot be met: what is counted and what is written differ; ask for a little more",
+            None,
+            self.tried,
+        )
 
     def _tried(self, widths: dict[str, int], curves: Mapping[str, LossCurve], limits: Sequence[Limit]) -> Tried:
         """Compress to a plan, unless that was done before."""

@@ -226,8 +226,7 @@ class Regions:
             return distance(expected, self.machine.session(model, lasting=False))
 
         at, found = noise(first.model), {}
-        for name in first.layout.products:
-            self.machine.progress(f"measuring what quantizing {name} costs")
+        for name in self.machine.track(list(first.layout.products), "measuring what quantizing {} costs".format):
             found[name] = noise(self.quantized([name]).model) - at
         return found
 
@@ -252,8 +251,7 @@ class Regions:
         """Of the dearest regions those that take little time on floats, what they take together, and about others."""
         chosen, slower, told = list[str](), None, dict[str, str]()
         session = self.machine.timed(first.model)
-        for name in list(gains)[:_TRIED]:
-            self.machine.progress(f"timing {name} on floats")
+        for name in self.machine.track(list(gains)[:_TRIED], "timing {} on floats".format):
             other = self.machine.timed(self.quantized([*chosen, name]).model)
             ratio = bench(session, other, feed, seconds=_SECONDS).ratio
             more = ratio - (slower or 1.0)

@@ -8,15 +8,21 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 
 from rich.console import Console, RenderableType
+from rich.progress import BarColumn, Progress, SpinnerColumn, Task, TextColumn, TimeRemainingColumn
+from rich.table import Column
 from rich.text import Text
 
 from graphopt.errors import MachineError, UsageError
 from graphopt.report.text import shown
+from graphopt.run.machine import Stage, news
 
-__all__ = ["logs", "progress", "show", "write"]
+__all__ = ["Bars", "logs", "progress", "show", "write"]
 
+_ROOM = 40
+"""Columns of a bar and what stands beside it."""
 _WIDTH_OF_A_PIPE = 160
 """Columns where there is no terminal at whose edge to fold."""
 
@@ -43,7 +49,7 @@ def write(text: str, *, err: bool) -> None:
     if stream is None:  # Python was started without it
         if err:
             return
-        raise MachineError("stdout cannot be written: it is closed")
+        raise MachineError("stdout cannot be written: it is closed; give --json FILE, or -q")
     try:
         stream.write(text)
         stream.flush()
@@ -58,7 +64,7 @@ def write(text: str, *, err: bool) -> None:
 
 @contextlib.contextmanager
 def progress(*, quiet: bool, verbose: bool) -> Iterator[Callable[[str], None]]:
-    """What is being done, on stderr: a line that renews itself on a terminal, lines if `verbose`.
+    """What is being done, on stderr: on a terminal a line that renews itself, lines if `verbose`.
 
     Raises:
         UsageError: both flags are set.
@@ -66,12 +72,46 @@ def progress(*, quiet: bool, verbose: bool) -> Iterator[Callable[[str], None]]:
     if quiet and verbose:
         raise UsageError("--quiet and --verbose contradict each other: give one of them")
     if verbose:
-        yield lambda text: write(shown(text) + "\n", err=True)
+        yield news(lambda text: write(shown(text) + "\n", err=True))
     elif quiet or sys.stderr is None or not sys.stderr.isatty():
         yield lambda _: None
     else:
-        with Console(stderr=True).status("") as status:
-            yield lambda text: status.update(Text(shown(text)))
+        with Bars(Console(stderr=True)) as bars:
+            yield bars
+
+
+class Bars(Progress):
+    """One line: what is being done and, where that is known, how far it is and how long it will still take.
+
+    Args:
+        console: where to.
+        get_time: a clock in seconds.
+    """
+
+    def __init__(self, console: Console, get_time: Callable[[], float] | None = None) -> None:
+        text = TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis"))
+        columns = (SpinnerColumn(), BarColumn(20), _Left(), text)
+        super().__init__(*columns, console=console, transient=True, get_time=get_time)
+        self._task = self.add_task("", total=None)
+
+    def __call__(self, text: str) -> None:
+        """Tell what begins, or goes on."""
+        now = self.tasks[0]
+        done, total = (text.done, text.total) if isinstance(text, Stage) else (0.0, None)
+        if total is None or total != now.total or done < now.completed:
+            self.reset(self._task, total=total)
+        self.update(
+            self._task, description=shown(text, max(self.console.width - _ROOM, _ROOM)), completed=done, total=total
+        )
+
+
+class _Left(TimeRemainingColumn):
+    """The time that is left, once there is an estimate of it."""
+
+    def render(self, task: Task) -> Text:
+        """Such as "0:01:20 left"."""
+        left = task.time_remaining
+        return Text("" if task.total is None or left is None else f"{timedelta(seconds=int(left))} left")
 
 
 @contextlib.contextmanager

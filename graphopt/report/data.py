@@ -29,7 +29,7 @@ from graphopt.report.packages import PackagesReport
 from graphopt.report.plan import Metric, NoiseReport, PlanReport
 from graphopt.report.timing import RunReport, TimingReport
 from graphopt.run.compare import Comparison, OutputError, Reference
-from graphopt.run.environment import Environment
+from graphopt.run.environment import Environment, Host
 
 __all__ = [
     "BenchReport",
@@ -188,6 +188,10 @@ class Report(Document):
     packages: PackagesReport | None = None
     half: HalfReport | None = None
     """None where nothing was given up."""
+    asked: str = ""
+    """The command that asks for it again, without the name of the output."""
+    host: Host | None = None
+    """The machine it was made on."""
 
     @property
     def cut(self) -> bool:

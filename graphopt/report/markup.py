@@ -111,11 +111,11 @@ def curve(points: Mapping[int, float], chosen: int) -> Html | str:
         return ""
     line = element("polyline", class_="curve", **_LINE, points=Html(" ".join(f"{x},{y}" for x, y in placed.values())))
     told = f"error {min(y for _, y in placed):.2g} to {max(y for _, y in placed):.2g}"
-    point: Point = (chosen, points.get(chosen, 0.0))
-    if point not in placed:
-        return _picture(told, _CURVE, line)
-    x, y = placed[point]
-    return _picture(f"{told}, {point[1]:.2g} at {chosen:,}", _CURVE, line, _dot("chosen", x, y, 3))
+    dots = [
+        _dot("chosen" if width == chosen else "dot", x, y, 3, f"{error:.2g} at {width:,}")
+        for (width, error), (x, y) in placed.items()
+    ]
+    return _picture(told, _CURVE, line, *dots)
 
 
 def histogram(bars: Sequence[float], ends: Point, chosen: Point) -> Html | str:
@@ -129,7 +129,7 @@ def histogram(bars: Sequence[float], ends: Point, chosen: Point) -> Html | str:
     left, right = (round(width * min(max((c - least) / (most - least), 0.0), 1.0), 1) for c in chosen)
     told = f"{least:.3g} to {most:.3g}, levels from {chosen[0]:.3g} to {chosen[1]:.3g}"
     frame = element("rect", class_="range", fill="none", x=left, y=0, width=round(right - left, 1), height=height)
-    return _picture(told, _CURVE, element("path", class_="seen", d=shape), frame)
+    return _picture(told, _CURVE, element("path", class_="seen", d=Html(shape)), frame)
 
 
 Words = Callable[[float], str]
@@ -173,7 +173,7 @@ def _chart(points: Sequence[Point], across: Words, up: Words) -> tuple[list[Html
             element("text", across(left), x=_LEFT + 4, y=height - 6),
             *([element("text", across(right), x=width - 2, y=height - 6, text_anchor="end")] if right > left else []),
             *([element("text", up(low), x=_LEFT - 6, y=bottom - 6, text_anchor="end")] if high > low else []),
-            element("text", up(high), x=_LEFT - 6, y=_INSET + 4, text_anchor="end"),
+            element("text", up(high), x=_LEFT - 6, y=min(y for _, y in placed.values()) + 4, text_anchor="end"),
         ]
     return parts, placed
 
@@ -190,10 +190,10 @@ def _placed(points: Iterable[Point], size: tuple[int, int], edge: int = 5) -> di
 
 
 def _scaled(values: Sequence[float], length: int, edge: int) -> list[float]:
-    """From the least value at one edge to the largest at the other; halves, since their difference cannot overflow."""
+    """From the least value at one edge to the largest at the other; of halves, whose difference cannot overflow."""
     low = min(values, default=0) / 2
-    span = max(values, default=0) / 2 - low or 1.0
-    return [round(edge + (length - 2 * edge) * ((v / 2 - low) / span), 1) for v in values]
+    span = max(values, default=0) / 2 - low
+    return [round(edge + (length - 2 * edge) * ((v / 2 - low) / span if span else 0.5), 1) for v in values]
 
 
 def _picture(told: str, size: tuple[int, int], *inside: Html) -> Html:

@@ -24,6 +24,7 @@ from graphopt.report.integers import IntegersReport
 from graphopt.report.packages import PackagesReport
 from graphopt.report.plan import PlanReport
 from graphopt.run import bench
+from graphopt.run.environment import host
 
 __all__ = ["summary"]
 
@@ -31,7 +32,11 @@ _TIMING_SECONDS = 1.0
 
 
 def summary(
-    outcome: pipeline.Outcome, evidence: Evidence | None, settings: pipeline.Settings, found: Lossy | None = None
+    outcome: pipeline.Outcome,
+    evidence: Evidence | None,
+    settings: pipeline.Settings,
+    found: Lossy | None = None,
+    asked: str = "",
 ) -> Report:
     """Count both models, and run them side by side where anything was run at all."""
     source, content = outcome.source, outcome.content
@@ -56,6 +61,8 @@ def summary(
         integers=IntegersReport.of(found) if found else None,
         packages=PackagesReport.of(found) if found else None,
         half=HalfReport.of(found) if found else None,
+        asked=asked,
+        host=host(),
     )
 
 

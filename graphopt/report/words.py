@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Iterable
 from math import inf
@@ -21,6 +22,7 @@ from graphopt.run.stopwatch import HOST
 
 __all__ = [
     "SHARES",
+    "again",
     "both",
     "change",
     "costs",
@@ -65,6 +67,12 @@ def costs(report: Report) -> list[tuple[str, int, int]]:
         ("bytes", before.bytes, after.bytes),
     )
     return [(label, old, new) for label, old, new in counted if old is not None and new is not None]
+
+
+def again(report: Report) -> str:
+    """The command that asks for the same, and puts it where this went."""
+    written = report.output.name != "result" and not (report.plan and report.plan.only)
+    return report.asked + (f" -o {shlex.quote(report.output.name)}" if written else "")
 
 
 def change(before: float, after: float) -> str:

@@ -57,6 +57,7 @@ def bench(
     seconds: float = 10.0,
     pairs: int = 200,
     watch: Stopwatch = HOST,
+    tell: Callable[[float], None] = lambda _: None,
 ) -> Timing:
     """Runs both models in interleaved pairs, in alternating order, after a warm-up.
 
@@ -67,6 +68,7 @@ def bench(
         seconds: no pair starts later than this; at least one pair is run.
         pairs: the most pairs.
         watch: what times a run.
+        tell: told before each pair what share of all is done.
 
     Raises:
         InputError: a model does not run on the feed.
@@ -79,6 +81,7 @@ def bench(
         watch(other)
     samples: list[tuple[float, float]] = []
     while not samples or (len(samples) < pairs and watch.now() - start < seconds):
+        tell(max(len(samples) / pairs, (watch.now() - start) / seconds) if samples else 0.0)
         if len(samples) % 2:
             second, first = watch(other), watch(one)
         else:

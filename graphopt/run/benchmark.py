@@ -7,8 +7,9 @@ NVIDIA_TF32_OVERRIDE=0, which CUDA's libraries obey.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from typing import Final
 
@@ -46,7 +47,9 @@ class Benchmark:
     """Why there is none, on CUDA."""
 
 
-def benchmark(models: Sequence[Runnable], feed: Feed, machine: Machine, *, seconds: float = 10.0) -> Benchmark:
+def benchmark(
+    models: Sequence[Runnable], feed: Feed, machine: Machine, *, seconds: float = 10.0, text: str = "timing"
+) -> Benchmark:
     """Time one model or two, in turn.
 
     Args:
@@ -54,22 +57,24 @@ def benchmark(models: Sequence[Runnable], feed: Feed, machine: Machine, *, secon
         feed: what all are run on.
         machine: where to run.
         seconds: that timing may take, and again with CUDA graphs.
+        text: what progress calls that.
 
     Raises:
         InputError: a model does not run on the feed.
         MachineError: the device is missing.
     """
-    first = machine.timed(models[0])
+    first, timed = machine.timed(models[0]), partial(bench, seconds=seconds, tell=machine.share(text))
     if first.provider != CUDA:
         last = machine.timed(models[-1]) if len(models) > 1 else first
-        return Benchmark(bench(first, last, feed, seconds=seconds), environment(first), last.placement)
+        return Benchmark(timed(first, last, feed), environment(first), last.placement)
     device = int(first.options.get("device_id", 0))
     del first
     machine = replace(machine, device="cuda")
     watch, options = _clock()
-    found = _plain(models, feed, machine, options, device, seconds=seconds, watch=watch)
+    timed = partial(timed, watch=watch)
+    found = _plain(models, feed, machine, options, device, timed)
     try:
-        return replace(found, graphs=_captured(models, feed, machine, options, seconds=seconds, watch=watch))
+        return replace(found, graphs=_captured(models, feed, machine, options, timed))
     except InputError as problem:
         return replace(found, ungraphed=str(problem))
 
@@ -90,9 +95,7 @@ def _plain(
     machine: Machine,
     options: Mapping[str, str],
     device: int,
-    *,
-    seconds: float,
-    watch: Stopwatch,
+    timed: Callable[[Session, Session, Feed], Timing],
 ) -> Benchmark:
     """All but the CUDA graphs. The sessions end here, before the clock whose stream they use."""
     for model in models:  # kernels that CUDA loads but once, of each type on their own, are no model's own
@@ -104,7 +107,7 @@ def _plain(
         marks.append(used_memory(device))
     known = [m for m in marks if m is not None]
     memory = tuple(max(0, b - a) for a, b in pairwise(known)) if len(known) == len(marks) else ()
-    timing = bench(sessions[0], sessions[-1], feed, seconds=seconds, watch=watch)
+    timing = timed(sessions[0], sessions[-1], feed)
     return Benchmark(timing, environment(sessions[0]), sessions[-1].placement, memory)
 
 
@@ -113,9 +116,7 @@ def _captured(
     feed: Feed,
     machine: Machine,
     options: Mapping[str, str],
-    *,
-    seconds: float,
-    watch: Stopwatch,
+    timed: Callable[[Session, Session, Feed], Timing],
 ) -> Timing:
     """The time with CUDA graphs.
 
@@ -124,4 +125,4 @@ def _captured(
             session begins; a kernel that waits for the device, or copies to the host, fails in the first run.
     """
     sessions = [machine.timed(m, {**options, **_CAPTURED}) for m in models]
-    return bench(sessions[0], sessions[-1], feed, seconds=seconds, watch=watch)
+    return timed(sessions[0], sessions[-1], feed)

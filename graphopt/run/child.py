@@ -207,7 +207,10 @@ class Child:
                 self._worker, self._told = _Worker.start(), self.limits
                 self._exchange(self._worker, {"limits": asdict(self.limits)}, [], _STARTUP_SECONDS)
             except (OSError, ChildDied) as problem:
-                raise MachineError(f"no process can be started in which a model may fail: {problem}") from problem
+                raise MachineError(
+                    f"no process can be started in which a model may fail: {problem}; "
+                    "free memory, or raise the number of processes"
+                ) from problem
         return self._worker
 
     def _exchange(

@@ -203,14 +203,14 @@ def _open_path(text: str, inputs: Sequence[Port], draw: Callable[[int], Feed] | 
     head, colon, tail = text.rpartition(":")
     if head == "random" and tail.isascii() and tail.isdecimal() and 0 < len(tail) <= _DIGITS and int(tail):
         if draw is None:
-            raise UsageError(f"{text} needs a model for which feeds can be generated")
+            raise UsageError(f"{text} needs a model for which feeds can be generated: give files instead")
         make = draw
         return Data(lambda: ((make(i), None) for i in range(int(tail))), inputs, name=text, synthetic=True)
     if colon and tail.isidentifier():
         return Data(partial(_called, function(head, tail), text), inputs, name=text)
     if path.exists():
-        raise InputError(f"{text} is no .npz file, folder or FILE.py:FUNCTION")
-    raise InputError(f"{text} does not exist; data is an .npz file, a folder, FILE.py:FUNCTION or random:N")
+        raise InputError(f"{text} is no data: give an .npz file, a folder or FILE.py:FUNCTION")
+    raise InputError(f"{text} does not exist: give an .npz file, a folder, FILE.py:FUNCTION or random:N")
 
 
 def _folder(path: Path, inputs: Sequence[Port]) -> Callable[[], Iterator[Pair]]:
@@ -222,7 +222,7 @@ def _folder(path: Path, inputs: Sequence[Port]) -> Callable[[], Iterator[Pair]]:
         return lambda: ((_data_set(folder, inputs), None) for folder in sets)
     if files := sorted(path.glob("*.npz")):
         return lambda: (pair for file in files for pair in _unpacked(read_npz(file), inputs, str(file)))
-    raise InputError(f"{path} holds neither .npz files nor test_data_set_* folders")
+    raise InputError(f"{path} holds neither .npz files nor test_data_set_* folders: give a folder that does")
 
 
 def _data_set(folder: Path, inputs: Sequence[Port]) -> Feed:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import platform
+import re
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import onnxruntime as ort
@@ -12,7 +17,7 @@ from graphopt.run.gpu import Gpu, gpu
 from graphopt.run.runtime import CPU, CUDA
 from graphopt.run.session import Session
 
-__all__ = ["Environment", "environment"]
+__all__ = ["Environment", "Host", "environment", "host"]
 
 _OVERRIDE: Final = "NVIDIA_TF32_OVERRIDE"
 """The variable by which CUDA's libraries are kept from TF32, whatever a program asks for."""
@@ -53,3 +58,35 @@ def environment(session: Session) -> Environment:
         gpu(int(session.options.get("device_id", 0)))[0],
         session.options.get("use_tf32") != "0" and os.environ.get(_OVERRIDE) != "0",
     )
+
+
+@dataclass(frozen=True)
+class Host:
+    """A machine, as far as it decides what a measurement says."""
+
+    system: str
+    """Such as "Linux 6.1 on x86_64"."""
+    processor: str
+    """Its name; empty where the system does not tell."""
+    cores: int
+    """That may be used."""
+    python: str
+    """The version."""
+
+    def __str__(self) -> str:
+        return f"{self.processor or 'a processor'}, {self.cores} cores; {self.system}; Python {self.python}"
+
+
+def host() -> Host:
+    """The machine at hand."""
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    system = f"{platform.system()} {platform.release()} on {platform.machine()}"
+    return Host(system, _processor(), cores, platform.python_version())
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError):
+        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text("utf-8", "replace"), re.MULTILINE)
+        if found:
+            return found[1]
+    return platform.processor()

@@ -61,13 +61,16 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
                 name = member.filename.removesuffix(".npy")
                 if name == member.filename or name in arrays or member.flag_bits & 1:
                     raise InputError(
-                        f"{path} is no plain .npz file: {member.filename!r} is repeated, encrypted or no array"
+                        f"{path} is no plain .npz file: {member.filename!r} is repeated, encrypted or no array; "
+                        "write it with numpy.savez"
                     )
                 with archive.open(member) as stream:
                     arrays[name] = _read_npy(stream, member.file_size, f"{name!r} in {path}")
             return arrays
     except (OSError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as error:
-        raise InputError(f"{path} cannot be read as an .npz file: {_short(error)}") from error
+        raise InputError(
+            f"{path} cannot be read as an .npz file: {_short(error)}; write it with numpy.savez"
+        ) from error
 
 
 def _opened(path: Path) -> IO[bytes]:
@@ -87,12 +90,14 @@ def _read_npy(stream: IO[bytes], size: int, where: str) -> np.ndarray:
         header = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[version]
         shape, fortran, dtype = header(stream)
     except (ValueError, KeyError, TypeError, SyntaxError, TokenError, RecursionError, MemoryError) as error:
-        raise InputError(f"{where} is no array of a known .npy version: {_short(error)}") from error
+        raise InputError(
+            f"{where} is no array of a known .npy version: {_short(error)}; write it with numpy.savez"
+        ) from error
     if dtype.hasobject or dtype.names:
         raise InputError(f"{where} holds Python objects or records; save plain arrays (strings as dtype 'U')")
     promised, present = math.prod(shape) * dtype.itemsize, size - stream.tell()
     if any(type(extent) is not int for extent in shape) or math.prod(n or 1 for n in shape) >= _MOST:
-        raise InputError(f"{where} has a shape that no array can have")
+        raise InputError(f"{where} has a shape that no array can have: write it again")
     if len(shape) > _MOST_AXES or min(shape, default=0) < 0 or promised != present:
         raise InputError(f"{where} claims the shape {shape} of {dtype}, {promised:,} bytes, but has {present:,}")
     array = _filled(stream, promised).view(dtype) if promised else np.empty(math.prod(shape), dtype)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Self, TypeVar
 
 import onnx_ir as ir
 
@@ -14,10 +14,40 @@ from graphopt.graph.save import runnable
 from graphopt.run.cuda import DEPLOYED
 from graphopt.run.session import Device, Session
 
-__all__ = ["HERE", "Machine", "Progress"]
+__all__ = ["HERE", "Machine", "Progress", "Stage", "news"]
 
 Progress = Callable[[str], None]
-"""Told what begins."""
+"""Told what begins; of what has parts, again with each of them, by a `Stage`."""
+
+T = TypeVar("T")
+
+
+class Stage(str):
+    """What is being done, and how far that is."""
+
+    __slots__ = ("done", "total")
+
+    done: float
+    total: float
+    """What `done` will be at the end."""
+
+    def __new__(cls, text: str, done: float, total: float) -> Self:  # noqa: D102 - as the class says
+        stage = super().__new__(cls, text)
+        stage.done, stage.total = done, total
+        return stage
+
+
+def news(say: Progress) -> Progress:
+    """Passes on what is said, but not the same time and again."""
+    last = ""
+
+    def heard(text: str) -> None:
+        nonlocal last
+        if text != last:
+            last = text
+            say(text)
+
+    return heard
 
 
 @dataclass(frozen=True)
@@ -36,6 +66,21 @@ class Machine:
 
     integers: bool = True
     """See `Session`."""
+
+    def track(self, items: Collection[T], text: str | Callable[[T], str]) -> Iterator[T]:
+        """The same items, each told of when its turn comes.
+
+        Args:
+            items: what takes long.
+            text: what is done, to all of them or to one.
+        """
+        for done, item in enumerate(items):
+            self.progress(Stage(text if isinstance(text, str) else text(item), done, len(items)))
+            yield item
+
+    def share(self, text: str) -> Callable[[float], None]:
+        """What can be told, time and again, which share of something is done."""
+        return lambda done: self.progress(Stage(text, done, 1.0))
 
     def session(
         self,

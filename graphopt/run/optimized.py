@@ -64,6 +64,8 @@ def optimized(model: ir.Model, machine: Machine = HERE, *, fuse: bool = True) ->
             session = Session(content, device=machine.device, threads=machine.threads, seed=machine.seed, adjust=adjust)
             written = onnx.ModelProto.FromString(path.read_bytes())
     except OSError as problem:
-        raise MachineError(f"no temporary file can be written: {problem.strerror or problem}") from problem
+        raise MachineError(
+            f"no temporary file can be written: {problem.strerror or problem}; make room, or set TMPDIR"
+        ) from problem
     graph = ir.from_proto(written).graph
     return Optimized(graph, session.provider, replace(session.placement, copies=copies(graph)))

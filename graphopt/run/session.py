@@ -230,7 +230,7 @@ class Session:
         if unknown := [n for n in feed if n not in ports]:
             raise InputError(f"the model has no input {unknown[0]!r}; it has: {', '.join(required) or 'none'}")
         if missing := [n for n, p in required.items() if n not in feed and p.kind != "optional"]:
-            raise InputError(f"the feed lacks the input {missing[0]!r}")
+            raise InputError(f"the feed lacks the input {missing[0]!r}: give {', '.join(required)}")
         return {name: _array(ports[name], value) for name, value in feed.items()}
 
     def _run_raw(self, feed: Feed, names: list[str]) -> list[Any]:
@@ -312,7 +312,9 @@ def _started(
             if (provider := session.get_providers()[0]) == CUDA:
                 return session, reason
             if device == "cuda":
-                raise MachineError(f"CUDA was asked for, but onnxruntime runs this model with {provider}")
+                raise MachineError(
+                    f"CUDA was asked for, but onnxruntime runs this model with {provider}: give --device cpu"
+                )
             return session, f"onnxruntime runs this model with {provider}, although CUDA runs others"
     try:
         return create(content, options, [CPU]), reason

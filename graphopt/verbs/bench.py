@@ -19,7 +19,7 @@ from graphopt.run import trial
 from graphopt.run.benchmark import benchmark
 from graphopt.run.child import Child
 from graphopt.run.data import rows_are_samples
-from graphopt.run.machine import Machine, Progress
+from graphopt.run.machine import Machine, Progress, news
 from graphopt.run.session import Device, Feed, Port
 from graphopt.run.trial import guard
 from graphopt.verbs.given import LOG, Model
@@ -56,14 +56,15 @@ def bench(
         external_root: a folder in which weights may be, also behind links, instead of the model's folder.
         threads: of one operator; 0 for all cores.
         seed: of everything random.
-        progress: called with a few words when a phase begins.
+        progress: called with a few words when a phase begins, and again with each part of one whose parts are counted:
+            the words then have the numbers `done` and `total`.
 
     Raises:
         InputError: a model or the data cannot be read or is invalid, or a model does not run.
         UsageError: a number is negative, or the arguments contradict each other.
         MachineError: `device` is "cuda", and CUDA does not run here.
     """
-    say = progress or LOG.info
+    say = progress or news(LOG.info)
     check_run(device=device, threads=threads, seed=seed, set_dims=set_dims)
     sizes = check_batch(batch)
     say("loading")
@@ -79,14 +80,14 @@ def bench(
         for source, (one, role) in zip(sources, given, strict=True):
             with named(one, role):
                 survives(source.runnable, feeds, child)
-    machine, models = Machine(device, threads, seed), [s.runnable for s in sources]
+    machine, models = Machine(device, threads, seed, progress=say), [s.runnable for s in sources]
     for runnable, (one, role) in zip(models, given, strict=True):
         with named(one, role):
             machine.session(runnable).run(feeds[0])
     runs = []
     for feed in feeds:
-        say("timing" + (f" {counted(n, 'row')}" if (n := TimingReport.rows_of(feed)) else ""))
-        runs.append(RunReport.of_run(benchmark(models, feed, machine), feed))
+        text = "timing" + (f" {counted(n, 'row')}" if (n := TimingReport.rows_of(feed)) else "")
+        runs.append(RunReport.of_run(benchmark(models, feed, machine, text=text), feed))
     second = None if other is None else sources[-1].name
     sweep = tuple(runs) if len(runs) > 1 else ()
     return BenchReport(**vars(runs[0]), model=sources[0].name, other=second, sweep=sweep)

@@ -24,7 +24,7 @@ from graphopt.report.data import (
     VerificationReport,
 )
 from graphopt.run.child import Child
-from graphopt.run.machine import Machine, Progress
+from graphopt.run.machine import Machine, Progress, news
 from graphopt.run.session import Device
 from graphopt.run.trial import guard
 from graphopt.verbs.given import LOG, Model
@@ -80,14 +80,15 @@ def check(
         external_root: a folder in which weights may be, also behind links, instead of the model's folder.
         threads: of one operator; 0 for all cores.
         seed: of everything random.
-        progress: called with a few words when a phase begins.
+        progress: called with a few words when a phase begins, and again with each part of one whose parts are counted:
+            the words then have the numbers `done` and `total`.
 
     Raises:
         InputError: a model, the data or the policy cannot be read or is invalid, or the reference does not run.
         UsageError: a number is negative, a limit is unknown, or the arguments contradict each other.
         MachineError: `device` is "cuda", and CUDA does not run here.
     """
-    say = progress or LOG.info
+    say = progress or news(LOG.info)
     check_run(device=device, threads=threads, seed=seed, set_dims=set_dims)
     check_tolerance(atol, rtol)
     own = metric_of(metric)

@@ -22,7 +22,7 @@ from graphopt.report.data import (
     PortReport,
 )
 from graphopt.run.child import Child
-from graphopt.run.machine import Progress
+from graphopt.run.machine import Progress, news
 from graphopt.run.trial import guard
 from graphopt.verbs.given import LOG, Model
 
@@ -47,7 +47,8 @@ def inspect(
         set_dims: extents of symbolic dimensions, for counting work.
         external_root: a folder in which weights may be, also behind links, instead of the model's folder.
         seed: of the generated feed.
-        progress: called with a few words when a phase begins.
+        progress: called with a few words when a phase begins, and again with each part of one whose parts are counted:
+            the words then have the numbers `done` and `total`.
 
     Raises:
         InputError: a model cannot be read or is invalid.
@@ -57,7 +58,7 @@ def inspect(
     rules = {rule for step in PASSES.values() for rule in step.rules}
     if why is not None and why not in rules:
         raise UsageError(f"no rule is called {why!r}: give one of {', '.join(sorted(rules))}")
-    say, found = progress or LOG.info, []
+    say, found = progress or news(LOG.info), []
     with Child() as child:
         for model in models:
             say("loading")

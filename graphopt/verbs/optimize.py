@@ -13,10 +13,11 @@ from graphopt.analysis.samples import MADE_UP, split
 from graphopt.arguments import check_calibration, check_keys, check_opset, check_run
 from graphopt.errors import UsageError
 from graphopt.graph.load import load
+from graphopt.report.asked import command
 from graphopt.report.summary import summary
 from graphopt.result import Result
 from graphopt.run.child import Child
-from graphopt.run.machine import Progress
+from graphopt.run.machine import Progress, news
 from graphopt.run.session import Device
 from graphopt.run.trial import guard
 from graphopt.verbs.given import LOG, Model
@@ -85,7 +86,8 @@ def optimize(
         external_root: a folder in which weights may be, also behind links, instead of the model's folder.
         threads: of one operator; 0 for all cores.
         seed: of everything random.
-        progress: called with a few words when a phase begins.
+        progress: called with a few words when a phase begins, and again with each part of one whose parts are counted:
+            the words then have the numbers `done` and `total`.
 
     Raises:
         InputError: the model or the data cannot be read or is invalid, or the model does not run.
@@ -94,7 +96,8 @@ def optimize(
         MachineError: `device` is "cuda", and CUDA does not run here.
         Verdict: the budget cannot be met, or not within the allowed drop.
     """
-    say = progress or LOG.info
+    asked = command(optimize, locals())
+    say = progress or news(LOG.info)
     check_run(device=device, threads=threads, seed=seed, set_dims=set_dims)
     if unverified and (data is not None or set_dims or device == "cuda"):
         raise UsageError("unverified runs nothing: leave out data, dimensions and device")
@@ -139,4 +142,4 @@ def optimize(
         else:
             outcome = pipeline.optimize(source, chosen, evidence.feeds if evidence else None, settings, child)
     say("measuring")
-    return Result(summary(outcome, evidence, settings, found), outcome, outcome.recipe)
+    return Result(summary(outcome, evidence, settings, found, asked), outcome, outcome.recipe)

@@ -13,7 +13,7 @@ from graphopt.analysis.calibration import Calibration, Key, key_of, observe, rec
 from graphopt.analysis.histogram import Histogram
 from graphopt.errors import InputError, MachineError, UsageError
 from graphopt.run.files import read_npz
-from graphopt.run.machine import Machine
+from graphopt.run.machine import Machine, news
 from tests.analysis.test_moments import read
 from tests.plan.models import counted, samples, stack
 from tests.support.models import source
@@ -153,9 +153,9 @@ def test_several_passes_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     model, _ = stack([3, 6, 6, 6, 2])
     given, wanted, told = samples(model, 30), ["r0", "r1", "r2"], list[str]()
     sessions = counted(monkeypatch, Machine, "session")
-    together = observe(model, wanted, given, Machine(progress=told.append))
+    together = observe(model, wanted, given, Machine(progress=news(told.append)))
     assert len(sessions) == 1
-    apart = observe(model, wanted, given, Machine(memory=4 * 6 * 36 * 2 * 2, progress=told.append))
+    apart = observe(model, wanted, given, Machine(memory=4 * 6 * 36 * 2 * 2, progress=news(told.append)))
     assert len(sessions) == 1 + 3  # one to see shapes
     assert told == ["observing r0, and 2 others", "observing r0, and 1 other", "observing r2"]
     for name in wanted:
@@ -166,7 +166,7 @@ def test_several_passes_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_memory_is_that_for_the_largest_feed() -> None:
     feeds = [{"x": np.ones((n, 4), np.float32)} for n in (1, 100, 1)]
     told = list[str]()
-    observe(pointwise(), ["r", "y"], feeds, Machine(memory=100 * 4 * 4 * 3, progress=told.append))
+    observe(pointwise(), ["r", "y"], feeds, Machine(memory=100 * 4 * 4 * 3, progress=news(told.append)))
     assert told == ["observing r", "observing y"]
 
 

@@ -16,7 +16,7 @@ from graphopt.errors import InputError
 from graphopt.graph.carry import Carried
 from graphopt.graph.parts import part
 from graphopt.graph.save import runnable
-from graphopt.run.machine import Machine
+from graphopt.run.machine import Machine, news
 from graphopt.run.session import Session
 from tests.plan.models import counted, samples, stack
 from tests.support.models import source
@@ -138,8 +138,8 @@ def test_several_passes_give_the_same() -> None:
     model, _ = stack([3, 6, 6, 6, 2])
     given, wanted = samples(model, 30), [("p1", 0), ("p2", 0), ("p3", 0)]
     told: list[str] = []
-    together = found(model, wanted, given, progress=told.append)
-    apart = found(model, wanted, given, memory=2 * 8 * 54 * 54, progress=told.append)
+    together = found(model, wanted, given, progress=news(told.append))
+    apart = found(model, wanted, given, memory=2 * 8 * 54 * 54, progress=news(told.append))
     assert told == ["summing what p1 reads, and 2 others", *(f"summing what p{i} reads" for i in (1, 2, 3))]
     for name in wanted:
         assert np.array_equal(apart[name].gram, together[name].gram)

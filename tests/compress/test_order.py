@@ -12,7 +12,7 @@ from graphopt.compress.order import gathered, orders
 from graphopt.graph.carry import Carried
 from graphopt.graph.parts import part
 from graphopt.graph.save import runnable
-from graphopt.run.machine import Machine
+from graphopt.run.machine import Machine, news
 from graphopt.run.session import Feed, Session
 from tests.plan.models import samples, stack
 
@@ -66,7 +66,7 @@ def test_little_memory_gives_the_same_order_in_more_passes() -> None:
     model, channels = stack([3, 12, 12, 4])
     told: list[str] = []
     ample = orders(model, channels, samples(model, 100))
-    scarce = orders(model, channels, samples(model, 100), Machine(memory=380_000, progress=told.append))
+    scarce = orders(model, channels, samples(model, 100), Machine(memory=380_000, progress=news(told.append)))
     assert [t.split()[0] for t in told] == ["summing", "ordering"] * 2
     for key, found in ample.items():
         assert np.array_equal(found.order, scarce[key].order)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import re
 import sys
 import warnings
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from graphopt.errors import MachineError, UsageError
 from graphopt.report import console
+from graphopt.run.machine import Machine
 
 NASTY = "\x1b[2J\u202e"
 
@@ -65,3 +69,40 @@ def test_progress_is_told_on_request(capsys: pytest.CaptureFixture[str]) -> None
     assert capsys.readouterr().err == "loading \\x1b[2J\\u202e\n"
     with pytest.raises(UsageError, match="contradict each other"), console.progress(quiet=True, verbose=True):
         pass
+
+
+def test_a_phase_of_known_parts_has_a_bar_and_the_time_that_is_left() -> None:
+    now, seen = 0.0, list[str]()
+    terminal = Console(file=io.StringIO(), force_terminal=True, width=70, color_system=None)
+    bars = console.Bars(terminal, lambda: now)
+
+    def look() -> str:
+        with terminal.capture() as found:
+            terminal.print(bars.get_renderable())
+        return found.get().rstrip("\n")
+
+    bars(f"loading {NASTY}")
+    assert "loading \\x1b[2J\\u202e" in look()
+    for name in Machine(progress=bars).track(["a", "b", "c" * 99, "d", "e"], "rounding {}".format):
+        assert f"rounding {name}"[:20] in look()
+        assert ("…" in look()) == (len(name) > 9)
+        seen.append(look())
+        now += 30
+    assert not any("\n" in line for line in seen), "a long name is cut"
+    assert [re.findall(r"0:\d\d:\d\d left", line) for line in seen[2:]] == [
+        ["0:01:30 left"],
+        ["0:01:00 left"],
+        ["0:00:30 left"],
+    ]
+    assert [line.count("━") for line in seen] == sorted(line.count("━") for line in seen)
+    bars("verifying")
+    assert "left" not in look()
+
+
+def test_parts_of_a_phase_are_told_once_in_a_log(capsys: pytest.CaptureFixture[str]) -> None:
+    with console.progress(quiet=False, verbose=True) as say:
+        for _ in Machine(progress=say).track(range(5), "summing"):
+            pass
+        say("verifying")
+        say("summing")
+    assert capsys.readouterr().err.splitlines() == ["summing", "verifying", "summing"]

@@ -1,7 +1,9 @@
-"""The report as a page: all of it is there, none of it is live, and it needs nothing from anywhere."""
+"""The report as a page: all of it is there, none of it is live but our script, and it needs nothing from anywhere."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import math
 import re
 from collections.abc import Iterator
@@ -55,7 +57,7 @@ NOISE = (
     NoiseReport(0.0, 50, {"accuracy": Metric(0.98, 0.96), "sqnr": Metric(math.inf, 23.4)}),
     NoiseReport(0.25, 50, {"accuracy": Metric(0.97, 0.75), "sqnr": Metric(20.0, 12.25)}),
 )
-LIVE = {"script", "link", "img", "iframe", "object", "embed", "base", "a", "form", "use", "image", "foreignObject"}
+LIVE = {"link", "img", "iframe", "object", "embed", "base", "a", "form", "use", "image", "foreignObject"}
 LOADS = {"src", "href", "srcset", "action", "data", "style", "xlink:href"}
 COORDINATES = {"x", "y", "cx", "cy", "r", "width", "height", "points", "d", "viewBox"}
 
@@ -94,6 +96,12 @@ def read(text: str) -> ET.Element:
     """The page, which is XML as well, once nothing in it was found to be live."""
     tree = ET.fromstring(text)  # noqa: S314 - our own, without entities
     assert not {e.tag for e in tree.iter()} & LIVE
+    scripts = list(tree.iter("script"))
+    assert len(scripts) <= 1
+    for script in scripts:
+        known = base64.b64encode(hashlib.sha256((script.text or "").encode()).digest()).decode()
+        assert f"script-src 'sha256-{known}';" in text
+        assert not script.attrib
     names = {name for e in tree.iter() for name in e.attrib}
     assert not names & LOADS
     assert not [name for name in names if name.startswith("on")]
@@ -117,11 +125,23 @@ def rows(tree: ET.Element) -> Iterator[list[str]]:
 
 def test_the_page_of_a_report_without_a_plan() -> None:
     tree = read(page(lossless()))
-    assert [h.text for h in tree.iter("h2")] == ["What came out", "Verification", "What was rewritten"]
+    heads = ["What came out", "Verification", "Steps", "Where it was made", "To do it again"]
+    assert [h.text for h in tree.iter("h2")] == heads
     lines = {row[0]: row[1:] for row in rows(tree)}
     assert lines["nodes"][:3] == ["6", "4", "-33.3%"]
     assert lines["MACs"][:3] == ["11,664", "11,664", ""]
-    assert lines["fold_batchnorm"] == ["2", "rounding"]
+    step = lines["fuse-linear"]
+    assert (step[0], step[1], step[3]) == ("rounding", "2", "fold_batchnorm × 2")
+    assert float(step[2]) > 0
+    assert "nothing to do for " in said(page(lossless()))
+    edits = next(e for e in tree.iter("details") if "Each edit" in (e.findtext("summary") or ""))
+    assert [e.text for e in edits.iter("li")] == list(lossless().edits)
+    host, found = lossless().host, lossless().verification
+    assert host is not None
+    assert found is not None
+    assert lines["system"] == [host.system]
+    assert lines["models ran on"] == [str(found.environment)]
+    assert next(tree.iter("code")).text == "graphopt optimize MODEL --device cpu --threads 1 -o out.onnx"
     assert "the same function, smaller and faster" in said(page(lossless()))
     assert "verified: " in said(page(lossless()))
 
@@ -130,7 +150,8 @@ def test_the_page_of_a_report_with_a_plan() -> None:
     text = page(report(), 'passes = ["clean"]\n')
     found = list(rows(read(text)))
     group = next(row for row in found if row[0] == "conv7")
-    assert group[1:] == ["64", "24", "", "-31.2%", "0.023", "error 0 to 0.7, 0.023 at 24", "channel"]
+    hover = "error 0 to 0.70.7 at 80.023 at 240.01 at 320 at 64"
+    assert group[1:] == ["64", "24", "", "-31.2%", "0.023", "0.01", hover, "channel"]
     assert ["conv9", "primal", "640 × 24", "0.001", "0.432", "0.0123"] in found
     assert ["62.5%", "0.02", "0.015", "98.00% → 97.65%", "80.0%", "yes"] in found
     assert ["50.0%", "0.03", "0.02", "98.00% → 97.12%", "", "yes, emitted"] in found
@@ -180,7 +201,7 @@ def test_the_page_of_a_report_with_zeros() -> None:
 def test_the_chosen_width_is_marked() -> None:
     tree = read(page(report()))
     line = points(next(e for e in tree.iter("polyline") if e.attrib["class"] == "curve"))
-    assert circles(tree, "error") == [("chosen", *line[1])]
+    assert circles(tree, "error") == [("chosen" if i == 1 else "dot", *p) for i, p in enumerate(line)]
     xs, ys = zip(*line, strict=True)
     assert list(xs) == sorted(xs)
     assert list(ys) == sorted(ys), "fewer units, to the left, cost more: that is up, where y is small"
@@ -227,7 +248,7 @@ def test_of_a_plan_alone_nothing_is_said_to_be_written() -> None:
     text = page(replace(report(), plan=replace(PLAN, only=True)), "passes = []")
     assert "What would be cut" in said(text)
     assert "passes = []" not in said(text)
-    assert "out.onnx → " not in next(read(text).iter("h1")).itertext()
+    assert "".join(next(read(text).iter("h1")).itertext()).endswith(" → a plan")
 
 
 @pytest.mark.parametrize(
@@ -306,7 +327,10 @@ def test_the_command_writes_what_the_api_makes(tmp_path: Path) -> None:
     assert command("optimize", model, "-q", "--device", "cpu", "--threads", 1, "--html", file).code == 0
     made = graphopt.optimize(model, device="cpu", threads=1).to_html()
     written = read(file.read_text(encoding="utf-8"))
-    assert str(tmp_path / "net.opt.onnx") in "".join(next(written.iter("h1")).itertext())
+    assert "net.onnx → net.opt.onnx" in "".join(next(written.iter("h1")).itertext())
     counted = [[row[:4] for row in rows(tree) if row[0] in {"nodes", "bytes"}] for tree in (written, read(made))]
     assert counted[0] == counted[1]
-    assert [e.text for e in written.iter("code")] == [e.text for e in read(made).iter("code")]
+    again = f"graphopt optimize {model} --device cpu --threads 1"
+    asked, recipe = (e.text for e in written.iter("code"))
+    assert asked == f"{again} -o {tmp_path / 'net.opt.onnx'}"
+    assert [again, recipe] == [e.text for e in read(made).iter("code")]

@@ -63,8 +63,11 @@ def test_medians_ratio_and_interval() -> None:
 
 def test_the_budget_ends_it() -> None:
     clock = Clock()
-    timing = bench(Stub(clock, 1.0), Stub(clock, 1.0), FEED, seconds=16, watch=Stopwatch(clock))  # type: ignore[arg-type]
+    told = list[float]()
+    models = Stub(clock, 1.0), Stub(clock, 1.0)
+    timing = bench(*models, FEED, seconds=16, watch=Stopwatch(clock), tell=told.append)  # type: ignore[arg-type]
     assert timing.pairs == 5, "three pairs of warm-up leave ten seconds"
+    assert told == [0, 8 / 16, 10 / 16, 12 / 16, 14 / 16], "of its seconds, since these end before its pairs do"
     assert (timing.ratio, timing.faster, timing.slower) == (1, False, False)
 
 

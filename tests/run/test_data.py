@@ -286,10 +286,10 @@ def test_bombs_are_refused_before_they_unpack(tmp_path: Path, monkeypatch: pytes
 
 def test_paths_that_are_no_data(tmp_path: Path) -> None:
     refused(tmp_path / "none.npz", "cannot be read as an .npz file: .*No such file")
-    refused(tmp_path / "none", "does not exist; data is an .npz file, a folder, FILE.py:FUNCTION or random:N")
+    refused(tmp_path / "none", "does not exist: give an .npz file, a folder, FILE.py:FUNCTION or random:N")
     refused(tmp_path, "holds neither .npz files nor test_data_set")
     (tmp_path / "x.csv").write_text("1,2")
-    refused(tmp_path / "x.csv", "is no .npz file, folder or FILE.py:FUNCTION")
+    refused(tmp_path / "x.csv", "is no data: give an .npz file, a folder or FILE.py:FUNCTION")
     with pytest.raises(UsageError, match="cannot be a int"):
         open_data(3, ROWS)
 

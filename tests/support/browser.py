@@ -15,7 +15,7 @@ from typing import Any, Self
 __all__ = ["CHROMIUM", "WHY", "Browser"]
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-WHY = "no Chromium on this machine"
+WHY = "no Chromium on this machine: apt-get install chromium"
 _PATIENCE = 30.0
 """Seconds that an answer may take."""
 
@@ -83,16 +83,41 @@ class Browser:
 
     def click(self, selector: str) -> None:
         """The mouse, in the middle of an element."""
-        element = f"document.querySelector({json.dumps(selector)})"
-        box = self.run(f"(b => [b.x + b.width / 2, b.y + b.height / 2])({element}.getBoundingClientRect())")
+        x, y = self.hover(selector)
         for kind in ("mousePressed", "mouseReleased"):
-            self._ask("Input.dispatchMouseEvent", type=kind, x=box[0], y=box[1], button="left", clickCount=1)
+            self._ask("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+
+    def hover(self, selector: str) -> tuple[float, float]:
+        """Move the mouse there; an element that is not seen comes into view first."""
+        element = f"document.querySelector({json.dumps(selector)})"
+        self.run(f"{element}.scrollIntoView({{ block: 'nearest' }})")
+        x, y = self.run(f"(b => [b.x + b.width / 2, b.y + b.height / 2])({element}.getBoundingClientRect())")
+        self._ask("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+        return x, y
+
+    def view(self, size: tuple[int, int] | None = None, *, dark: bool = False, media: str = "screen") -> None:
+        """Look at it on a screen of another size, in the dark, or as it is printed; without arguments, as before."""
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self._ask("Emulation.setEmulatedMedia", media=media, features=[scheme])
+        if size is None:
+            self._ask("Emulation.clearDeviceMetricsOverride")
+        else:
+            metrics = {"width": size[0], "height": size[1], "deviceScaleFactor": 1, "mobile": False}
+            self._ask("Emulation.setDeviceMetricsOverride", **metrics)
 
     def look(self, path: Path, *, dark: bool = False) -> None:
         """A picture of what is seen."""
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self._ask("Emulation.setEmulatedMedia", features=[scheme])
-        path.write_bytes(base64.b64decode(self._ask("Page.captureScreenshot")["data"]))
+        path.write_bytes(self.picture())
+
+    def picture(self) -> bytes:
+        """What is seen, as PNG."""
+        return base64.b64decode(self._ask("Page.captureScreenshot")["data"])
+
+    def printed(self) -> bytes:
+        """All of it, as PDF."""
+        return base64.b64decode(self._ask("Page.printToPDF", printBackground=True)["data"])
 
     def complaints(self) -> list[str]:
         """Errors and warnings since the page was opened, and every address that it asked for but its own."""
