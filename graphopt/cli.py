@@ -138,6 +138,7 @@ def optimize(
     force: options.ForceOption = False,
     json: options.JsonOption = None,
     html: options.HtmlOption = None,
+    markdown: options.MarkdownOption = None,
     quiet: options.QuietOption = False,
     verbose: options.VerboseOption = False,
     debug: options.DebugOption = False,
@@ -149,12 +150,19 @@ def optimize(
     from graphopt import api
     from graphopt.report import console, files, table
     from graphopt.report.html import page
+    from graphopt.report.markdown import markdown as as_markdown
 
     place = out or files.beside(model)
     if files.is_there(model):  # else there is more to say of it than of where the result would go
         files.refuse_out(place, model, force=force)
     others = {"OUT": place, "the recipe": recipe, "the data": Path(data) if data else None}
-    reports = {"--json": json, "--html": html, "--save-recipe": save_recipe, "--calibration": calibration}
+    reports = {
+        "--json": json,
+        "--html": html,
+        "--markdown": markdown,
+        "--save-recipe": save_recipe,
+        "--calibration": calibration,
+    }
     files.refuse_side_files(reports, {"MODEL": model}, others, external_root)
     with console.progress(quiet=quiet, verbose=verbose) as progress:
         result = api.optimize(
@@ -193,6 +201,8 @@ def optimize(
         _write(save_recipe, result.recipe.text())
     if html is not None:
         _write(html, page(report, result.recipe.text()))
+    if markdown is not None:
+        _write(markdown, as_markdown(report))
     if not quiet:
         console.show(table.optimize(report, edits=verbose), err=True)
     _emit(json, report.to_json())

@@ -16,6 +16,7 @@ from graphopt.graph.save import save, serialize
 from graphopt.report.data import Report
 from graphopt.report.files import refuse_out
 from graphopt.report.html import page
+from graphopt.report.markdown import markdown
 from graphopt.verify import explain
 
 __all__ = ["Result"]
@@ -46,6 +47,10 @@ class Result:
     def to_html(self) -> str:
         """The report, and the recipe that repeats it, as a page for a browser that needs nothing else."""
         return page(self.report, self.recipe.text())
+
+    def to_markdown(self) -> str:
+        """The report in short, for a pull request."""
+        return markdown(self.report)
 
     def save(self, path: str | os.PathLike[str], *, force: bool = False) -> Path:
         """Write the model; it appears at `path` complete, or not at all.

@@ -60,12 +60,6 @@ def _told(report: Report) -> list[Html]:
         asked += [report.packages.form] if report.packages else []
         asked += [f"{report.half.type}"] if report.half else []
         asked += [f"8-bit integers, weights of {report.integers.bits} bits"] if report.integers else []
-    lines = words.lost(report) + words.unused(report)
-    lines += [f"unchanged: {report.unchanged}"] if report.unchanged else []
-    lines += [f"left out: {x.rule} at {x.root} changed the result ({x.reason})" for x in report.left_out]
-    lines += [f"note: {n}" for n in report.notes]
-    if missing := max(report.source.unknown_macs, report.output.unknown_macs):
-        lines.append(f"note: MACs leave out {counted(missing, 'node')}, whose shapes could not be told")
     verdict = words.proof(found, cut=report.cut) if found else "unverified: nothing was run"
     parts = [
         element("p", verdict, class_="good" if found and found.evidence else "bad"),
@@ -73,7 +67,7 @@ def _told(report: Report) -> list[Html]:
         element("p", "asked for: ", "; ".join(asked) or "a model cut to a given plan"),
     ]
     parts += [element("p", words.data(data))] if data else []
-    return [*parts, bullets(lines)] if lines else parts
+    return [*parts, bullets(told)] if (told := words.remarks(report)) else parts
 
 
 def _figures(report: Report) -> Html:

@@ -33,6 +33,7 @@ __all__ = [
     "metric",
     "noise",
     "proof",
+    "remarks",
     "rules",
     "run",
     "times",
@@ -73,6 +74,17 @@ def again(report: Report) -> str:
     """The command that asks for the same, and puts it where this went."""
     written = report.output.name != "result" and not (report.plan and report.plan.only)
     return report.asked + (f" -o {shlex.quote(report.output.name)}" if written else "")
+
+
+def remarks(report: Report) -> list[str]:
+    """All that a reader must not miss."""
+    lines = lost(report) + unused(report)
+    lines += [f"unchanged: {report.unchanged}"] if report.unchanged else []
+    lines += [f"left out: {x.rule} at {x.root} changed the result ({x.reason})" for x in report.left_out]
+    lines += [f"note: {n}" for n in report.notes]
+    if missing := max(report.source.unknown_macs, report.output.unknown_macs):
+        lines.append(f"note: MACs leave out {counted(missing, 'node')}, whose shapes could not be told")
+    return lines
 
 
 def change(before: float, after: float) -> str:
