@@ -34,7 +34,7 @@ def test_blocks_in_their_order(folder: Path) -> None:
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{code}\n{done.stdout}\n{done.stderr}"
         ran += 1
-    assert ran == 9
+    assert ran == 10
 
 
 def test_set_up_commands_name_what_exists() -> None:
