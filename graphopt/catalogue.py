@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from graphopt.compress.blocks import Blocks
-from graphopt.compress.dynamic import Dynamic
-from graphopt.compress.half import HalfPrecision
-from graphopt.compress.offers import FORMS
-from graphopt.compress.quantize import Quantize
+from graphopt.compress.forms.offers import FORMS
+from graphopt.compress.halves.half import HalfPrecision
+from graphopt.compress.integers.blocks import Blocks
+from graphopt.compress.integers.dynamic import Dynamic
+from graphopt.compress.integers.quantize import Quantize
+from graphopt.compress.integers.unquantize import Unquantize
 from graphopt.compress.sparsify import Sparsify
-from graphopt.compress.unquantize import Unquantize
 from graphopt.fuse import (
     FuseActivation,
     FuseAttention,

@@ -16,12 +16,12 @@ from graphopt.analysis.audit import Audit, audit
 from graphopt.analysis.segments import Samples
 from graphopt.arguments import check_keys
 from graphopt.compress.compress import Compressed
-from graphopt.compress.dynamic import Dynamic
-from graphopt.compress.equalize import Equalized, equalized
-from graphopt.compress.half import HalfPrecision
-from graphopt.compress.packing import Packed, Packing, packed
-from graphopt.compress.quantize import Quantize
-from graphopt.compress.unquantize import Unquantize
+from graphopt.compress.halves.half import HalfPrecision
+from graphopt.compress.integers.dynamic import Dynamic
+from graphopt.compress.integers.equalize import Equalized, equalized
+from graphopt.compress.integers.packing import Packed, Packing, packed
+from graphopt.compress.integers.quantize import Quantize
+from graphopt.compress.integers.unquantize import Unquantize
 from graphopt.errors import UsageError
 from graphopt.graph.carry import Carried
 from graphopt.graph.external import Runnable, weight_of

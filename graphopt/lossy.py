@@ -20,7 +20,7 @@ from graphopt.analysis.robustness import Noisy
 from graphopt.analysis.samples import Split
 from graphopt.arguments import check_keys
 from graphopt.compress.compress import Compressed
-from graphopt.compress.offers import Stored, everywhere
+from graphopt.compress.forms.offers import Stored, everywhere
 from graphopt.compress.refit import Refit
 from graphopt.compress.sparse import Sparse
 from graphopt.counted import counted

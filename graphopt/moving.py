@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import onnx_ir as ir
 
 from graphopt import pipeline
-from graphopt.compress.unquantize import Unquantize, Unquantized, unquantized
+from graphopt.compress.integers.unquantize import Unquantize, Unquantized, unquantized
 from graphopt.counted import counted, grouped
 from graphopt.errors import UsageError
 from graphopt.graph.load import Source

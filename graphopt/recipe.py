@@ -18,15 +18,15 @@ from typing import Any
 import tomli_w
 
 from graphopt.catalogue import LOSSLESS, USUAL, parse_pass
-from graphopt.compress.blocks import Blocks
-from graphopt.compress.codebook import Codebook
-from graphopt.compress.dynamic import Dynamic
-from graphopt.compress.form import Form
-from graphopt.compress.half import HalfPrecision
-from graphopt.compress.packing import Packing
-from graphopt.compress.quantize import Quantize
+from graphopt.compress.forms.codebook import Codebook
+from graphopt.compress.forms.form import Form
+from graphopt.compress.halves.half import HalfPrecision
+from graphopt.compress.integers.blocks import Blocks
+from graphopt.compress.integers.dynamic import Dynamic
+from graphopt.compress.integers.packing import Packing
+from graphopt.compress.integers.quantize import Quantize
+from graphopt.compress.integers.unquantize import Unquantize
 from graphopt.compress.sparsify import Sparsify
-from graphopt.compress.unquantize import Unquantize
 from graphopt.errors import InputError, UsageError
 from graphopt.fuse import FuseNorm
 from graphopt.plan.budget import drops, shares

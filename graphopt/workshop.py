@@ -25,8 +25,8 @@ from graphopt.analysis.segments import batches
 from graphopt.compress.axis import Curve, ranked
 from graphopt.compress.compress import Compressed, compress, kept, outlined
 from graphopt.compress.cut import Keep, cut
-from graphopt.compress.form import Form
-from graphopt.compress.offers import Stored, form_of, offers, with_choices
+from graphopt.compress.forms.form import Form
+from graphopt.compress.forms.offers import Stored, form_of, offers, with_choices
 from graphopt.compress.order import gathered, orders
 from graphopt.compress.sparsify import Sparsify, sparsify
 from graphopt.compress.turn import Turns, turns

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from graphopt import catalogue as module
 from graphopt.catalogue import LOSSLESS, ON_REQUEST, PASSES, parse_pass
-from graphopt.compress.blocks import Blocks
-from graphopt.compress.dynamic import Dynamic
+from graphopt.compress.integers.blocks import Blocks
+from graphopt.compress.integers.dynamic import Dynamic
 from graphopt.compress.sparsify import Sparsify
 from graphopt.errors import InputError, UsageError
 from graphopt.graph.edit import Editor

@@ -27,17 +27,18 @@ from graphopt.analysis.frontier import Frontier, Rows, Site
 from graphopt.analysis.groups import Channels
 from graphopt.analysis.layers import Layer
 from graphopt.analysis.segments import Samples
-from graphopt.compress import codebook, factor, joint, recurrent
+from graphopt.compress import joint, recurrent
 from graphopt.compress.axis import damp
-from graphopt.compress.codebook import Codebook
 from graphopt.compress.cut import Keep, cut
-from graphopt.compress.factor import Basis, Factored, refined, solved
-from graphopt.compress.form import Form
+from graphopt.compress.forms import codebook, factor
+from graphopt.compress.forms.codebook import Codebook
+from graphopt.compress.forms.factor import Basis, Factored, refined, solved
+from graphopt.compress.forms.form import Form
+from graphopt.compress.forms.terse import shorten
+from graphopt.compress.forms.vectors import ENTRIES, Coded, table
 from graphopt.compress.joint import ROUNDS
 from graphopt.compress.refit import ROWS, STEPS, Fit, Refit, fit, row_count, times
 from graphopt.compress.sparse import Sparse
-from graphopt.compress.terse import shorten
-from graphopt.compress.vectors import ENTRIES, Coded, table
 from graphopt.graph import values
 from graphopt.graph.nodes import key
 from graphopt.ops.gate import OF_STATE

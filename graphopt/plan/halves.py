@@ -23,11 +23,11 @@ from typing import Final
 import onnx_ir as ir
 
 from graphopt.analysis.segments import Samples, batches
-from graphopt.compress.half import HalfPrecision, halved
-from graphopt.compress.lifted import lifted
-from graphopt.compress.masks import shallow
-from graphopt.compress.ports import Ports, constants, is_float, ports
-from graphopt.compress.quantize import NOTHING
+from graphopt.compress.halves.half import HalfPrecision, halved
+from graphopt.compress.halves.lifted import lifted
+from graphopt.compress.halves.masks import shallow
+from graphopt.compress.halves.ports import Ports, constants, is_float, ports
+from graphopt.compress.integers.quantize import NOTHING
 from graphopt.errors import MachineError
 from graphopt.graph.carry import Carried
 from graphopt.graph.nodes import bodies, is_constant, key

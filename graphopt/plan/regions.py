@@ -25,10 +25,10 @@ from graphopt.analysis.histogram import Histogram
 from graphopt.analysis.metrics import distance
 from graphopt.analysis.samples import UNLEARNED
 from graphopt.analysis.segments import Samples, batches
-from graphopt.compress.quantize import Quantize, grids, weights
-from graphopt.compress.quantizers import Ranged, assembled
-from graphopt.compress.region import Layout, around, layout, refused
-from graphopt.compress.round import BLIND, Rounded
+from graphopt.compress.integers.quantize import Quantize, grids, weights
+from graphopt.compress.integers.quantizers import Ranged, assembled
+from graphopt.compress.integers.region import Layout, around, layout, refused
+from graphopt.compress.integers.round import BLIND, Rounded
 from graphopt.counted import counted, grouped
 from graphopt.errors import InputError, Verdict
 from graphopt.plan.budget import excess

@@ -16,8 +16,8 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from graphopt.analysis.evidence import survives
-from graphopt.compress.half import halved, rounded
-from graphopt.compress.lifted import lifted
+from graphopt.compress.halves.half import halved, rounded
+from graphopt.compress.halves.lifted import lifted
 from graphopt.errors import InputError
 from graphopt.graph.carry import Carried
 from graphopt.graph.names import Names

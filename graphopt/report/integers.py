@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from graphopt.analysis.histogram import Histogram
-from graphopt.compress.equalize import Evened
-from graphopt.compress.quantizers import Ranged
+from graphopt.compress.integers.equalize import Evened
+from graphopt.compress.integers.quantizers import Ranged
 from graphopt.finish import Integral
 from graphopt.lossy import Lossy
 

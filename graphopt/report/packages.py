@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import isfinite
 
-from graphopt.compress.packing import Package
+from graphopt.compress.integers.packing import Package
 from graphopt.counted import counted, grouped
 from graphopt.lossy import Lossy
 from graphopt.spelling import spec

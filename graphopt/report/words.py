@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from math import inf
 
 from graphopt.analysis.metrics import interval
-from graphopt.compress.round import BLIND
+from graphopt.compress.integers.round import BLIND
 from graphopt.counted import counted, grouped
 from graphopt.report.data import CheckReport, DataReport, Metric, Report, VerificationReport
 from graphopt.report.half import HalfReport

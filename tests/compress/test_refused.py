@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from graphopt.compress.region import Layout, layout, refused
+from graphopt.compress.integers.region import Layout, layout, refused
 from graphopt.graph.nodes import key
 from graphopt.targets import Integers
-from tests.compress.test_region import ON_CPU, ON_TENSORRT, conv, net
+from tests.compress.integers.test_region import ON_CPU, ON_TENSORRT, conv, net
 from tests.support.integers import filled
 
 FORM = "its constants are not one matrix behind the data, and a bias"

@@ -16,7 +16,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_
 import graphopt as api
 from graphopt import ops
 from graphopt.analysis.audit import audit
-from graphopt.compress.unquantize import unquantized
+from graphopt.compress.integers.unquantize import unquantized
 from graphopt.errors import UsageError
 from graphopt.graph.load import load
 from graphopt.graph.nodes import key

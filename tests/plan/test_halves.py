@@ -10,9 +10,9 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from graphopt.compress.half import HalfPrecision, halved
-from graphopt.compress.lifted import lifted
-from graphopt.compress.ports import ports
+from graphopt.compress.halves.half import HalfPrecision, halved
+from graphopt.compress.halves.lifted import lifted
+from graphopt.compress.halves.ports import ports
 from graphopt.errors import MachineError
 from graphopt.graph.carry import Carried
 from graphopt.graph.nodes import graphs, key

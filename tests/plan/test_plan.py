@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from graphopt.analysis.groups import Channels, Choice
-from graphopt.compress.offers import with_choices
+from graphopt.compress.forms.offers import with_choices
 from graphopt.errors import Verdict
 from graphopt.plan.budget import Limit, amounts, macs, row
 from graphopt.plan.levels import LossCurve

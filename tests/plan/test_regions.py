@@ -11,8 +11,8 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from graphopt.compress.quantize import Quantize
-from graphopt.compress.region import layout
+from graphopt.compress.integers.quantize import Quantize
+from graphopt.compress.integers.region import layout
 from graphopt.errors import Verdict
 from graphopt.graph.carry import Carried
 from graphopt.graph.nodes import array, key
@@ -23,7 +23,7 @@ from graphopt.run.bench import Timing
 from graphopt.run.machine import Machine
 from graphopt.run.session import Feed
 from graphopt.targets import Integers
-from tests.compress.test_region import BLOCK, ON_CPU, ON_TENSORRT
+from tests.compress.integers.test_region import BLOCK, ON_CPU, ON_TENSORRT
 from tests.support.integers import filled, images, noise
 
 Score = Callable[[ir.Model], Mapping[str, tuple[float, float]]]

@@ -12,10 +12,10 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from graphopt.analysis.calibration import observe
-from graphopt.compress.quantize import grids, weights
-from graphopt.compress.quantizers import Ranged, assembled
-from graphopt.compress.region import Layout, layout
-from graphopt.compress.round import Rounded
+from graphopt.compress.integers.quantize import grids, weights
+from graphopt.compress.integers.quantizers import Ranged, assembled
+from graphopt.compress.integers.region import Layout, layout
+from graphopt.compress.integers.round import Rounded
 from graphopt.graph.carry import Carried
 from graphopt.graph.load import load
 from graphopt.graph.save import serialize

@@ -1,0 +1,1 @@
+"""Products written in another way: as several smaller ones, or with weights from a table."""
