@@ -5,20 +5,17 @@ from __future__ import annotations
 import io
 import signal
 import sys
-import traceback
-from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from graphopt import completion, options
-from graphopt.errors import GraphoptError
+from graphopt.command import answer, command, complain, emit, store
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    pass
 
 __all__ = ["app", "main"]
 
@@ -42,7 +39,7 @@ def main() -> None:
     try:
         app()
     except OSError as problem:  # of --help and --version
-        _complain(f"stdout cannot be written: {problem.strerror}")
+        complain(f"stdout cannot be written: {problem.strerror}")
         sys.exit(3)
 
 
@@ -61,52 +58,8 @@ def _graphopt(version: Annotated[bool, typer.Option("--version", help="Print the
         raise typer.Exit
 
 
-def _command(verb: Callable[..., int | None]) -> Callable[..., None]:
-    """A command that turns errors into one sentence and an exit code."""
-
-    @wraps(verb)
-    def run(*args: Any, **given: Any) -> None:
-        from graphopt.report.console import logs
-
-        debug = given.get("debug", False)
-        try:
-            with logs(debug=debug):
-                code = verb(*args, **given)
-        except GraphoptError as problem:
-            _complain(str(problem), debug=debug)
-            raise typer.Exit(problem.exit_code) from None
-        except MemoryError:
-            _complain("this needs more memory than there is", debug=debug)
-            raise typer.Exit(3) from None
-        except KeyboardInterrupt:
-            _complain("interrupted", debug=debug)
-            raise typer.Exit(130) from None
-        except (typer.Exit, typer.Abort, BrokenPipeError):  # typer ends quietly when the reader of a pipe goes away
-            raise
-        except Exception as problem:  # noqa: BLE001 - the last line of defence: a bug of ours
-            _complain(
-                f"this is a bug in graphopt ({type(problem).__name__}: {str(problem)[:200]}): "
-                "please report it with the model and the output of the same command with --debug",
-                debug=debug,
-            )
-            raise typer.Exit(70) from None
-        if code:
-            raise typer.Exit(code)
-
-    return run
-
-
-def _complain(text: str, *, debug: bool = False) -> None:
-    """One sentence on stderr, after the traceback if that is asked for."""
-    from graphopt.report.console import write
-    from graphopt.report.text import shown
-
-    trace = traceback.format_exc().splitlines() if debug else []
-    write("".join(f"{shown(line)}\n" for line in (*trace, f"error: {text}")), err=True)
-
-
 @app.command()
-@_command
+@command
 def optimize(
     model: options.ModelArgument,
     out: options.OutOption = None,
@@ -198,18 +151,18 @@ def optimize(
             progress("writing")
             report = report.at(result.save(place, force=force))
     if save_recipe is not None:
-        _write(save_recipe, result.recipe.text())
+        store(save_recipe, result.recipe.text())
     if html is not None:
-        _write(html, page(report, result.recipe.text()))
+        store(html, page(report, result.recipe.text()))
     if markdown is not None:
-        _write(markdown, as_markdown(report))
+        store(markdown, as_markdown(report))
     if not quiet:
         console.show(table.optimize(report, edits=verbose), err=True)
-    _emit(json, report.to_json())
+    emit(json, report.to_json())
 
 
 @app.command()
-@_command
+@command
 def inspect(
     models: Annotated[list[Path], typer.Argument(metavar="MODEL", show_default=False, help="ONNX files.")],
     groups: Annotated[
@@ -247,11 +200,11 @@ def inspect(
             seed=seed,
             progress=progress,
         )
-    _answer(json, None if quiet else table.inspect(found, groups=groups, why=why), data.to_json(found, "models"))
+    answer(json, None if quiet else table.inspect(found, groups=groups, why=why), data.to_json(found, "models"))
 
 
 @app.command()
-@_command
+@command
 def check(
     reference: Annotated[Path, typer.Argument(metavar="REFERENCE", show_default=False, help="What to compare with.")],
     candidate: Annotated[Path, typer.Argument(metavar="CANDIDATE", show_default=False, help="The model in question.")],
@@ -311,13 +264,13 @@ def check(
         )
     for place, view in ((junit, gate.junit), (sarif, gate.sarif), (markdown, gate.markdown)):
         if place is not None:
-            _write(place, view(found))
-    _answer(json, None if quiet else table.check(found), found.to_json())
+            store(place, view(found))
+    answer(json, None if quiet else table.check(found), found.to_json())
     return 0 if found else 1
 
 
 @app.command()
-@_command
+@command
 def diff(
     before: Annotated[Path, typer.Argument(metavar="A", show_default=False, help="The model to compare with.")],
     after: Annotated[Path, typer.Argument(metavar="B", show_default=False, help="The model in question.")],
@@ -339,12 +292,12 @@ def diff(
     with console.progress(quiet=quiet, verbose=verbose) as progress:
         found = api.diff(before, after, external_root=external_root, progress=progress)
     if html is not None:
-        _write(html, changes_page.page(found))
-    _answer(json, None if quiet else changes_table.diff(found, whole=verbose), found.to_json())
+        store(html, changes_page.page(found))
+    answer(json, None if quiet else changes_table.diff(found, whole=verbose), found.to_json())
 
 
 @app.command()
-@_command
+@command
 def bench(
     model: options.ModelArgument,
     other: Annotated[Path | None, typer.Argument(metavar="OTHER", help="Another one, timed in turn with it.")] = None,
@@ -382,11 +335,11 @@ def bench(
             seed=seed,
             progress=progress,
         )
-    _answer(json, None if quiet else table.bench(found), found.to_json())
+    answer(json, None if quiet else table.bench(found), found.to_json())
 
 
 @app.command()
-@_command
+@command
 def passes(json: options.JsonOption = None, debug: options.DebugOption = False) -> None:
     """List the passes, their fields and rules, where they pay, and what was measured of them."""
     from graphopt import api
@@ -394,11 +347,11 @@ def passes(json: options.JsonOption = None, debug: options.DebugOption = False) 
 
     files.refuse_side_files({"--json": json}, {}, {})
     found = api.passes()
-    _answer(json, table.passes(found), data.to_json(found, "passes"))
+    answer(json, table.passes(found), data.to_json(found, "passes"))
 
 
 @app.command()
-@_command
+@command
 def doctor(json: options.JsonOption = None, debug: options.DebugOption = False) -> None:
     """Say what runs here, and what is wrong."""
     from graphopt import api
@@ -406,30 +359,4 @@ def doctor(json: options.JsonOption = None, debug: options.DebugOption = False) 
 
     files.refuse_side_files({"--json": json}, {}, {})
     found = api.doctor()
-    _answer(json, table.doctor(found), data.to_json(found, "findings"))
-
-
-def _answer(json: Path | None, text: RenderableType | None, document: str) -> None:
-    """Print what a command found: to stdout, unless JSON goes there."""
-    from graphopt.report.console import show
-
-    if text is not None:
-        show(text, err=json is not None and str(json) == "-")
-    _emit(json, document)
-
-
-def _emit(json: Path | None, document: str) -> None:
-    if json is None:
-        return
-    if str(json) == "-":
-        from graphopt.report.console import write
-
-        write(document + "\n", err=False)
-    else:
-        _write(json, document + "\n")
-
-
-def _write(path: Path, text: str) -> None:
-    from graphopt.graph.save import write_text
-
-    write_text(path, text)
+    answer(json, table.doctor(found), data.to_json(found, "findings"))

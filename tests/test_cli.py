@@ -15,7 +15,7 @@ import typer
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from graphopt import api, cli, options
+from graphopt import api, cli, command, options
 from tests.end_to_end.support import ROOT
 
 VERBS = ("optimize", "inspect", "check", "diff", "bench", "passes", "doctor")
@@ -158,7 +158,7 @@ def test_help_imports_nothing_heavy(words: list[str]) -> None:
 
 
 def test_a_command_that_returns_a_code_ends_with_it() -> None:
-    @cli._command
+    @command.command
     def verb() -> int:
         return 1
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from rich.console import Console, RenderableType
 
 import graphopt
-from graphopt import cli
+from graphopt import command
 from graphopt.analysis.facts import Facts
 from graphopt.report import table
 from graphopt.report.data import LeftOutReport, to_json
@@ -101,7 +101,7 @@ def test_every_view_is_harmless(data: st.DataObject) -> None:
 @settings(usual, max_examples=100)
 @given(text=nasty)
 def test_an_error_is_one_harmless_line(text: str, capsys: pytest.CaptureFixture[str]) -> None:
-    cli._complain(text)
+    command.complain(text)
     said = capsys.readouterr().err
     assert said.startswith("error: ")
     assert said.count("\n") == 1
