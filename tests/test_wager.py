@@ -70,7 +70,7 @@ def branches() -> onnx.ModelProto:
 
 
 def test_the_decision_is_in_the_recipe_and_in_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("graphopt.pipeline.bench", lambda *_: timing(1.1))
+    monkeypatch.setattr("graphopt.pipeline.bench", lambda *_, **__: timing(1.1))
     found = graphopt.optimize(branches(), measure=True, device="cpu")
     (note,) = (n for n in found.report.notes if n.startswith("fuse-parallel"))
     assert "left out" in note

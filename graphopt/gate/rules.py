@@ -6,6 +6,7 @@ Policies, options, `--help`, and the rules in reports are made of this table alo
 from __future__ import annotations
 
 import math
+import numbers
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -102,7 +103,7 @@ class Row:
 
 
 def _number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return not isinstance(value, bool) and isinstance(value, numbers.Real) and math.isfinite(value)
 
 
 _FLAG: Final = Kind("true or false", lambda v: isinstance(v, bool))

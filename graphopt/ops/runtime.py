@@ -90,9 +90,15 @@ SPECS = (
             "FastGelu": "x · (1 + tanh(√(2/π) · (x + 0.044715 x³))) / 2 of X + B; B: (last axis,), may be missing",
             "Gelu": "x · (1 + erf(x / √2)) / 2",
             "QuickGelu": "x · sigmoid(alpha·x)",
+        },
+        domain=DOMAIN,
+    ),
+    *family(
+        {
             "SkipLayerNormalization": "LayerNormalization of X + Z + bias over the last axis; output 3 is the sum",
             "SkipSimplifiedLayerNormalization": "RMSNormalization of X + Z + bias over the last axis; 3 is the sum",
         },
         domain=DOMAIN,
+        commutes=True,
     ),
 )

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
+import numpy as np
+
 from graphopt.run.session import Feed, Session
 from graphopt.run.stopwatch import HOST, Stopwatch
 
@@ -134,10 +136,9 @@ def medians(
 
 
 def _runs(session: Session, feed: Feed) -> Callable[[], object]:
-    """A run on a feed, which stays where the session runs where it is made of tensors alone."""
-    if any(isinstance(value, list) or value is None for value in feed.values()):
-        return partial(session.run, feed)
-    return session.bound(feed).run
+    """A run on a feed, which stays where the session runs where it is made of tensors of numbers alone."""
+    numbers = all(isinstance(v, np.ndarray | np.generic) and v.dtype.kind not in "OSU" for v in feed.values())
+    return session.bound(feed).run if numbers else partial(session.run, feed)
 
 
 def _median_interval(count: int) -> tuple[int, int]:

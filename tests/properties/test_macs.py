@@ -172,10 +172,18 @@ def naive_fused_matmul(tally: Tally, e: Example) -> Array:
 def naive_packed_attention(tally: Tally, e: Example) -> Array:
     x, weight, bias = e.arrays
     q, k, v = np.split(tally.matmul(x, weight) + bias, np.cumsum(e.attributes["qkv_hidden_sizes"])[:2], -1)
-    q, k, v = (a.reshape(*a.shape[:2], e.attributes["num_heads"], -1).swapaxes(1, 2) for a in (q, k, v))
+    return _naive_heads(tally, e, q, k, v)
+
+
+def naive_heads(tally: Tally, e: Example) -> Array:
+    return _naive_heads(tally, e, *e.arrays)
+
+
+def _naive_heads(tally: Tally, e: Example, *packed: Array) -> Array:
+    q, k, v = (a.reshape(*a.shape[:2], e.attributes["num_heads"], -1).swapaxes(1, 2) for a in packed)
     weights = np.exp(tally.matmul(q, k.swapaxes(2, 3)) / np.sqrt(q.shape[-1]))
     y = tally.matmul(weights / weights.sum(-1, keepdims=True), v)
-    return y.swapaxes(1, 2).reshape(len(x), x.shape[1], -1)
+    return y.swapaxes(1, 2).reshape(len(y), q.shape[2], -1)
 
 
 NAIVE: Mapping[str, Naive] = {
@@ -183,6 +191,7 @@ NAIVE: Mapping[str, Naive] = {
     "com.microsoft::FusedConv": naive_fused_conv,
     "com.microsoft::FusedGemm": naive_fused_gemm,
     "com.microsoft::FusedMatMul": naive_fused_matmul,
+    "com.microsoft::MultiHeadAttention": naive_heads,
     "com.microsoft::QGemm": naive_quantized_matmul,
     "Attention": naive_attention,
     "Conv": naive_conv,
