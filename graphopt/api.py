@@ -13,6 +13,7 @@ from graphopt.catalogue import PASSES
 from graphopt.report.data import PassReport
 from graphopt.result import Result
 from graphopt.run import probe
+from graphopt.run.finding import Finding
 from graphopt.verbs.bench import bench
 from graphopt.verbs.check import check
 from graphopt.verbs.diff import diff
@@ -39,6 +40,6 @@ def passes() -> tuple[PassReport, ...]:
     )
 
 
-def doctor() -> tuple[probe.Finding, ...]:
+def doctor() -> tuple[Finding, ...]:
     """What this installation and this machine can do, and what is wrong with them."""
     return probe.probe()

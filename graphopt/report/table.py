@@ -22,7 +22,7 @@ from graphopt.report.lines import grid as _table
 from graphopt.report.lines import plain as _line
 from graphopt.report.plan import PlanReport
 from graphopt.report.text import shown
-from graphopt.run.probe import Finding
+from graphopt.run.finding import Finding
 
 __all__ = ["bench", "check", "doctor", "inspect", "optimize", "passes"]
 

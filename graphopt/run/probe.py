@@ -6,23 +6,15 @@ import os
 import platform
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib import metadata
 from typing import Final, Literal
 
-__all__ = ["Finding", "probe"]
+from graphopt.run.finding import Finding
+
+__all__ = ["probe"]
 
 _LIBRARIES: Final = ("graphopt", "numpy", "nvidia-ml-py", "onnx", "onnx-ir", "onnxsim", "rich", "typer")
 _RUNTIMES: Final = ("onnxruntime", "onnxruntime-gpu")
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One fact; `advice` says what to do about a warning or an error, and is empty otherwise."""
-
-    level: Literal["ok", "warn", "error"]
-    text: str
-    advice: str = ""
 
 
 def probe() -> tuple[Finding, ...]:

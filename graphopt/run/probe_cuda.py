@@ -12,8 +12,8 @@ import onnx_ir as ir
 
 from graphopt.errors import GraphoptError
 from graphopt.run.cuda import cuda_works, missing_library
+from graphopt.run.finding import Finding
 from graphopt.run.gpu import Gpu, cuda_major, gpu
-from graphopt.run.probe import Finding
 from graphopt.run.runtime import CUDA
 from graphopt.run.session import Session
 

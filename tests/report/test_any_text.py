@@ -20,7 +20,7 @@ from graphopt import command
 from graphopt.analysis.facts import Facts
 from graphopt.report import table
 from graphopt.report.data import LeftOutReport, to_json
-from graphopt.run.probe import Finding
+from graphopt.run.finding import Finding
 from tests.end_to_end.support import net
 
 usual = settings(

@@ -19,9 +19,9 @@ from graphopt.report.data import BenchReport, LeftOutReport, Metric, Report
 from graphopt.report.plan import NoiseReport
 from graphopt.run.bench import Timing
 from graphopt.run.environment import Environment
+from graphopt.run.finding import Finding
 from graphopt.run.gpu import Gpu
 from graphopt.run.placement import Node, Placement
-from graphopt.run.probe import Finding
 from tests.end_to_end.support import net
 from tests.report.test_html import PLAN
 

@@ -5,7 +5,8 @@ from importlib import metadata
 
 import pytest
 
-from graphopt.run.probe import Finding, probe
+from graphopt.run.finding import Finding
+from graphopt.run.probe import probe
 
 
 def texts(findings: tuple[Finding, ...], level: str) -> str:

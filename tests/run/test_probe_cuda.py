@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from graphopt.run import probe_cuda as module
+from graphopt.run.finding import Finding
 from graphopt.run.gpu import Gpu
-from graphopt.run.probe import Finding
 from graphopt.run.probe_cuda import probe_cuda
 from graphopt.run.runtime import CPU, CUDA
 from tests.run.test_gpu import H200
