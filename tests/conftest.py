@@ -8,7 +8,7 @@ import pytest
 
 from graphopt.protocol import Evaluator
 from graphopt.run.child import Child
-from tests.support.browser import Browser
+from tests.support.browser import CHROMIUM, WHY, Browser
 from tests.support.models import evaluator
 
 
@@ -25,6 +25,8 @@ def evaluate() -> Iterator[Evaluator]:
 
 @pytest.fixture(scope="session")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    """One for all tests that look at pages."""
+    """One for all tests that look at pages, which are skipped where there is none."""
+    if CHROMIUM is None:
+        pytest.skip(WHY)
     with Browser(tmp_path_factory.mktemp("browser")) as found:
         yield found

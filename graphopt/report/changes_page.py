@@ -1,24 +1,21 @@
 """Two graphs side by side as one page for a browser: what differs, and for each node what it came from.
 
-Nothing comes from a network. What is in the page came from models: all of it is text, in JSON that no name can end, and
-a policy in the page itself forbids a browser every script but the one that is known by its hash. Without scripts, the
-lists are still there.
+What is in the page came from models: all of it is text, or in JSON that no name can end. Without scripts, the lists are
+still there.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
-from importlib.resources import files
 from typing import Any
 
 from graphopt.counted import counted
 from graphopt.graph.diff import GONE
 from graphopt.report.changes import DiffReport, NodeReport, SideReport
 from graphopt.report.changes_table import MEANINGS
+from graphopt.report.document import document
 from graphopt.report.layout import Drawn, arrange
 from graphopt.report.markup import Html, bullets, element, fold, path, table
 from graphopt.report.text import shown
@@ -37,34 +34,20 @@ _SIGNS = {
 
 def page(report: DiffReport) -> str:
     """The whole page."""
-    style, script = ((files("graphopt.report") / f"changes.{kind}").read_text("utf-8") for kind in ("css", "js"))
-    allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    script_only = f"script-src 'sha256-{allowed}'"
-    policy = f"default-src 'none'; style-src 'unsafe-inline'; {script_only}; base-uri 'none'"
     names = [re.split(r"[/\\]", s.name)[-1] for s in (report.before, report.after)]
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8"/>
-<meta name="viewport" content="width=device-width, initial-scale=1"/>
-<meta http-equiv="Content-Security-Policy" content="{policy}"/>
-{element("title", f"graphopt: {names[0]} → {names[1]}")}
-<style>{style}</style>
-</head>
-<body>
-{element("header", element("h1", names[0], " → ", names[1]), _legend(report), _tools())}
-{element("main", _pane("before", report.before), _pane("after", report.after), _lists(report))}
-<script type="application/json" id="data">{_inert(_drawing(report))}</script>
-<script>{script}</script>
-</body>
-</html>
-"""
+    return document(
+        "changes",
+        f"graphopt: {names[0]} → {names[1]}",
+        element("header", element("h1", names[0], " → ", names[1]), _legend(report), _tools()),
+        element("main", _pane("before", report.before), _pane("after", report.after), _lists(report)),
+        element("script", _inert(_drawing(report)), type="application/json", id="data"),
+    )
 
 
-def _inert(data: Any) -> str:
+def _inert(data: Any) -> Html:
     """JSON that stands in a page: nothing in it ends the element, opens one, or ends a line of a script."""
     text = json.dumps(data, separators=(",", ":"), allow_nan=False)  # in plain ASCII
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+    return Html(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
 
 
 # -- what is there without a script ------------------------------------------------------------------------------------

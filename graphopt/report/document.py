@@ -19,7 +19,7 @@ def document(name: str, title: str, *body: Html) -> str:
     """The whole page.
 
     Args:
-        name: of the style and the script beside this module; neither holds a < or an &, so that a page is XML as well.
+        name: of the style and the script beside this module. The page is XML as well if neither holds a < or an &.
         title: of the window.
         body: what is in it.
     """

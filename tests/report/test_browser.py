@@ -12,9 +12,7 @@ import pytest
 from graphopt.report.data import LeftOutReport, Report
 from graphopt.report.html import page
 from tests.report.test_html import PLAN, report
-from tests.support.browser import CHROMIUM, WHY, Browser
-
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=WHY)
+from tests.support.browser import Browser
 
 HOSTILE = (
     "</script><img src=x onerror=boom()>", "'\"><svg onload=boom()>", "</style><script>boom()</script>",

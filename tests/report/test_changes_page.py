@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
 
 import onnx
-import pytest
 
 import graphopt
 from graphopt.report.changes import DiffReport
@@ -18,7 +16,7 @@ from graphopt.report.changes_page import page
 from tests.end_to_end.support import net
 from tests.report.test_any_text import harmless
 from tests.report.test_changes import said
-from tests.support.browser import CHROMIUM, WHY, Browser
+from tests.support.browser import Browser
 
 HOSTILE = (
     "</script><img src=x onerror=\"document.title='owned'\">",
@@ -118,14 +116,6 @@ def test_it_needs_nothing_from_anywhere_and_allows_one_script() -> None:
 
 
 # -- in a browser ------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    if CHROMIUM is None:
-        pytest.skip(WHY)
-    with Browser(tmp_path_factory.mktemp("chromium")) as found:
-        yield found
 
 
 def opened(browser: Browser, folder: Path, report: DiffReport, fragment: str = "") -> None:
