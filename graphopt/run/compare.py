@@ -16,7 +16,7 @@ original's own runs disagree are undecided: they do not count. Nor does it count
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -26,12 +26,13 @@ from graphopt.errors import InputError, UsageError
 from graphopt.graph.collector import trimmed
 from graphopt.graph.external import Runnable, weight_of
 from graphopt.run.environment import Environment, environment
+from graphopt.run.interface import changes
 from graphopt.run.machine import HERE, Machine
-from graphopt.run.noise import Noise, classes, gap, leaves, magnitude, misfit, shown
+from graphopt.run.noise import Noise, classes, gap, leaves, magnitude, misfit
 from graphopt.run.runtime import CPU
-from graphopt.run.session import Feed, Port, Session
+from graphopt.run.session import Feed, Session
 
-__all__ = ["Comparison", "OutputError", "Pick", "Reference", "Way", "interface_changes", "similar"]
+__all__ = ["Comparison", "OutputError", "Pick", "Reference", "Way", "similar"]
 
 Bound = tuple[float, float]
 """Absolute and relative tolerance."""
@@ -199,7 +200,7 @@ class Reference:
         differences: tuple[str, ...] = ()
         try:
             session = (way or self.ways[0]).session(candidate)
-            differences = interface_changes(self, session)
+            differences = changes(self, session)
             names = [p.name for p in session.outputs if p.name in self._noise]
             runs = ((i, session.run(feed, names)) for i, feed in enumerate(self._feeds if names else ()))
             outputs = self.judged(names, runs, bound)
@@ -372,15 +373,6 @@ class _Tally:
         return "" if self.evidence else "no evidence: the original gives the same whatever the feed"
 
 
-def interface_changes(original: Session | Reference, candidate: Session) -> tuple[str, ...]:
-    """What changed in the names, types and shapes of inputs, outputs and overridable weights, one phrase each."""
-    return (
-        *_changes("input", original.inputs, candidate.inputs),
-        *_changes("output", original.outputs, candidate.outputs),
-        *_changes("overridable weight", original.overridable, candidate.overridable),
-    )
-
-
 def similar(a: dict[str, Any], b: dict[str, Any]) -> bool:
     """Whether two results may be those of one function: float outputs alike to 1 % of their scales."""
     expected, actual = leaves(a), leaves(b)
@@ -390,27 +382,3 @@ def similar(a: dict[str, Any], b: dict[str, Any]) -> bool:
         if noise.loudest > _SIMILAR:
             return False
     return True
-
-
-def _changes(role: str, before: Sequence[Port], after: Sequence[Port]) -> Iterator[str]:
-    old, new = {p.name: p for p in before}, {p.name: p for p in after}
-    lost, gained = [n for n in old if n not in new], [n for n in new if n not in old]
-    if len(lost) == len(gained):
-        yield from (f"{role} {a!r} is now called {b!r}" for a, b in zip(lost, gained, strict=True))
-    else:
-        yield from (f"{role} {n!r} is missing" for n in lost)
-        yield from (f"{role} {n!r} is new" for n in gained)
-    if not lost and not gained and list(old) != list(new):
-        yield f"the {role}s stand in another order"
-    for a, b in ((old[n], new[n]) for n in old if n in new):
-        if a.type != b.type:
-            yield f"{role} {a.name!r} was a {a.type}, is a {b.type}"
-        elif a.shape and b.shape and len(a.shape) != len(b.shape):  # () may be an unknown rank
-            yield f"{role} {a.name!r} had {len(a.shape)} axes, has {len(b.shape)}"
-        elif a.shape and b.shape and any(_fixed(role, x, y) for x, y in zip(a.shape, b.shape, strict=True)):
-            yield f"{role} {a.name!r} had the shape {shown(a.shape)}, has {shown(b.shape)}"
-
-
-def _fixed(role: str, before: int | str | None, after: int | str | None) -> bool:
-    """Whether a dimension no longer takes, or gives, what it did. Knowing more about an output is no change."""
-    return isinstance(after, int) and after != before and (role != "output" or isinstance(before, int))

@@ -10,7 +10,8 @@ import pytest
 from onnx import parser
 
 from graphopt.errors import InputError, UsageError
-from graphopt.run.compare import Comparison, OutputError, Reference, interface_changes, similar
+from graphopt.run.compare import Comparison, OutputError, Reference, similar
+from graphopt.run.interface import changes
 from graphopt.run.machine import Machine
 from graphopt.run.session import Session
 from tests.support.faking import FakeCuda
@@ -326,13 +327,13 @@ def test_a_candidate_that_does_not_run_is_a_difference() -> None:
 )
 def test_a_changed_interface_is_told_in_words(candidate: str, difference: str) -> None:
     original = Session(model("g (float[n] x) => (float[n] y) { y = Neg(x) }"))
-    assert interface_changes(original, Session(model(candidate))) == (difference,)
+    assert changes(original, Session(model(candidate))) == (difference,)
 
 
 def test_a_lost_overridable_weight_is_told_and_another_name_of_a_dimension_is_not() -> None:
     free = Session(model("g (float[n] x, float w = {1}) => (float[n] y) { y = Mul(x, w) }"))
     bound = Session(model("g (float[k] x) => (float[k] y) <float w = {1}> { y = Mul(x, w) }"))
-    assert interface_changes(free, bound) == ("overridable weight 'w' is missing",)
+    assert changes(free, bound) == ("overridable weight 'w' is missing",)
 
 
 def test_a_lost_output_fails_even_if_the_rest_is_equal() -> None:
@@ -346,7 +347,7 @@ def test_a_lost_output_fails_even_if_the_rest_is_equal() -> None:
 def test_knowing_more_about_an_output_is_no_change() -> None:
     a = Session(model("g (float[n] x) => (float[?] y) { y = Neg(x) }"))
     b = Session(model("g (float[n] x) => (float[n] y) { y = Neg(x) }"))
-    assert interface_changes(a, b) == ()
+    assert changes(a, b) == ()
 
 
 def test_similar_results_differ_by_rounding_only() -> None:
