@@ -26,12 +26,12 @@ from graphopt import pipeline
 from graphopt.counted import counted
 from graphopt.errors import GraphoptError
 from graphopt.graph.load import Source
-from graphopt.pairwise import NEGLIGIBLE, Layer, Pairwise, prepared
+from graphopt.pairwise import NEGLIGIBLE, Layer, Pairwise
 from graphopt.recipe import Recipe
 from graphopt.run.compare import Way
 from graphopt.run.machine import HERE, Machine
 from graphopt.run.session import Feed
-from graphopt.verify import Judge
+from graphopt.verify import Judge, prepared
 
 __all__ = ["Blame", "blamed"]
 
@@ -144,7 +144,7 @@ def _failing(
     candidate: Source, feeds: Sequence[Feed], judge: Judge, bound: tuple[float, float] | None
 ) -> tuple[Way, str, list[Feed], list[str]] | None:
     """The first way of running in which outputs differ, on what, the feeds on which they do most, and which ones."""
-    content = prepared(candidate, candidate.model)
+    content = prepared(candidate)
     for way in judge.reference.ways:
         session = way.session(content)
         names = [p.name for p in session.outputs if p.name in judge.reference.expected[0]]

@@ -14,8 +14,6 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from graphopt.analysis.facts import measured
 from graphopt.errors import InputError
-from graphopt.graph import probes
-from graphopt.graph.external import Runnable
 from graphopt.graph.load import Source
 from graphopt.graph.matching import Pairs, Side
 from graphopt.graph.nodes import key
@@ -24,9 +22,9 @@ from graphopt.graph.shapes import ShapeOf
 from graphopt.run.compare import OutputError, Reference, Way
 from graphopt.run.machine import Machine
 from graphopt.run.session import Feed, Session
-from graphopt.verify import Judge, products
+from graphopt.verify import Judge, prepared, products
 
-__all__ = ["NEGLIGIBLE", "Layer", "Pairwise", "decibels", "prepared"]
+__all__ = ["NEGLIGIBLE", "Layer", "Pairwise", "decibels"]
 
 _NAMED: Final = 3
 """Keys that are told of one layer."""
@@ -318,11 +316,6 @@ def _giving(model: ir.Model, outputs: Sequence[str], inputs: Sequence[str] = ())
 
 def _with(source: Source, model: ir.Model) -> Source:
     return replace(source, model=model, runnable=runnable(model, source.carried), frozen=0)
-
-
-def prepared(source: Source, model: ir.Model) -> Runnable:
-    """A graph of this source, made ready to be run with its random nodes fixed."""
-    return runnable(probes.seeded(model), source.carried)
 
 
 def _like(value: Any, expected: np.ndarray) -> Any:

@@ -19,7 +19,7 @@ from graphopt.run.compare import Comparison, Pick, Reference, Way
 from graphopt.run.machine import HERE, Machine
 from graphopt.run.session import Feed
 
-__all__ = ["Judge", "explain", "guilty", "judged", "products", "rounded"]
+__all__ = ["Judge", "explain", "guilty", "prepared", "products", "rounded"]
 
 _NOISE_SEEDS = (1, 2)
 _COPIED = 1 << 24
@@ -62,22 +62,22 @@ class Judge:
             with suppress(InputError):  # a value that cannot be shown is not looked at
                 scores = reference(runnable(shown, source.carried), shown, {})
                 picks = {output: Pick(scores, name, axis) for output, (name, axis) in found.items()}
-        self.reference = reference(judged(source), original, picks)
+        self.reference = reference(prepared(source), original, picks)
 
     def __call__(self, model: ir.Model) -> Comparison:
         """Compare a graph: its structure first, then its outputs in each way in which the original runs."""
         problem = next(invariants.broken(model), None)
         if problem:
             return Comparison((), 0, passed=False, differences=(problem,))
-        return self._compare(runnable(probes.seeded(model), self._source.carried), self.reference.ways)
+        return self._compare(prepared(self._source, model), self.reference.ways)
 
     def other(self, model: Runnable, *, atol: float | None = None, rtol: float | None = None) -> Comparison:
-        """Compare what `judged` makes of another model, in each way in which the original runs."""
+        """Compare what `prepared` makes of another model, in each way in which the original runs."""
         return self._compare(model, self.reference.ways, atol, rtol)
 
     def written(self, path: Path) -> Comparison:
         """Read a file back and run it."""
-        return self._compare(judged(load(path)), self.reference.ways[:1])
+        return self._compare(prepared(load(path)), self.reference.ways[:1])
 
     def _compare(
         self, model: Runnable, ways: Sequence[Way], atol: float | None = None, rtol: float | None = None
@@ -91,9 +91,9 @@ class Judge:
         return found
 
 
-def judged(source: Source) -> Runnable:
-    """What to run: the model as it is, unless random nodes need their seeds fixed or weights were frozen."""
-    fixed = probes.seeded(source.model)
+def prepared(source: Source, model: ir.Model | None = None) -> Runnable:
+    """What to run of a source, or another graph of it: as it is, unless seeds must be fixed or weights were frozen."""
+    fixed = probes.seeded(source.model if model is None else model)
     return source.runnable if fixed is source.model and not source.frozen else runnable(fixed, source.carried)
 
 

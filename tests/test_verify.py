@@ -16,7 +16,7 @@ from graphopt.graph.load import load
 from graphopt.graph.record import Edit, Exactness
 from graphopt.run.compare import Comparison, OutputError
 from graphopt.run.machine import Machine
-from graphopt.verify import Judge, explain, guilty, judged, products, rounded
+from graphopt.verify import Judge, explain, guilty, prepared, products, rounded
 from tests.end_to_end.support import net
 from tests.support.faking import FakeCuda
 from tests.support.models import feed, source
@@ -131,10 +131,10 @@ def test_a_broken_graph_is_told_before_it_is_run(judge: Judge) -> None:
 
 def test_a_given_tolerance_replaces_the_derived_one(judge: Judge) -> None:
     other = load(ir.to_proto(changed(net(2), "s1", 1.01)))
-    assert not judge.other(judged(other))
-    assert judge.other(judged(other), rtol=0.05, atol=0.01)
+    assert not judge.other(prepared(other))
+    assert judge.other(prepared(other), rtol=0.05, atol=0.01)
     with pytest.raises(UsageError, match="atol is -1"):
-        judge.other(judged(load(net(2))), atol=-1.0)
+        judge.other(prepared(load(net(2))), atol=-1.0)
 
 
 def test_a_written_file_is_read_back(judge: Judge, tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_noise_is_heard_where_sums_are_rounded_anew() -> None:
     """Without injected noise the tolerance would follow from the runtime's own optimizations alone."""
     given, feeds = load(net(2)), [feed(net(2), {"N": 2})]
     judges = [Judge(given, feeds, r, Machine(threads=1)) for r in ({}, products(given.model))]
-    quiet, told = (judge.other(judged(given)).outputs[0].tolerance for judge in judges)
+    quiet, told = (judge.other(prepared(given)).outputs[0].tolerance for judge in judges)
     assert told >= quiet > 0
 
 
@@ -186,7 +186,7 @@ ROWS = np.array([[1, 1, 0, 0], [3, 2, 1, 0], [0, 0, 5, 5], [9, 8, 7, 6]], np.flo
 def test_a_tie_in_the_original_is_no_error(output: str, body: str) -> None:
     given = source(PICKS % (output, 0.0, body))
     judge = Judge(given, [{"x": ROWS}], {}, Machine(threads=1))
-    near, far = (judge.other(judged(source(PICKS % (output, d, body)))) for d in (1e-3, 4.5))
+    near, far = (judge.other(prepared(source(PICKS % (output, d, body)))) for d in (1e-3, 4.5))
     assert near
     assert near.outputs[0].undecided >= 1
     assert not far, "row 1 is decided"
@@ -195,7 +195,7 @@ def test_a_tie_in_the_original_is_no_error(output: str, body: str) -> None:
 def test_no_more_is_excused_than_the_tolerance() -> None:
     body, output = "k = ArgMax<axis = 1, keepdims = 0>(s)", "int64[N] k"
     judge = Judge(source(PICKS % (output, 0.0, body)), [{"x": ROWS}], {}, Machine(threads=1))
-    other = judged(source(PICKS % (output, 1.5, body)))
+    other = prepared(source(PICKS % (output, 1.5, body)))
     assert not judge.other(other), "in row 1 the second largest is 1 below the largest"
     assert judge.other(other, atol=1.0)
     assert not judge.other(other, atol=0.9)
@@ -206,6 +206,6 @@ def test_places_that_are_none_are_errors() -> None:
                   [{"x": ROWS}], {}, Machine(threads=1))  # fmt: skip
     shifted = """g (float[N,4] x) => (int64[N] k) <int64 n = {%d}> {
         i = ArgMax<axis = 1, keepdims = 0>(x) k = Add(i, n) }"""
-    assert judge.other(judged(source(shifted % 0)))
+    assert judge.other(prepared(source(shifted % 0)))
     for off in (4, -9):
-        assert not judge.other(judged(source(shifted % off)), atol=100)
+        assert not judge.other(prepared(source(shifted % off)), atol=100)

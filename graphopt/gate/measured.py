@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Final
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from graphopt.analysis.evidence import Evidence
 from graphopt.analysis.facts import Facts, facts
 from graphopt.analysis.metrics import BATCH, Distance, Scores, interval, scored
 from graphopt.errors import InputError, UsageError
+from graphopt.gate.metric import OwnMetric
 from graphopt.gate.releases import oldest
 from graphopt.gate.rules import Untold
 from graphopt.graph.external import Runnable
@@ -30,20 +31,9 @@ from graphopt.run.machine import Machine
 from graphopt.run.placement import Placement
 from graphopt.run.session import Feed
 
-__all__ = ["Measured", "Metric", "Outputs", "Side"]
+__all__ = ["Measured", "Side"]
 
-Outputs = Iterable[tuple[Mapping[str, Any], np.ndarray | None]]
-"""What a model gives for a few samples at a time, by the names of its outputs, with their labels if there are any."""
-
-STANDARD = "ai.onnx"
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A user's own: of all outputs of one model to a number, of which more is better."""
-
-    name: str
-    function: Callable[[Outputs], float]
+_STANDARD: Final = "ai.onnx"
 
 
 @dataclass(frozen=True)
@@ -63,7 +53,7 @@ class Side:
     def of(cls, source: Source, feed: Feed | None) -> Side:
         """From a model; multiply-accumulates are those of one run on the feed."""
         model, counts = source.model, facts(source.model, source.carried, feed)
-        opsets = {d or STANDARD: v for d, v in model.opset_imports.items()}
+        opsets = {d or _STANDARD: v for d, v in model.opset_imports.items()}
         versions = (model.ir_version, opsets, dict(model.metadata_props))
         return cls(source.name, source.size, source.sha256, source.runnable, *versions, counts)
 
@@ -77,7 +67,7 @@ class Measured:
     evidence: Evidence
     machine: Machine
     comparison: Comparison
-    own: Metric | None = None
+    own: OwnMetric | None = None
     """The user's metric."""
 
     @property
@@ -148,7 +138,7 @@ class Measured:
         self.machine.progress(f"measuring {self.own.name}")
         return self._measure(self.own, self.reference), self._measure(self.own, self.candidate)
 
-    def _measure(self, metric: Metric, side: Side) -> float:
+    def _measure(self, metric: OwnMetric, side: Side) -> float:
         session = self.machine.session(side.runnable, lasting=False)
         try:
             found = metric.function((session.run(feed), labels) for feed, labels in self._pairs())
@@ -213,12 +203,12 @@ class Measured:
     @property
     def opset(self) -> int:
         """Of standard ONNX."""
-        return self.candidate.opsets.get(STANDARD, 0)
+        return self.candidate.opsets.get(_STANDARD, 0)
 
     @property
     def domains(self) -> Mapping[str, int]:
         """How many operators there are of each."""
-        return Counter(name.rpartition(".")[0] or STANDARD for name in self.operators)
+        return Counter(name.rpartition(".")[0] or _STANDARD for name in self.operators)
 
     @property
     def oldest_runtime(self) -> str:
@@ -227,7 +217,7 @@ class Measured:
         Raises:
             Untold: it is not known of a domain or an operator.
         """
-        opsets = {d: self.candidate.opsets.get(d, 1) for d in (STANDARD, *self.domains)}
+        opsets = {d: self.candidate.opsets.get(d, 1) for d in (_STANDARD, *self.domains)}
         return oldest(self.candidate.ir_version, opsets, self.operators)
 
     @cached_property

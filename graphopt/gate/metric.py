@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, get_args
 
+import numpy as np
+
 from graphopt.errors import UsageError
-from graphopt.gate.measured import Metric
-from graphopt.plan import budget
+from graphopt.plan.budget import Metric
 from graphopt.run.data import function
 
-__all__ = ["metric_of"]
+__all__ = ["Outputs", "OwnMetric", "metric_of"]
+
+Outputs = Iterable[tuple[Mapping[str, Any], np.ndarray | None]]
+"""What a model gives for a few samples at a time, by the names of its outputs, with their labels if there are any."""
 
 
-def metric_of(given: str | Callable[..., Any] | None) -> Metric | None:
+@dataclass(frozen=True)
+class OwnMetric:
+    """A user's own: of all outputs of one model to a number, of which more is better."""
+
+    name: str
+    function: Callable[[Outputs], float]
+
+
+def metric_of(given: str | Callable[..., Any] | None) -> OwnMetric | None:
     """The function, by its name.
 
     Args:
@@ -34,6 +47,6 @@ def metric_of(given: str | Callable[..., Any] | None) -> Metric | None:
         made, name = given, getattr(given, "__name__", "")
     if not callable(made) or not name.isidentifier():
         raise UsageError(f"metric is {str(given)[:60]!r}: give a function that has a name")
-    if name in get_args(budget.Metric):
+    if name in get_args(Metric):
         raise UsageError(f"there is a metric {name!r} already: give the function another name")
-    return Metric(name, made)
+    return OwnMetric(name, made)

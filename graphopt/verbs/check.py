@@ -13,8 +13,8 @@ from graphopt.analysis.perturb import disturbed
 from graphopt.arguments import check_run, check_tolerance, named
 from graphopt.blame import blamed
 from graphopt.errors import UsageError
-from graphopt.gate.measured import Measured, Outputs, Side
-from graphopt.gate.metric import metric_of
+from graphopt.gate.measured import Measured, Side
+from graphopt.gate.metric import Outputs, metric_of
 from graphopt.gate.policy import Policy
 from graphopt.graph.collector import released
 from graphopt.graph.load import load
@@ -28,7 +28,7 @@ from graphopt.run.machine import Machine, Progress, news
 from graphopt.run.session import Device
 from graphopt.run.trial import guard
 from graphopt.verbs.given import LOG, Model
-from graphopt.verify import Judge, judged, products
+from graphopt.verify import Judge, prepared, products
 
 __all__ = ["check"]
 
@@ -109,7 +109,7 @@ def check(
     machine = Machine(device, threads, seed, progress=say)
     feed = evidence.feeds[0] if gate.counts_macs else None
     first, second, notes = Side.of(source, feed), Side.of(other, feed), source.notes
-    candidate_runs, inside = judged(other), (source, other) if blame else None
+    candidate_runs, inside = prepared(other), (source, other) if blame else None
     del other  # a graph with its weights takes as much memory as the file
     released(second.size)
     with named(reference, "the reference"):

@@ -14,7 +14,7 @@ import pytest
 
 import graphopt
 from graphopt.errors import GraphoptError, UsageError
-from graphopt.gate.measured import Outputs
+from graphopt.gate.metric import Outputs
 from graphopt.gate.rules import RULES, Row
 from graphopt.report.data import CheckReport
 from tests.end_to_end.support import net, stored

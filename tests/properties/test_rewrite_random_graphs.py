@@ -24,7 +24,7 @@ from graphopt.graph.record import Exactness
 from graphopt.protocol import Evaluator, Pass
 from graphopt.run.machine import Machine
 from graphopt.run.session import Feed
-from graphopt.verify import Judge, explain, judged, rounded
+from graphopt.verify import Judge, explain, prepared, rounded
 from tests.strategies import models
 from tests.support.models import Rewritten, differences, feed, overrides, rewritten, run, show
 
@@ -117,7 +117,7 @@ def same_bits(model: onnx.ModelProto, other: onnx.ModelProto, told: str) -> None
 def same_within_tolerance(source: Source, result: Rewritten, feeds: Sequence[Feed], told: str) -> None:
     """By the judgement of the product itself."""
     judge = Judge(source, feeds, rounded(result.edits), Machine(threads=1))
-    found = judge.other(judged(load(result.model)))
+    found = judge.other(prepared(load(result.model)))
     assert found, f"{told}\n{explain(found)}"
 
 
