@@ -7,7 +7,6 @@ still there.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -18,7 +17,7 @@ from graphopt.report.changes_table import MEANINGS
 from graphopt.report.document import document
 from graphopt.report.layout import Drawn, arrange
 from graphopt.report.markup import Html, bullets, element, fold, path, table
-from graphopt.report.text import shown
+from graphopt.report.text import file_name, shown
 from graphopt.report.words import change
 
 __all__ = ["page"]
@@ -34,7 +33,7 @@ _SIGNS = {
 
 def page(report: DiffReport) -> str:
     """The whole page."""
-    names = [re.split(r"[/\\]", s.name)[-1] for s in (report.before, report.after)]
+    names = [file_name(s.name) for s in (report.before, report.after)]
     return document(
         "changes",
         f"graphopt: {names[0]} → {names[1]}",

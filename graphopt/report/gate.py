@@ -7,7 +7,6 @@ XML cannot hold is spelled out by that as well.
 from __future__ import annotations
 
 import json
-import re
 import xml.etree.ElementTree as ET
 from importlib.metadata import version
 from pathlib import Path
@@ -18,14 +17,12 @@ from graphopt.counted import counted
 from graphopt.gate.rules import RULES, Row
 from graphopt.report import words
 from graphopt.report.data import CheckReport
-from graphopt.report.text import shown
+from graphopt.report.text import cell, shown
 
-__all__ = ["cell", "junit", "markdown", "sarif"]
+__all__ = ["junit", "markdown", "sarif"]
 
 _NAME = "graphopt check"
 _SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
-_APART = "\u200b"
-_MARKUP = frozenset("\\`*_[]<>|~&@#$")
 
 
 # -- JUnit -----------------------------------------------------------------------------------------------------------
@@ -125,13 +122,3 @@ def markdown(report: CheckReport) -> str:
     metrics = [f"{name} {words.metric(name, values)}" for name, values in report.verification.metrics.items()]
     facts = [*metrics, words.data(report.data), f"on {report.verification.environment}"]
     return "\n".join([*parts, "", *(f"- {cell(fact)}" for fact in facts)]) + "\n"
-
-
-def cell(text: str) -> str:
-    """Any text as Markdown that shows it, and nothing else: in a cell of a table, or in a paragraph.
-
-    CommonMark takes a backslash before any ASCII punctuation, and tables before a bar. A space without width keeps
-    GitHub from making mentions, links to issues and addresses of what is left.
-    """
-    safe = "".join(f"\\{c}{_APART if c in '@#' else ''}" if c in _MARKUP else c for c in shown(text))
-    return re.sub(r"(?<=ww)(?=w)|(?<=:)(?=//)", _APART, safe, flags=re.IGNORECASE)

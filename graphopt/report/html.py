@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Final
 
@@ -12,6 +11,7 @@ from graphopt.report.data import Report, VerificationReport
 from graphopt.report.document import document
 from graphopt.report.losses import losses
 from graphopt.report.markup import Html, bar, bullets, code, element, fold, lines, table
+from graphopt.report.text import file_name
 
 __all__ = ["page"]
 
@@ -27,8 +27,8 @@ def page(report: Report, recipe: str = "") -> str:
         recipe: the text of the recipe that repeats it, if that is to be shown.
     """
     only = report.plan is not None and report.plan.only
-    after = "a plan" if only else _file(report.output.name)
-    title = f"{_file(report.source.name)} → {after}"
+    after = "a plan" if only else file_name(report.output.name)
+    title = f"{file_name(report.source.name)} → {after}"
     main = element(
         "main",
         element("h1", title),
@@ -43,10 +43,6 @@ def page(report: Report, recipe: str = "") -> str:
         *_again(report, "" if only else recipe),
     )
     return document("report", title, main)
-
-
-def _file(name: str) -> str:
-    return re.split(r"[/\\]", name)[-1] or name
 
 
 def _told(report: Report) -> list[Html]:

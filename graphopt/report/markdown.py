@@ -6,8 +6,7 @@ from collections.abc import Iterator
 
 from graphopt.report import words
 from graphopt.report.data import Report
-from graphopt.report.gate import cell
-from graphopt.report.text import shown
+from graphopt.report.text import cell, shown
 
 __all__ = ["markdown"]
 

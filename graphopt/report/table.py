@@ -139,11 +139,12 @@ def _lines_of(report: CheckReport) -> list[RenderableType]:
 
 def _verdict(report: CheckReport) -> list[Text]:
     """What was found, in a line or two."""
-    if report.equal:
-        return _proof(report, report.verification)
+    found = _proof(report, report.verification) if report.equal else [*map(_line, words.unused(report))]
+    if report.equal and all(row.key in _USUAL for row in report.rows):
+        return found
     failed = [row.key for row in report.rows if not row]
     told = f"NOT PASSED: {', '.join(failed)}" if failed else f"passed: {counted(len(report.rows), 'line')}"
-    return [*map(_line, words.unused(report)), _line(told)]
+    return [*found, _line(told)]
 
 
 def bench(report: BenchReport) -> RenderableType:

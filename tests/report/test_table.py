@@ -152,6 +152,13 @@ def test_check_shows_each_output_and_the_verdict() -> None:
     assert "NOT EQUAL: " in text(table.check(bad))
 
 
+@pytest.mark.parametrize(("most", "told"), [(2.0, "passed: 3 lines"), (0.5, "NOT PASSED: max-bytes")])
+def test_equal_values_are_not_all_that_counts(most: float, told: str) -> None:
+    shown = text(table.check(graphopt.check(net(), net(), max_bytes=most, device="cpu", threads=1)))
+    assert "verified: " in shown
+    assert told in shown
+
+
 def test_names_from_a_model_are_harmless() -> None:
     proto = net()
     proto.graph.output[0].name = NASTY
