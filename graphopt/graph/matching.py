@@ -6,7 +6,8 @@
     forward    x is one value  →  the nodes f that read it at the same place, and the same besides, are one node
     in order   of what is left, the longest sequence that both have of operators, attributes and shapes of results
 
-Each node and value has at most one counterpart. Time is linear in nodes and their inputs.
+Each node and value has at most one counterpart. Time is linear in nodes and their inputs in each round, but for what is
+left in the end: of that, a million pairs that look alike are compared at most.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ class Side:
 
 
 class Pairs:
-    """The counterparts of what is in the second of two models; `made_of` and `is_now` ask the other way round."""
+    """The counterparts of what is in the second of two models; `stands_for` and `is_now` ask the other way round."""
 
     def __init__(self, before: Side, after: Side) -> None:
         self.before, self.after = before, after

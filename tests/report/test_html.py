@@ -325,7 +325,8 @@ def test_a_recipe_is_shown_line_by_line() -> None:
 def test_the_command_writes_what_the_api_makes(tmp_path: Path) -> None:
     model, file = stored(net(), tmp_path / "net.onnx"), tmp_path / "report.html"
     assert command("optimize", model, "-q", "--device", "cpu", "--threads", 1, "--html", file).code == 0
-    made = graphopt.optimize(model, device="cpu", threads=1).to_html()
+    result = graphopt.optimize(model, device="cpu", threads=1)
+    made = result.to_html()
     written = read(file.read_text(encoding="utf-8"))
     assert "net.onnx → net.opt.onnx" in "".join(next(written.iter("h1")).itertext())
     counted = [[row[:4] for row in rows(tree) if row[0] in {"nodes", "bytes"}] for tree in (written, read(made))]
@@ -334,3 +335,4 @@ def test_the_command_writes_what_the_api_makes(tmp_path: Path) -> None:
     asked, recipe = (e.text for e in written.iter("code"))
     assert asked == f"{again} -o {tmp_path / 'net.opt.onnx'}"
     assert [again, recipe] == [e.text for e in read(made).iter("code")]
+    assert again in result.to_markdown()
