@@ -115,7 +115,9 @@ def blamed(
     else:
         amount = str(first.error).removeprefix(f"output {first.value!r}").removeprefix(" is").lstrip(": ")
         where = f"the first value that differs is {first.value!r} ({first.operator} {first.key!r})"
-        before = "all that it reads is equal" if search.knows(first) else "it is the first one that both models have"
+        before = (
+            "all that it reads is equal" if search.knows(layers, first) else "it is the first one that both models have"
+        )
         text = f"{where}{only and f', {only}'}: {amount}; {before}"
     worst = tuple(off[:_WORST])
     return Blame(text, way.words, provider, len(some), len(layers), first, only, skip, made, len(off), worst)

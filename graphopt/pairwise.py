@@ -111,7 +111,6 @@ class Pairwise:
                 for least in (math.inf, _ANOTHER):
                     own = self._reconciled(reference, way, bounds, own, least)
                 alone |= own
-        self._near = _near(self._side, {self._ours[n] for n in found if n not in self._others})
         return {n: self._layer(n, e, alone.get(n)) for n, e in found.items() if n not in self._others}
 
     def _reconciled(
@@ -149,20 +148,24 @@ class Pairwise:
 
     def first(self, layers: Mapping[str, Layer], outputs: Sequence[str]) -> Layer | None:
         """From an output that is off back to where that began; of several, the earliest."""
-        order = {name: i for i, name in enumerate(layers)}
+        order, before = {name: i for i, name in enumerate(layers)}, self._before(layers)
         off = [n for n in outputs if n in layers and not layers[n].error]
         found: str | None = None
         while off:
             found = min(off, key=order.__getitem__)
-            near = [str(self._theirs[v].name) for v in self._near[self._ours[found]]]
+            near = [str(self._theirs[v].name) for v in before[self._ours[found]]]
             most = decibels(layers[found].error)
             most = most + NEGLIGIBLE if most > -math.inf else math.inf
             off = [n for n in near if decibels(layers[n].error) < most]
         return None if found is None else layers[found]
 
-    def knows(self, layer: Layer) -> bool:
+    def knows(self, layers: Mapping[str, Layer], layer: Layer) -> bool:
         """Whether both models have values inside that a layer is computed from."""
-        return bool(self._near[self._ours[layer.value]])
+        return bool(self._before(layers)[self._ours[layer.value]])
+
+    def _before(self, layers: Mapping[str, Layer]) -> dict[ir.Value, set[ir.Value]]:
+        """For each value of the candidate, the nearest of those in question that it is computed from."""
+        return _near(self._side, {self._ours[name] for name in layers})
 
     def only(self, layer: Layer) -> str:
         """Whether a value is within its tolerance in other ways of running, in words."""
