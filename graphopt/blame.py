@@ -27,6 +27,7 @@ from graphopt.counted import counted
 from graphopt.errors import GraphoptError
 from graphopt.graph.load import Source
 from graphopt.pairwise import NEGLIGIBLE, Layer, Pairwise
+from graphopt.provenance import Provenance
 from graphopt.recipe import Recipe
 from graphopt.run.compare import Way
 from graphopt.run.machine import HERE, Machine
@@ -125,12 +126,11 @@ def blamed(
 
 def _remedy(reference: Source, candidate: Source, keys: Sequence[str]) -> tuple[tuple[str, ...], str]:
     """Which of the reference's nodes to skip, and what made the candidate of them, if its recipe says so."""
-    notes = candidate.model.metadata_props
-    version, digest, text, _ = (notes.get(name) for name in pipeline.PROVENANCE)
-    if version is None or digest != reference.sha256:
+    said = Provenance.of(candidate.model.metadata_props)
+    if not said.version or said.source_sha256 != reference.sha256:
         return (), ""
     try:
-        recipe = Recipe.parse(text or "", "the recipe in the candidate")
+        recipe = Recipe.parse(said.recipe, "the recipe in the candidate")
         if recipe.lossy:
             forms = dict.fromkeys(recipe.forms[k] for k in keys if k in recipe.forms)
             return tuple(keys), " and ".join(forms or recipe.given_up)

@@ -24,6 +24,7 @@ from graphopt.graph.load import Source
 from graphopt.graph.record import Edit
 from graphopt.graph.save import EXTERNAL_ABOVE, serialize, weight_bytes
 from graphopt.protocol import Context, Evaluator, Ledger, Miss, NotEvaluated, Pass, Proposer
+from graphopt.provenance import KEYS, Provenance
 from graphopt.recipe import Recipe
 from graphopt.rewrite import Border, Inline
 from graphopt.run import trial
@@ -48,14 +49,10 @@ _PATIENCE = 20.0
 _GROWTH = 1.5
 """How many times the source's size the emitted file may have."""
 
-PROVENANCE = ("graphopt.version", "graphopt.source_sha256", "graphopt.recipe", "graphopt.verdict")
-"""Keys of the emitted model's metadata_props: what made it, from what, how, and what was found."""
 UNVERIFIED = "unverified"
 """The verdict where nothing was run. It is always written."""
 
 _Answer = TypeVar("_Answer")
-
-"""Told what begins."""
 
 
 @dataclass(frozen=True)
@@ -317,8 +314,8 @@ class _Run:
     @property
     def _is_done(self) -> bool:
         """Whether this recipe made the source: then it grew as far as it may."""
-        known = self.source.model.metadata_props
-        return PROVENANCE[-1] in known and known.get(PROVENANCE[2], self.told.text()) == self.told.text()
+        said = Provenance.of(self.source.model.metadata_props)
+        return bool(said.verdict) and said.recipe in {"", self.told.text()}
 
     def unchanged(self, attempt: Attempt, reason: str, left_out: Sequence[LeftOut] = ()) -> Outcome:
         """The source as it came; running it once more shows that it repeats itself."""
@@ -347,9 +344,8 @@ class _Run:
             proof = "verified" if found.evidence else "no evidence"
             proof += " against the model as it was compressed" if self.settings.stamp else ""
             verdict = f"{proof} on {counted(found.feeds, 'feed')}, {judge.reference.provider}"
-        entries = (version("graphopt"), source.sha256, self.told.text(), verdict)
-        theirs = {k: v for k, v in model.metadata_props.items() if k not in PROVENANCE}
-        ours = theirs | dict(zip(PROVENANCE, entries, strict=True))
+        theirs = {k: v for k, v in model.metadata_props.items() if k not in KEYS}
+        ours = theirs | Provenance(version("graphopt"), source.sha256, self.told.text(), verdict).metadata
         wanted = max((step.opset for step in self.recipe.passes if isinstance(step, Upgrade)), default=0)
         notes = [
             f"opset {wanted} could not be reached, only {model.opset_imports['']}: {miss.root}: {miss.reason}"
@@ -359,7 +355,7 @@ class _Run:
         content = _content(model, source, ours)
         if content is not None and (size := len(content)) > source.size:
             content = None  # one at a time
-            content = _content(model, source, theirs if judge else theirs | {PROVENANCE[-1]: UNVERIFIED})
+            content = _content(model, source, theirs if judge else theirs | Provenance(verdict=UNVERIFIED).metadata)
             if content is not None and (len(content) <= source.size or size > _GROWTH * source.size):
                 notes.append("the file is too small to say in it how it was made")
             else:

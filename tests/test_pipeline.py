@@ -10,8 +10,9 @@ import pytest
 from graphopt import pipeline
 from graphopt.catalogue import LOSSLESS
 from graphopt.graph.load import Source, load
-from graphopt.pipeline import PROVENANCE, Outcome, Settings, optimize
+from graphopt.pipeline import Outcome, Settings, optimize
 from graphopt.protocol import NotEvaluated
+from graphopt.provenance import KEYS
 from graphopt.recipe import Recipe
 from graphopt.run.child import ChildDied
 from tests.end_to_end.support import net, provenance
@@ -71,7 +72,7 @@ def test_theirs_is_kept_and_ours_is_renewed_in_the_metadata() -> None:
     props = {p.key: p.value for p in emitted(outcome(model)).metadata_props}
     assert props["author"] == "someone"
     assert props["graphopt.verdict"] == "verified on 2 feeds, CPUExecutionProvider"
-    assert {k for k in props if k.startswith("graphopt.")} == set(PROVENANCE)
+    assert {k for k in props if k.startswith("graphopt.")} == set(KEYS)
 
 
 def test_the_stamp_is_left_out_where_it_would_make_the_file_larger() -> None:

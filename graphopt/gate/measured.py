@@ -20,7 +20,7 @@ from graphopt.gate.releases import oldest
 from graphopt.gate.rules import Untold
 from graphopt.graph.external import Runnable
 from graphopt.graph.load import Source
-from graphopt.pipeline import PROVENANCE
+from graphopt.provenance import Provenance
 from graphopt.recipe import Recipe
 from graphopt.run.bench import Timing
 from graphopt.run.benchmark import benchmark
@@ -46,7 +46,7 @@ class Side:
     runnable: Runnable
     ir_version: int
     opsets: Mapping[str, int]
-    metadata: Mapping[str, str]
+    provenance: Provenance
     facts: Facts
 
     @classmethod
@@ -54,7 +54,7 @@ class Side:
         """From a model; multiply-accumulates are those of one run on the feed."""
         model, counts = source.model, facts(source.model, source.carried, feed)
         opsets = {d or _STANDARD: v for d, v in model.opset_imports.items()}
-        versions = (model.ir_version, opsets, dict(model.metadata_props))
+        versions = (model.ir_version, opsets, Provenance.of(model.metadata_props))
         return cls(source.name, source.size, source.sha256, source.runnable, *versions, counts)
 
 
@@ -234,8 +234,7 @@ class Measured:
         Raises:
             Untold: it says nothing.
         """
-        known = {key.removeprefix("graphopt."): key for key in PROVENANCE}
-        text = self.candidate.metadata.get(known[name])
+        text: str = getattr(self.candidate.provenance, name)
         if not text:
             raise Untold("the candidate does not say how it was made")
         return text

@@ -14,7 +14,7 @@ from graphopt.graph.diff import GONE, KINDS, Change, Diff
 from graphopt.graph.load import Source
 from graphopt.graph.matching import Side, constant, described, equal, settings
 from graphopt.graph.nodes import is_overridable
-from graphopt.pipeline import PROVENANCE
+from graphopt.provenance import Provenance
 from graphopt.report.data import Document, PortReport
 from graphopt.report.text import shown
 
@@ -104,7 +104,7 @@ class DiffReport(Document):
         gone = Counter(n.kind for n in sides[0].nodes if n.kind in GONE)
         constants = tuple(_constants(before.model, after.model))
         ports, header = tuple(_ports(*sides)), _header(*sides)
-        derived = after.model.metadata_props.get(PROVENANCE[1]) == before.sha256
+        derived = Provenance.of(after.model.metadata_props).source_sha256 == before.sha256
         notes = tuple(f"{s.name}: {note}" for s in (before, after) for note in s.notes)
         return cls(
             *sides,
