@@ -29,7 +29,7 @@ from graphopt.graph.load import Source
 from graphopt.pairwise import NEGLIGIBLE, Layer, Pairwise
 from graphopt.provenance import Provenance
 from graphopt.recipe import Recipe
-from graphopt.run.compare import Way
+from graphopt.run.compare import Bound, Way, bound
 from graphopt.run.machine import HERE, Machine
 from graphopt.run.session import Feed
 from graphopt.verify import Judge, prepared
@@ -96,8 +96,7 @@ def blamed(
     Raises:
         InputError: the candidate does not run in one of the ways in which the reference does.
     """
-    bound = None if atol is None and rtol is None else (atol or 0.0, rtol or 0.0)
-    found = _failing(candidate, feeds, judge, bound)
+    found = _failing(candidate, feeds, judge, bound(atol, rtol))
     if found is None:
         return None
     way, provider, some, outputs = found
@@ -143,7 +142,7 @@ def _remedy(reference: Source, candidate: Source, keys: Sequence[str]) -> tuple[
 
 
 def _failing(
-    candidate: Source, feeds: Sequence[Feed], judge: Judge, bound: tuple[float, float] | None
+    candidate: Source, feeds: Sequence[Feed], judge: Judge, limit: Bound | None
 ) -> tuple[Way, str, list[Feed], list[str]] | None:
     """The first way of running in which outputs differ, on what, the feeds on which they do most, and which ones."""
     content = prepared(candidate)
@@ -152,7 +151,7 @@ def _failing(
         names = [p.name for p in session.outputs if p.name in judge.reference.expected[0]]
         off, wrong = dict[int, float](), dict[str, None]()
         for index, feed in enumerate(feeds):
-            errors = judge.reference.judged(names, [(index, session.run(feed, names))], bound)
+            errors = judge.reference.judged(names, [(index, session.run(feed, names))], limit)
             if failed := [e for e in errors if not e]:
                 off[index] = max(e.share if e.share > 1 else math.inf for e in failed)
                 wrong |= dict.fromkeys(e.name for e in failed)

@@ -32,7 +32,7 @@ from graphopt.run.noise import Noise, classes, gap, leaves, magnitude, misfit
 from graphopt.run.runtime import CPU
 from graphopt.run.session import Feed, Session
 
-__all__ = ["Comparison", "OutputError", "Pick", "Reference", "Way", "similar"]
+__all__ = ["Bound", "Comparison", "OutputError", "Pick", "Reference", "Way", "bound", "similar"]
 
 Bound = tuple[float, float]
 """Absolute and relative tolerance."""
@@ -192,10 +192,7 @@ class Reference:
         Raises:
             UsageError: `atol` or `rtol` is negative, infinite or not a number.
         """
-        for name, given in (("atol", atol), ("rtol", rtol)):
-            if given is not None and not 0 <= given < math.inf:
-                raise UsageError(f"{name} is {given}: give a number that is 0 or more")
-        bound = None if atol is None and rtol is None else (atol or 0.0, rtol or 0.0)
+        given = bound(atol, rtol)
         count = len(self._expected)
         differences: tuple[str, ...] = ()
         try:
@@ -203,7 +200,7 @@ class Reference:
             differences = changes(self, session)
             names = [p.name for p in session.outputs if p.name in self._noise]
             runs = ((i, session.run(feed, names)) for i, feed in enumerate(self._feeds if names else ()))
-            outputs = self.judged(names, runs, bound)
+            outputs = self.judged(names, runs, given)
         except InputError as error:
             differences = (*differences, f"the candidate does not run: {error}")
             return Comparison((), count, passed=False, differences=differences)
@@ -213,7 +210,7 @@ class Reference:
         self,
         names: Sequence[str],
         runs: Iterable[tuple[int, Mapping[str, Any]]],
-        bound: tuple[float, float] | None = None,
+        bound: Bound | None = None,
     ) -> tuple[OutputError, ...]:
         """The verdict on some outputs.
 
@@ -233,7 +230,7 @@ class Reference:
         """For each feed, the tensors of each output."""
         return self._expected
 
-    def _tally(self, name: str, bound: tuple[float, float] | None) -> _Tally:
+    def _tally(self, name: str, bound: Bound | None) -> _Tally:
         noise = self._noise[name]
         evidence = noise.informative or not self.inputs  # constants are all there is
         return _Tally(name, noise, bound, self._picks.get(name), evidence=evidence)
@@ -289,6 +286,18 @@ class Pick:
     name: str
     """Of the value."""
     axis: int
+
+
+def bound(atol: float | None, rtol: float | None) -> Bound | None:
+    """What replaces the derived tolerance, if one of both is given.
+
+    Raises:
+        UsageError: one is negative, infinite or not a number.
+    """
+    for name, given in (("atol", atol), ("rtol", rtol)):
+        if given is not None and not 0 <= given < math.inf:
+            raise UsageError(f"{name} is {given}: give a number that is 0 or more")
+    return None if atol is None and rtol is None else (atol or 0.0, rtol or 0.0)
 
 
 def _allowed(tolerances: np.ndarray, bound: Bound | None, signal: np.ndarray) -> np.ndarray:
