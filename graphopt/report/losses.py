@@ -8,7 +8,6 @@ from typing import Final
 
 from graphopt.compress.refit import Refit
 from graphopt.compress.sparse import Sparse
-from graphopt.counted import counted
 from graphopt.report import words
 from graphopt.report.data import Report
 from graphopt.report.half import HalfReport
@@ -40,9 +39,8 @@ def _plan(plan: PlanReport) -> list[Html]:
     cut = [_group(g) for g in plan.groups if g.after < g.before]
     kept = [_group(g) for g in plan.groups if g.after >= g.before]
     columns = ("group", ">before", ">after", "", ">MACs alone", ">error", ">error at half", "error by width", "of")
-    judged = "" if plan.only else f", judged by {counted(plan.judged, 'other')}"
     legend = (
-        f"learned from {counted(plan.calibrated, 'sample')}{judged}; the MACs are the part of the model's that goes if "
+        f"{words.learned(plan)}; the MACs are the part of the model's that goes if "
         "this group alone is cut, the error is what that costs the outputs before anything is fitted, at this width "
         "and at half of all (the larger, the more sensitive); each curve has a scale of its own, and a dot at the width"
     )
@@ -95,11 +93,10 @@ def _refit(refit: Refit) -> tuple[str, ...]:
 def _sparse(plan: PlanReport) -> list[Html]:
     """How many weights became zero, and where."""
     columns = ("product", "chosen", ">weights", ">zeros", "", ">damping", ">error, only zeros", ">error, fitted")
-    legend = f"learned from {counted(plan.calibrated, 'sample')}, judged by {counted(plan.judged, 'other')}"
     return [
         element("h2", "Weights that became zero"),
         element("p", words.zeros(plan)),
-        element("p", legend, class_="soft"),
+        element("p", words.learned(plan), class_="soft"),
         fold(f"Products ({len(plan.sparse):,})", table(columns, map(_zeros, plan.sparse))),
     ]
 

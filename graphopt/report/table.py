@@ -99,17 +99,12 @@ def _widths(plan: PlanReport | None) -> list[RenderableType]:
         table.add_row(shown(group.key), group.kind, str(group.before), str(group.after), f"-{group.macs:.1%}")
     parts += [Text(), table] if cut else []
     parts += [Text(), _line(words.forms(plan))] if plan.forms else []
-    return parts if plan.sparse else [*parts, _learned(plan)]
+    return parts if plan.sparse else [*parts, _line(words.learned(plan))]
 
 
 def _zeros(plan: PlanReport | None) -> list[RenderableType]:
     """How many weights became zero."""
-    return [Text(), _line(words.zeros(plan)), _learned(plan)] if plan and plan.sparse else []
-
-
-def _learned(plan: PlanReport) -> Text:
-    judged = "" if plan.only else f", judged by {counted(plan.judged, 'other')}"
-    return _line(f"learned from {counted(plan.calibrated, 'sample')}{judged}")
+    return [Text(), _line(words.zeros(plan)), _line(words.learned(plan))] if plan and plan.sparse else []
 
 
 def check(report: CheckReport) -> RenderableType:

@@ -29,6 +29,7 @@ __all__ = [
     "data",
     "doubt",
     "first",
+    "learned",
     "lost",
     "metric",
     "noise",
@@ -175,6 +176,12 @@ def integers(found: IntegersReport) -> list[str]:
     reasons = {p.key: p.reason for p in done if p.integer is False}
     lines += [f"not on integers: {line}" for line in grouped(reasons)]
     return lines
+
+
+def learned(plan: PlanReport) -> str:
+    """How many samples it was learned from, and judged by."""
+    judged = "" if plan.only else f", judged by {counted(plan.judged, 'other')}"
+    return f"learned from {counted(plan.calibrated, 'sample')}{judged}"
 
 
 def forms(plan: PlanReport) -> str:
