@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from graphopt.api import Model, check
+from graphopt.gate.metric import Outputs
+from graphopt.run.session import Device
 
 __all__ = ["assert_equivalent"]
 
@@ -16,13 +18,17 @@ def assert_equivalent(
     candidate: Model,
     *,
     data: Any = None,
+    device: Device = "cpu",
     policy: str | os.PathLike[str] | Mapping[str, Any] | None = None,
     max_drop: Mapping[str, float] | Sequence[str] | None = None,
+    metric: str | Callable[[Outputs], float] | None = None,
     atol: float | None = None,
     rtol: float | None = None,
     set_dims: Mapping[str, int] | None = None,
 ) -> None:
-    """Fail unless the candidate does the reference's job; parameters are those of `graphopt.check`.
+    """Fail unless the candidate does the reference's job.
+
+    Parameters are those of `graphopt.check`; what else it limits is a line of a policy.
 
     Raises:
         AssertionError: it does not; the text says where they differ.
@@ -31,9 +37,10 @@ def assert_equivalent(
         reference,
         candidate,
         data=data,
-        device="cpu",
+        device=device,
         policy=policy,
         max_drop=max_drop,
+        metric=metric,
         atol=atol,
         rtol=rtol,
         set_dims=set_dims,

@@ -15,6 +15,7 @@ import pytest
 import graphopt
 from graphopt.errors import InputError, MachineError, UsageError
 from graphopt.recipe import Recipe
+from graphopt.testing import assert_equivalent
 from tests.end_to_end.support import net, operators, stored
 from tests.support.models import feed, run
 
@@ -305,3 +306,16 @@ def test_errors_say_which_of_two_models_they_are_about(tmp_path: Path) -> None:
         graphopt.bench(SCORES, CUSTOM, threads=1)
     with pytest.raises(InputError, match=f"^{tmp_path / 'no.onnx'} does not exist"):
         graphopt.check(good, tmp_path / "no.onnx")
+
+
+# -- in people's own tests -------------------------------------------------------------------------------------------
+
+
+def test_a_test_may_have_a_metric_of_its_own() -> None:
+    values = iter((1.0, 0.25))
+
+    def falling(_outputs: object) -> float:
+        return next(values)
+
+    with pytest.raises(AssertionError, match=r"max-drop\.falling: falls by 0\.75"):
+        assert_equivalent(net(), net(), metric=falling, max_drop={"falling": 0.5})
