@@ -65,7 +65,7 @@ def refuse_side_files(
     """Refuse reports that would take the place of something else.
 
     Args:
-        given: files to write, by the option that names each; None and "-" stand for no file.
+        given: files to write, by the option that names each; None stands for no file, and so does "-" of --json.
         models: models that are read, by what the user knows them as; their weights are kept as well.
         keep: further files that are not to be replaced.
         external_root: where else those weights may be.
@@ -77,8 +77,10 @@ def refuse_side_files(
     """
     taken = dict(models) | dict(keep)
     for option, path in given.items():
-        if path is None or str(path) == "-":
+        if path is None or (str(path) == "-" and option == "--json"):
             continue
+        if str(path) == "-":
+            raise UsageError(f"{option} - is no file, and only --json goes to stdout: give the name of a file")
         with _telling(path):
             for name, other in taken.items():
                 if other is not None and _same(path, other):
