@@ -77,10 +77,8 @@ def refuse_side_files(
     """
     taken = dict(models) | dict(keep)
     for option, path in given.items():
-        if path is None or (str(path) == "-" and option == "--json"):
+        if path is None or _is_stdout(option, path):
             continue
-        if str(path) == "-":
-            raise UsageError(f"{option} - is no file, and only --json goes to stdout: give the name of a file")
         with _telling(path):
             for name, other in taken.items():
                 if other is not None and _same(path, other):
@@ -97,6 +95,13 @@ def refuse_side_files(
                 if inside and any(_same(path, file) for file in files_of(model, external_root)):
                     raise UsageError(f"{option} {path} holds the weights of {model}: give another file")
         taken[option] = path
+
+
+def _is_stdout(option: str, path: Path) -> bool:
+    """Whether no file is meant; raises `UsageError` where only a file can be."""
+    if str(path) == "-" and option != "--json":
+        raise UsageError(f"{option} - is no file, and only --json goes to stdout: give the name of a file")
+    return str(path) == "-"
 
 
 def _refuse_folder(path: Path) -> None:

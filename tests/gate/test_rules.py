@@ -166,6 +166,8 @@ def test_a_metric_of_ones_own() -> None:
     assert same
     assert row(same, "max-drop.spread").value == 0
     assert not check(TURNED, {}, metric=spread, max_drop=["spread=0.01"])
+    with pytest.raises(UsageError, match="no line asks for the metric 'spread': give max_drop for it"):
+        check(SAME, {"max-bytes": 1}, metric=spread)
     with pytest.raises(UsageError, match="the metric 'spread' failed: KeyError: 'y'"):
         graphopt.check(parse(RENAMED), parse(RENAMED), data=dict(DATA), metric=spread, max_drop={"spread": 1})
 
