@@ -55,7 +55,7 @@ def check_tolerance(atol: object, rtol: object) -> None:
     """
     for name, given in (("atol", atol), ("rtol", rtol)):
         number = isinstance(given, int | float | np.integer | np.floating) and not isinstance(given, bool)
-        if given is not None and not (number and 0 <= float(given) < math.inf):  # type: ignore[arg-type]
+        if given is not None and not (number and 0 <= given < math.inf):  # type: ignore[operator]
             raise UsageError(f"{name} is {_shown(given)}: give a finite number, at least 0")
 
 

@@ -82,7 +82,7 @@ def blamed(
     atol: float | None = None,
     rtol: float | None = None,
 ) -> Blame | None:
-    """Look for the layers in which a candidate departs from a reference; None where no output does.
+    """Look for the layers in which a candidate departs from a reference; None where no output of both does.
 
     Args:
         reference: the model to compare with.
@@ -149,6 +149,8 @@ def _failing(
     for way in judge.reference.ways:
         session = way.session(content)
         names = [p.name for p in session.outputs if p.name in judge.reference.expected[0]]
+        if not names:
+            return None
         off, wrong = dict[int, float](), dict[str, None]()
         for index, feed in enumerate(feeds):
             errors = judge.reference.judged(names, [(index, session.run(feed, names))], limit)

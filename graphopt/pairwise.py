@@ -18,7 +18,7 @@ from graphopt.graph.load import Source
 from graphopt.graph.matching import Pairs, Side
 from graphopt.graph.nodes import key
 from graphopt.graph.save import runnable
-from graphopt.graph.shapes import ShapeOf
+from graphopt.graph.shapes import bytes_of
 from graphopt.run.compare import OutputError, Reference, Way
 from graphopt.run.machine import Machine
 from graphopt.run.session import Feed, Session
@@ -91,7 +91,7 @@ class Pairwise:
             after = measured(candidate.model, candidate.carried, feed)
             fits = {v for v in fits if (shape := after(v)) is not None and shape == before(self._theirs[v])}
             for name, v in self._ours.items():
-                self._size[name] += _bytes(self._theirs[v], before)
+                self._size[name] += bytes_of(self._theirs[v], before)
         self._others: set[str] = set()
         """Those of the pairs, by the reference's names, that turned out to be none."""
         self._bounds = {v: read for v, read in _near(self._side, fits).items() if v in fits}
@@ -294,12 +294,6 @@ def _comparable(theirs: ir.Value, ours: ir.Value, graph: ir.Graph) -> bool:
     if not all(isinstance(v.type, ir.TensorType | None) for v in (theirs, ours)):
         return False
     return theirs.dtype == ours.dtype or {theirs.dtype, ours.dtype} <= _FLOATS
-
-
-def _bytes(value: ir.Value, shape: ShapeOf) -> int:
-    """0 where the shape is not known."""
-    found = shape(value)
-    return 0 if found is None else math.prod(found) * (8 if value.dtype is None else math.ceil(value.dtype.itemsize))
 
 
 def _giving(model: ir.Model, outputs: Sequence[str], inputs: Sequence[str] = ()) -> ir.Model:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +16,7 @@ from graphopt.errors import InputError, UsageError
 from graphopt.graph.external import Runnable
 from graphopt.graph.load import Source
 from graphopt.graph.nodes import graphs
-from graphopt.graph.shapes import ShapeOf
+from graphopt.graph.shapes import bytes_of
 from graphopt.run import data as datasets
 from graphopt.run import feeds as generated
 from graphopt.run import trial
@@ -109,15 +108,9 @@ def _sizes(model: ir.Model, row: Feed) -> tuple[int, int]:
     """Rows of larger and of smaller feeds: as many as `_BATCHES` says, or as let no value be too large."""
     one, two = (extents(model, {n: np.repeat(v, k, axis=0) for n, v in row.items()}) for k in (1, 2))
     values = [v for graph in graphs(model) for node in graph for v in node.outputs]
-    largest = max((_bytes(v, two) - _bytes(v, one) for v in values), default=0)
+    largest = max((bytes_of(v, two) - bytes_of(v, one) for v in values), default=0)
     large = min(max(_LARGEST // max(largest, 1), 2), _BATCHES[0])
     return large, min(_BATCHES[1], large - 1)
-
-
-def _bytes(value: ir.Value, shape: ShapeOf) -> int:
-    """0 where the shape is not known."""
-    found = shape(value)
-    return 0 if found is None else math.prod(found) * (4 if value.dtype is None else math.ceil(value.dtype.itemsize))
 
 
 def _stacked(rows: Sequence[Feed], large: int, small: int) -> tuple[tuple[Feed, ...], int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf, isfinite, log10, sqrt
 
@@ -13,6 +13,7 @@ from scipy.special import betaincinv
 from graphopt.graph.external import Runnable
 from graphopt.run.data import Pair
 from graphopt.run.machine import HERE, Machine
+from graphopt.run.noise import is_float, leaves
 from graphopt.run.session import Feed, Session
 
 __all__ = [
@@ -135,18 +136,19 @@ class Tally:
         self, feed: Feed, before: Mapping[str, object], after: Mapping[str, object], labels: np.ndarray | None
     ) -> None:
         """Count the outputs for one feed."""
-        for output in before:
-            self._sums.setdefault(output, _Sums()).add(before[output], after[output])
+        theirs = leaves(dict(after))
+        for output, mine in leaves(dict(before)).items():
+            self._sums.setdefault(output, _Sums()).add(mine, theirs[output])
         usable = {n: found for n, v in before.items() if (found := _rows(v, feed)) is not None}
         name = next((n for n in usable if is_scores(before[n], feed)), next(iter(usable), None))
-        mine, theirs = (None, None) if name is None else (usable[name], _rows(after[name], feed))
-        self._scored = self._scored and mine is not None and theirs is not None and mine.shape == theirs.shape
-        if mine is None or theirs is None or not self._scored:
+        a, b = (None, None) if name is None else (usable[name], _rows(after[name], feed))
+        self._scored = self._scored and a is not None and b is not None and a.shape == b.shape
+        if a is None or b is None or not self._scored:
             return
-        self._directed = self._directed and _directions(mine)
-        for guesses, value in zip(self._found, (mine, theirs), strict=True):
+        self._directed = self._directed and _directions(a)
+        for guesses, value in zip(self._found, (a, b), strict=True):
             guesses.append(value if value.shape[1] == 1 else value.argmax(axis=1))
-        truth = None if labels is None else _classes(labels, *mine.shape)
+        truth = None if labels is None else _classes(labels, *a.shape)
         self._labelled = self._labelled and truth is not None
         if truth is not None:
             self._truth.append(truth)
@@ -223,15 +225,17 @@ class _Sums:
         self.floats = self._apart = False
         self._largest = self._scale = 0.0
 
-    def add(self, before: object, after: object) -> None:
-        """One more pair of values; what is no array of floats does not count."""
-        if not isinstance(before, np.ndarray) or before.dtype.kind != "f":
-            return
-        self.floats = True
-        if not isinstance(after, np.ndarray) or before.shape != after.shape:
+    def add(self, before: Sequence[np.ndarray], after: Sequence[np.ndarray]) -> None:
+        """The tensors of one more pair of values; those that are not of floats do not count."""
+        self.floats = self.floats or any(is_float(x.dtype) for x in before)
+        if [x.shape for x in before] != [x.shape for x in after]:
             self._apart = True
             return
-        a, b = before.astype(np.float64).ravel(), after.astype(np.float64).ravel()
+        for x, y in zip(before, after, strict=True):
+            if is_float(x.dtype):
+                self._add(x.astype(np.float64).ravel(), y.astype(np.float64).ravel())
+
+    def _add(self, a: NDArray[np.float64], b: NDArray[np.float64]) -> None:
         known = np.isfinite(a) & np.isfinite(b)
         self._apart = self._apart or not bool((known | (a == b) | (np.isnan(a) & np.isnan(b))).all())
         a, b = a[known], b[known]
@@ -267,7 +271,7 @@ def _directions(rows: NDArray[np.floating]) -> bool:
 
 def _rows(value: object, feed: Feed) -> NDArray[np.floating] | None:
     """(samples, columns): an output with one float, or one row of them, for each sample of the feed."""
-    if not isinstance(value, np.ndarray) or value.dtype.kind != "f" or value.ndim not in {1, 2} or not value.size:
+    if not isinstance(value, np.ndarray) or not is_float(value.dtype) or value.ndim not in {1, 2} or not value.size:
         return None
     same = all(isinstance(v, np.ndarray) and v.ndim and len(v) == len(value) for v in feed.values())
     return value.reshape(len(value), -1) if same else None

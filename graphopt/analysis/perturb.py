@@ -34,6 +34,7 @@ from graphopt.analysis.samples import identity
 from graphopt.graph.external import Runnable
 from graphopt.run.data import Pair, rows_of
 from graphopt.run.machine import HERE, Machine
+from graphopt.run.noise import is_float
 from graphopt.run.session import Feed
 
 __all__ = ["Disturbed", "disturbed"]
@@ -120,7 +121,7 @@ def _drawn(feed: Feed, names: Iterable[str], seed: int, *, rows: bool) -> dict[s
     samples = [{n: v[i : i + 1] for n, v in feed.items()} if rows else feed for i in range(count)]
     seeds = [(seed, identity(sample)) for sample in samples]
     found = {}
-    for name in names:
+    for name in (n for n in names if n in feed):
         parts = []
         for sample, numbers in zip(samples, seeds, strict=True):
             rng, x = np.random.default_rng((*numbers, *name.encode())), sample[name]
@@ -152,8 +153,8 @@ class _Seen:
             self._ids.update(dict(zip(ids.tolist(), counts.tolist(), strict=True)))
 
     def ways(self) -> dict[str, _Way]:
-        """How it can be disturbed, by name; nothing of masks, and of what never changes."""
-        if self._first is None or self._mask or self._same:
+        """How it can be disturbed, by name; nothing of masks, of what never changes, and of what is not finite."""
+        if self._first is None or self._mask or self._same or not self._sums[0]:
             return {}
         return self._of_tokens() if self._first.dtype.kind != "f" else self._of_floats()
 
@@ -217,9 +218,12 @@ class _Count:
         labels: NDArray[Any] | None,
     ) -> None:
         """Take in one feed, and what each model makes of it and of the disturbed one."""
+        held = [*feed.values(), *(v for outputs in clean for v in _floats(outputs).values())]
+        count = {len(v) if isinstance(v, np.ndarray) and v.ndim else 0 for v in held}
+        rows = max(count) if len(count) == 1 else 0
         for model, (tally, errors) in enumerate(zip(self._own, self._errors, strict=True)):
             tally.add(feed, clean[model], found[model], labels)
-            power, error = _squares(clean[model], found[model], feed)
+            power, error = _squares(clean[model], found[model], rows)
             self._power[model] += power
             errors.append(error)
         self._both.add(feed, found[0], found[1], labels)
@@ -272,16 +276,19 @@ def _paired(extra: NDArray[np.float64], *, shares: bool) -> tuple[float, float]:
     return float(mean - _SURE * error), float(mean + _SURE * error)
 
 
-def _squares(clean: Mapping[str, Any], found: Mapping[str, Any], feed: Feed) -> tuple[float, NDArray[np.float64]]:
-    """The squares of all float outputs, and those of their changes sample by sample."""
-    floats = [n for n, v in clean.items() if isinstance(v, np.ndarray) and v.dtype.kind == "f"]
-    count = {
-        len(v) if isinstance(v, np.ndarray) and v.ndim else 0 for v in (*feed.values(), *(clean[n] for n in floats))
-    }
-    rows = max(count) if len(count) == 1 else 1
-    power, changes = 0.0, np.zeros(rows)
-    for name in floats:
-        before, after = (v[name].astype(np.float64).reshape(rows, -1) for v in (clean, found))
+def _floats(outputs: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+    return {n: v for n, v in outputs.items() if isinstance(v, np.ndarray) and is_float(v.dtype)}
+
+
+def _squares(clean: Mapping[str, Any], found: Mapping[str, Any], rows: int) -> tuple[float, NDArray[np.float64]]:
+    """The squares of all float outputs, and those of their changes sample by sample; without rows there is one.
+
+    An output that gets another shape has lost all that it was.
+    """
+    power, changes = 0.0, np.zeros(rows or 1)
+    for name, value in _floats(clean).items():
+        other = found[name] if found[name].shape == value.shape else np.zeros_like(value)
+        before, after = (v.astype(np.float64).reshape(rows or 1, -1) for v in (value, other))
         known = np.isfinite(before) & np.isfinite(after)
         power += float(np.square(before, where=known, out=np.zeros_like(before)).sum())
         changes += np.square(after - before, where=known, out=np.zeros_like(before)).sum(axis=1)

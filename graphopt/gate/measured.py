@@ -14,12 +14,13 @@ import numpy as np
 from graphopt.analysis.evidence import Evidence
 from graphopt.analysis.facts import Facts, facts
 from graphopt.analysis.metrics import BATCH, Distance, Scores, interval, scored
-from graphopt.errors import InputError, UsageError
+from graphopt.errors import UsageError
 from graphopt.gate.metric import OwnMetric
 from graphopt.gate.releases import oldest
 from graphopt.gate.rules import Untold
 from graphopt.graph.external import Runnable
 from graphopt.graph.load import Source
+from graphopt.plan.budget import LABELLED
 from graphopt.provenance import Provenance
 from graphopt.recipe import Recipe
 from graphopt.run.bench import Timing
@@ -30,10 +31,12 @@ from graphopt.run.environment import environment
 from graphopt.run.machine import Machine
 from graphopt.run.placement import Placement
 from graphopt.run.session import Feed
+from graphopt.run.usercode import user_code
 
 __all__ = ["Measured", "Side"]
 
 _STANDARD: Final = "ai.onnx"
+_DISTANCES: Final = frozenset({"sqnr", "cosine"})
 
 
 @dataclass(frozen=True)
@@ -121,7 +124,8 @@ class Measured:
             return self._own
         found = self.scores.metrics
         if name not in found:
-            needs = "an output of scores" + ("" if name == "agreement" else " and `labels` in the data")
+            needs = "an output of floats" if name in _DISTANCES else "an output of scores"
+            needs += " and `labels` in the data" if name in LABELLED else ""
             raise Untold(f"it needs {needs}; there is: {', '.join(found) or 'none'}")
         return found[name]
 
@@ -140,13 +144,8 @@ class Measured:
 
     def _measure(self, metric: OwnMetric, side: Side) -> float:
         session = self.machine.session(side.runnable, lasting=False)
-        try:
-            found = metric.function((session.run(feed), labels) for feed, labels in self._pairs())
-            value = float(found)
-        except InputError:
-            raise
-        except Exception as problem:
-            raise UsageError(f"the metric {metric.name!r} failed: {type(problem).__name__}: {problem}") from problem
+        with user_code(f"the metric {metric.name!r} failed", UsageError):
+            value = float(metric.function((session.run(feed), labels) for feed, labels in self._pairs()))
         if not np.isfinite(value):
             raise Untold(f"the metric is {value}")
         return value

@@ -103,7 +103,12 @@ class Row:
 
 
 def _number(value: object) -> bool:
-    return not isinstance(value, bool) and isinstance(value, numbers.Real) and math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # of an integer beyond all floats
+        return False
 
 
 _FLAG: Final = Kind("true or false", lambda v: isinstance(v, bool))

@@ -83,11 +83,12 @@ class _Reader:
         """Further pairs, inside of regions."""
 
     def read(self) -> Diff:
-        regions = self._regions
+        regions, taken = self._regions, set[ir.Node]()
         for node, region in regions.items():
-            same = next((n for n in region if n not in self.moved.values() and _twins(n, node)), None)
+            same = next((n for n in region if n not in taken and _twins(n, node)), None)
             if same is not None:
                 self.moved[node] = same
+                taken.add(same)
         told = {node: self._paired(self.pairs.nodes[node], node) for node in self.pairs.nodes}
         crowd: dict[frozenset[ir.Node], list[ir.Node]] = {}
         for node, region in regions.items():

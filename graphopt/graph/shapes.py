@@ -7,6 +7,7 @@ stay without a shape and fewer rules apply.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 
 import onnx
@@ -16,7 +17,7 @@ import onnx_ir as ir
 
 from graphopt.graph.nodes import is_constant
 
-__all__ = ["SMALL", "ShapeOf", "infer_node", "skeleton"]
+__all__ = ["SMALL", "ShapeOf", "bytes_of", "infer_node", "skeleton"]
 
 ShapeOf = Callable[[ir.Value | None], tuple[int, ...] | None]
 """Answers the concrete shape of a value under the binding of symbolic dimensions at hand; None if unknown or absent."""
@@ -40,6 +41,13 @@ _NO_ANSWER = (
 )
 
 _log = logging.getLogger(__name__)
+
+
+def bytes_of(value: ir.Value, shape: ShapeOf) -> int:
+    """Of a value in memory, 8 for each element of a size that is not known; 0 where its shape is not known."""
+    found, dtype = shape(value), value.dtype
+    each = 8 if dtype is None or dtype.is_string() else math.ceil(dtype.itemsize)
+    return 0 if found is None else math.prod(found) * each
 
 
 def skeleton(model: ir.Model) -> onnx.ModelProto:

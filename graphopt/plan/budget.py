@@ -20,6 +20,7 @@ from graphopt.analysis.groups import Channels, Port, Widths
 from graphopt.errors import UsageError
 
 __all__ = [
+    "LABELLED",
     "Cost",
     "Limit",
     "Metric",
@@ -39,7 +40,8 @@ Array = NDArray[Any]
 Resource = Literal["macs", "params", "bytes", "latency"]
 Metric = Literal["accuracy", "f1", "agreement", "sqnr", "cosine"]
 
-_LABELLED: Final = frozenset({"accuracy", "f1"})
+LABELLED: Final = frozenset({"accuracy", "f1"})
+"""Metrics that need labels."""
 _NEEDS: Final = "`labels` in the data, the number of its class for each sample, and an output of scores"
 _BELOW_ONE: Final = frozenset({"accuracy", "f1", "agreement", "cosine"})
 
@@ -139,7 +141,7 @@ def excess(metrics: Mapping[str, tuple[float, float]], allowed: Mapping[str, flo
     worst = 0.0
     for name, most in allowed.items():
         if name not in metrics:
-            known, needs = ", ".join(metrics) or "none", f"; it needs {_NEEDS}" if name in _LABELLED else ""
+            known, needs = ", ".join(metrics) or "none", f"; it needs {_NEEDS}" if name in LABELLED else ""
             raise UsageError(f"the metric {name!r} cannot be measured on this model and data{needs}; there is: {known}")
         before, after = metrics[name]
         lost = before - after
@@ -222,7 +224,7 @@ def _pairs(given: Mapping[str, float] | Sequence[str], what: str, example: str) 
     for name, value in items:
         try:
             number = float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise UsageError(f"{what} {name}={value} has no number: write {example}") from None
         if not np.isfinite(number):
             raise UsageError(f"{what} {name}={value} has no finite number: write {example}")

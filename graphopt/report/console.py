@@ -71,13 +71,14 @@ def progress(*, quiet: bool, verbose: bool) -> Iterator[Callable[[str], None]]:
     """
     if quiet and verbose:
         raise UsageError("--quiet and --verbose contradict each other: give one of them")
-    if verbose:
-        yield news(lambda text: write(shown(text) + "\n", err=True))
-    elif quiet or sys.stderr is None or not sys.stderr.isatty():
-        yield lambda _: None
-    else:
-        with Bars(Console(stderr=True)) as bars:
-            yield bars
+    with contextlib.redirect_stdout(sys.stderr):  # what users' functions print is no data
+        if verbose:
+            yield news(lambda text: write(shown(text) + "\n", err=True))
+        elif quiet or sys.stderr is None or not sys.stderr.isatty():
+            yield lambda _: None
+        else:
+            with Bars(Console(stderr=True)) as bars:
+                yield bars
 
 
 class Bars(Progress):

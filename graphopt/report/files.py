@@ -65,7 +65,7 @@ def refuse_side_files(
     """Refuse reports that would take the place of something else.
 
     Args:
-        given: files to write, by the option that names each; None and "-" stand for no file.
+        given: files to write, by the option that names each; None stands for no file, and so does "-" of --json.
         models: models that are read, by what the user knows them as; their weights are kept as well.
         keep: further files that are not to be replaced.
         external_root: where else those weights may be.
@@ -77,7 +77,7 @@ def refuse_side_files(
     """
     taken = dict(models) | dict(keep)
     for option, path in given.items():
-        if path is None or str(path) == "-":
+        if path is None or _is_stdout(option, path):
             continue
         with _telling(path):
             for name, other in taken.items():
@@ -95,6 +95,13 @@ def refuse_side_files(
                 if inside and any(_same(path, file) for file in files_of(model, external_root)):
                     raise UsageError(f"{option} {path} holds the weights of {model}: give another file")
         taken[option] = path
+
+
+def _is_stdout(option: str, path: Path) -> bool:
+    """Whether no file is meant; raises `UsageError` where only a file can be."""
+    if str(path) == "-" and option != "--json":
+        raise UsageError(f"{option} - is no file, and only --json goes to stdout: give the name of a file")
+    return str(path) == "-"
 
 
 def _refuse_folder(path: Path) -> None:

@@ -249,7 +249,8 @@ class Reference:
         first, second = (p if p.ndim == values.ndim else np.expand_dims(p, axis) for p in places)
         axis %= values.ndim
         rest = tuple(n for i, n in enumerate(values.shape) if i != axis)
-        if first.ndim != values.ndim or tuple(n for i, n in enumerate(first.shape) if i != axis) != rest:
+        others = tuple(n for i, n in enumerate(first.shape) if i != axis)
+        if first.dtype.kind == "O" or first.ndim != values.ndim or others != rest:  # text of places is no place
             return np.zeros(places[0].shape, bool)
         known = (second >= 0) & (second < values.shape[axis])
         a, b = (np.take_along_axis(values, np.where(known, p, 0).astype(np.int64), axis) for p in (first, second))

@@ -26,9 +26,10 @@ from typing import Any
 import numpy as np
 
 from graphopt.counted import counted
-from graphopt.errors import GraphoptError, InputError, UsageError
+from graphopt.errors import InputError, UsageError
 from graphopt.run.files import read_npz, read_pb
 from graphopt.run.session import Feed, Port
+from graphopt.run.usercode import user_code
 
 __all__ = ["Data", "Pair", "Survey", "add_digest", "function", "open_data", "rows_are_samples", "rows_of"]
 
@@ -241,7 +242,7 @@ def _data_set(folder: Path, inputs: Sequence[Port]) -> Feed:
 
 def function(module: str, name: str) -> Callable[[], Any]:
     """The user's function; importing its module executes it, which is what the user asked for."""
-    try:
+    with user_code(f"{module} cannot be imported", InputError):
         if module.endswith(".py"):
             spec = importlib.util.spec_from_file_location(f"graphopt_user_{Path(module).stem}", module)
             assert spec is not None  # noqa: S101 - there is a loader for every name that ends in .py
@@ -251,8 +252,6 @@ def function(module: str, name: str) -> Callable[[], Any]:
             spec.loader.exec_module(loaded)
         else:
             loaded = importlib.import_module(module)
-    except Exception as error:
-        raise InputError(f"{module} cannot be imported: {type(error).__name__}: {error}") from error
     function: Callable[[], Any] | None = getattr(loaded, name, None)
     if not callable(function):
         raise InputError(f"{module} has no function {name!r}")
@@ -260,12 +259,8 @@ def function(module: str, name: str) -> Callable[[], Any]:
 
 
 def _called(function: Callable[[], Any], name: str) -> Iterator[Pair]:
-    try:
+    with user_code(f"{name} failed", InputError):
         yield from _pairs(function(), name)
-    except GraphoptError:
-        raise
-    except Exception as error:
-        raise InputError(f"{name} failed: {type(error).__name__}: {error}") from error
 
 
 def _pairs(items: Any, name: str) -> Iterator[Pair]:

@@ -25,7 +25,7 @@ from typing import Any, Final
 import ml_dtypes
 import numpy as np
 
-__all__ = ["Noise", "classes", "gap", "leaves", "magnitude", "misfit", "shown"]
+__all__ = ["Noise", "classes", "gap", "is_float", "leaves", "magnitude", "misfit", "shown"]
 
 _MARGIN: Final = 8.0
 _EPS: Final = 4.0
@@ -153,6 +153,11 @@ def gap(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return difference, np.asarray(~(finite | (x == y) | (np.isnan(x) & np.isnan(y))))
 
 
+def is_float(dtype: np.dtype[Any]) -> bool:
+    """Whether values are real numbers in floating point; numpy knows neither bfloat16 nor smaller types as such."""
+    return dtype.kind == "f" or (dtype.kind == "V" and "int" not in dtype.name)
+
+
 def leaves(outputs: dict[str, Any]) -> dict[str, list[np.ndarray]]:
     """Every output as the list of its tensors: sequences and maps flattened, an empty optional none at all."""
     return {name: list(_flat(value)) for name, value in outputs.items()}
@@ -195,7 +200,7 @@ def _wide(a: np.ndarray) -> np.ndarray:
 
 def _limits(dtype: np.dtype[Any]) -> tuple[float, float]:
     """Distance from 1 to the next number, and the smallest normal number; 0 for types whose values must be equal."""
-    if dtype.kind not in "fcV":
+    if not (is_float(dtype) or dtype.kind == "c"):
         return 0.0, 0.0
     info = ml_dtypes.finfo(dtype)  # type: ignore[no-untyped-call]
     return float(info.eps), float(info.smallest_normal)

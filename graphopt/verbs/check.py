@@ -85,7 +85,8 @@ def check(
 
     Raises:
         InputError: a model, the data or the policy cannot be read or is invalid, or the reference does not run.
-        UsageError: a number is negative, a limit is unknown, or the arguments contradict each other.
+        UsageError: a number is negative, a limit is unknown, no limit is on `metric`, or the arguments contradict each
+            other.
         MachineError: `device` is "cuda", and CUDA does not run here.
     """
     say = progress or news(LOG.info)
@@ -94,6 +95,8 @@ def check(
     own = metric_of(metric)
     options = {"max-drop": max_drop, "max-latency": max_latency, "max-bytes": max_bytes, "atol": atol, "rtol": rtol}
     gate = Policy.of(policy, options, [own.name] if own else [])
+    if own and own.name not in {line.name for line in gate.lines}:
+        raise UsageError(f"no line asks for the metric {own.name!r}: give max_drop for it, or leave it out")
     if perturb and data is None:
         raise UsageError("perturb disturbs samples that are real: give data")
     say("loading")

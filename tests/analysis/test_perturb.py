@@ -107,6 +107,21 @@ def test_outputs_that_are_no_scores_lose_what_they_change() -> None:
     assert found.fragile
 
 
+def test_scalars_and_outputs_whose_shape_depends_on_the_input() -> None:
+    header = '<ir_version: 10, opset_import: ["" : 21]>'
+    scalar = onnx.parser.parse_model(f"{header} g (float x) => (float y) {{ y = Exp (x) }}").SerializeToString()
+    feeds = [({"x": np.array(i, np.float32)}, None) for i in range(4)]
+    assert {d.samples for d in disturbed(scalar, scalar, lambda: feeds, Machine(threads=1), rows=False)} == {4}
+    body = "h = Constant <value = float {5}> ()\n b = Greater (x, h)\n i = NonZero (b)\n y = Cast <to = 1> (i)"
+    text = f"{header} g (float[n, 4] x) => (float[2, m] y) {{ {body} }}"
+    above = onnx.parser.parse_model(text).SerializeToString()
+    assert run(above, above, {"x": X})["noise of 0.1"].lost[0] > 0
+
+
+def test_what_is_not_finite_is_not_disturbed() -> None:
+    assert not run(SAME, SAME, {"x": np.full_like(X, np.nan)})
+
+
 def ways(*parts: np.ndarray) -> dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]]:
     seen = _Seen()
     for part in parts:

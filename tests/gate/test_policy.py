@@ -56,6 +56,8 @@ def test_options_count_before_the_file() -> None:
         ({"max-bytes": "half"}, "has max-bytes = 'half': give a number above 0"),
         ({"max-bytes": True}, "give a number above 0"),
         ({"max-bytes": float("nan")}, "give a number above 0"),
+        ({"max-bytes": 10**400}, "give a number above 0"),
+        ({"max-drop": {"accuracy": 10**400}}, "has no number: write accuracy=0.002"),
         ({"equal": 1}, "has equal = 1: give true or false"),
         ({"max-opset": 17.5}, "give a whole number of at least 0"),
         ({"min-agreement": 98}, "give a number from 0 to 1"),

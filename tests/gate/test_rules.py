@@ -166,8 +166,50 @@ def test_a_metric_of_ones_own() -> None:
     assert same
     assert row(same, "max-drop.spread").value == 0
     assert not check(TURNED, {}, metric=spread, max_drop=["spread=0.01"])
+    with pytest.raises(UsageError, match="no line asks for the metric 'spread': give max_drop for it"):
+        check(SAME, {"max-bytes": 1}, metric=spread)
     with pytest.raises(UsageError, match="the metric 'spread' failed: KeyError: 'y'"):
         graphopt.check(parse(RENAMED), parse(RENAMED), data=dict(DATA), metric=spread, max_drop={"spread": 1})
+
+
+@pytest.mark.parametrize("code", [0, 143])
+def test_a_metric_does_not_decide_how_a_check_ends(code: int) -> None:
+    def leaves(_: Outputs) -> float:
+        raise SystemExit(code)  # as sys.exit does, and a signal that asks the process to end
+
+    with pytest.raises(SystemExit if code else UsageError, match=str(code)):
+        check(SAME, {"max-drop": {"leaves": 1}}, metric=leaves)
+
+
+BESIDE = """<ir_version: 10, opset_import: ["" : 21]> g (float[N,4] x) => (float[N,4] y, %s z) {
+    y = Identity(x)
+    h = %s(x)
+    %s
+}"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "last"), [("bfloat16[N,4]", "z = Cast <to = 16> (h)"), ("seq(float[N,4])", "z = SequenceConstruct(h)")]
+)
+def test_outputs_of_every_form_of_floats_count(kind: str, last: str) -> None:
+    models = [parse(BESIDE % (kind, how, last)) for how in ("Exp", "Neg")]
+    report = graphopt.check(*models, policy={"min-sqnr": 3}, data={"x": X}, device="cpu", threads=1)
+    assert row(report, "min-sqnr").text.endswith("dB, at least 3.0 dB (output 'z')")
+    assert not row(report, "min-sqnr")
+
+
+def test_text_is_compared_where_data_is_given() -> None:
+    text = "g (float[N,4] x) => (string[N] z) { h = %s <axis = 1, keepdims = 0> (x)\n z = Cast <to = 8> (h) }"
+    models = [parse(text % f"Arg{which}") for which in ("Max", "Min")]
+    report = graphopt.check(*models, data={"x": X}, blame=True, device="cpu", threads=1)
+    assert "values differ" in next(r.text for r in report.rows if not r)
+    assert graphopt.check(models[0], models[0], data={"x": X}, device="cpu", threads=1)
+
+
+def test_nothing_is_blamed_where_no_output_is_in_common() -> None:
+    report = graphopt.check(parse(SAME), parse(RENAMED), data=dict(DATA), blame=True, device="cpu", threads=1)
+    assert not report
+    assert report.blame is None
 
 
 @pytest.mark.parametrize("metric", ["spread", "no.module:spread", 3, lambda _: 0.0])

@@ -75,7 +75,9 @@ def test_a_report_may_replace_an_older_one(model: Path, outside: Path, tmp_path:
     (tmp_path / "report.json").touch()
     models = {"REFERENCE": model, "CANDIDATE": outside, "OTHER": None}
     refuse_side_files({"--json": tmp_path / "report.json", "--save-recipe": None}, models, {"OUT": tmp_path / "out"})
-    refuse_side_files({"--json": Path("-"), "--save-recipe": Path("-")}, models, {})
+    refuse_side_files({"--json": Path("-")}, models, {})
+    with pytest.raises(UsageError, match="--junit - is no file, and only --json goes to stdout"):
+        refuse_side_files({"--junit": Path("-")}, models, {})
 
 
 @pytest.mark.parametrize(

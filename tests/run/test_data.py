@@ -362,6 +362,9 @@ def number():
 
 def rows():
     return [3]
+
+def leaves():
+    raise SystemExit(0)
 """
 
 
@@ -372,6 +375,7 @@ def test_functions_in_files(tmp_path: Path) -> None:
     assert count(data) == 6
     assert labels_of(data) == [0, 0, 1, 1, 2, 2]
     refused(f"{path}:fails", "fails failed: RuntimeError: no more")
+    refused(f"{path}:leaves", "leaves failed: SystemExit: 0")
     refused(f"{path}:number", "gives a int; it must give feeds")
     refused(f"{path}:rows", "gives a int where a dict of input name -> array is needed")
     refused(f"{path}:none", "has no function 'none'")
