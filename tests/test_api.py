@@ -293,6 +293,12 @@ CUSTOM = onnx.parser.parse_model(
 )
 
 
+def test_a_batch_is_of_a_size_that_can_be_fed() -> None:
+    assert graphopt.bench(net(1), batch=3, threads=1).rows == 3
+    with pytest.raises(UsageError, match="give a smaller batch"):
+        graphopt.bench(net(1), batch=2**31 - 1, threads=1)
+
+
 def test_errors_say_which_of_two_models_they_are_about(tmp_path: Path) -> None:
     good, bad = stored(SCORES, tmp_path / "good.onnx"), stored(CUSTOM, tmp_path / "bad.onnx")
     for first, second in ((good, bad), (bad, good)):

@@ -17,7 +17,7 @@ from graphopt.analysis.metrics import BATCH, Distance, Scores, interval, scored
 from graphopt.errors import UsageError
 from graphopt.gate.metric import OwnMetric
 from graphopt.gate.releases import oldest
-from graphopt.gate.rules import Untold
+from graphopt.gate.untold import Untold
 from graphopt.graph.external import Runnable
 from graphopt.graph.load import Source
 from graphopt.plan.budget import LABELLED
@@ -126,6 +126,7 @@ class Measured:
         if name not in found:
             needs = "an output of floats" if name in _DISTANCES else "an output of scores"
             needs += " and `labels` in the data" if name in LABELLED else ""
+            needs += "" if self.evidence.data or name not in LABELLED else " (give --data)"
             raise Untold(f"it needs {needs}; there is: {', '.join(found) or 'none'}")
         return found[name]
 

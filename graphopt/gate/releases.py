@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Final
 
-from graphopt.gate.rules import Untold
+from graphopt.gate.untold import Untold
 
 __all__ = ["oldest"]
 

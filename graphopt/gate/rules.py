@@ -12,16 +12,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from graphopt.gate.untold import Untold
+
 if TYPE_CHECKING:
     from graphopt.gate.measured import Measured
 
-__all__ = ["RULES", "Finding", "Kind", "Line", "Row", "Rule", "Untold"]
+__all__ = ["RULES", "Finding", "Kind", "Line", "Row", "Rule"]
 
 PROVIDERS: Final[Mapping[str, str]] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-
-
-class Untold(Exception):  # noqa: N818 - it says why there is no answer
-    """What a line asks for cannot be told; the text says why. A gate is closed then."""
 
 
 @dataclass(frozen=True)

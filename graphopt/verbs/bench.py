@@ -26,6 +26,9 @@ from graphopt.verbs.given import LOG, Model
 
 __all__ = ["bench"]
 
+_LARGEST = 1 << 31
+"""Bytes that a feed may take; what is computed from it takes more."""
+
 
 def bench(
     model: Model,
@@ -97,4 +100,9 @@ def _of_rows(feed: Feed, inputs: Sequence[Port], count: int) -> Feed:
     """A feed of so many rows, made of another one's."""
     if not rows_are_samples(inputs):
         raise UsageError("its inputs share no first axis of any length: leave out batch, and set dimensions instead")
+    size = sum(np.asarray(value[:1]).nbytes for value in feed.values()) * count
+    if size > _LARGEST:
+        raise UsageError(
+            f"{counted(count, 'row')} of the feed would take {counted(size, 'byte')}: give a smaller batch"
+        )
     return {name: value[np.arange(count) % len(value)] for name, value in feed.items()}

@@ -10,7 +10,8 @@ import pytest
 from graphopt.errors import InputError, UsageError
 from graphopt.gate.policy import Policy
 from graphopt.gate.releases import oldest
-from graphopt.gate.rules import RULES, Untold
+from graphopt.gate.rules import RULES
+from graphopt.gate.untold import Untold
 
 
 def policy(given: Any, *own: str, **options: Any) -> Policy:
