@@ -19,7 +19,7 @@ FOUND = sorted(
 
 
 @pytest.mark.skipif(not FOUND, reason="there is no ../shared with models here")
-@pytest.mark.parametrize("path", one_in(3, FOUND, (p.stem for p in FOUND)))
+@pytest.mark.parametrize("path", one_in(5, FOUND, (p.stem for p in FOUND)))
 def test_it_is_verified_and_not_worse(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(summary, "_TIMING_SECONDS", 0.0)
     result = graphopt.optimize(path, device="cpu", threads=1)
