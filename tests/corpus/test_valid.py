@@ -29,7 +29,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "opset": {"opset": 21},
     "cpu": {"target": "cpu"},
 }
-_SAMPLED = 3
+_SAMPLED = 4
 """Every so many cases are tried in each run of the tests, and the others with `-m soak`."""
 EDGES = (np.nan, np.inf, -np.inf, -0.0, 0.0)
 _SHAPES = {"interface_overridable_shape"}

@@ -16,8 +16,11 @@ from tests.support.models import parse
 
 @pytest.mark.parametrize(
     ("name", "outside"),
-    [("digits_mobilenet", False), ("digits_mobilenet", True), ("digits_vit", False)],
-    ids=["mobilenet", "external data", "vit"],
+    [
+        pytest.param("digits_mobilenet", False, id="mobilenet"),
+        pytest.param("digits_mobilenet", True, id="external data"),
+        pytest.param("digits_vit", False, id="vit", marks=pytest.mark.soak),
+    ],
 )
 def test_two_processes_write_the_same_bytes(name: str, outside: bool, tmp_path: Path) -> None:  # noqa: FBT001
     made = []

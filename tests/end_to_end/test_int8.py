@@ -162,6 +162,7 @@ def test_the_order_of_the_data_and_how_it_is_cut_change_nothing(how: str) -> Non
     assert len(codes(one.model)) == 3
 
 
+@pytest.mark.soak
 def test_nor_do_they_for_a_residual_network() -> None:
     one, other = (quantized(data=data).model.SerializeToString() for data in (CALIBRATION, cuts()["7"]))
     assert one == other
