@@ -1,9 +1,4 @@
-"""The verbs of graphopt in Python; the command line has the same ones.
-
-result = graphopt.optimize("model.onnx")
-print(result.report.output.nodes)
-result.save("model.opt.onnx")
-"""
+"""The verbs of graphopt in Python; the command line has the same ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Clocks for timing runs: the host's, and the device's own."""
+"""Clocks for timing runs: the host's, and events on the device."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def bench(
 ) -> BenchReport:
     """Time a model, or two of them side by side on the same feed.
 
-    On CUDA what is fed and what comes out stays on the device, and the device's own clock tells the time; there, memory
+    On CUDA what is fed and what comes out stays on the device, and CUDA's events tell the time; there, memory
     is measured as well, and the time with all kernels of a run started at once, as a CUDA graph.
 
     Args:
